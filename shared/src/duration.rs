@@ -1,0 +1,19 @@
+//! Durations as people write them in configuration: `30s`, `5m`, `1h 30m`.
+//!
+//! Owns the serde form, for `#[serde(with = "shared::duration")]`. Never reads a clock.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Deserializer, Serializer, de};
+
+/// Writes `5m 30s`.
+pub fn serialize<S: Serializer>(value: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(&humantime::format_duration(*value))
+}
+
+/// Reads `5m 30s`; the message names the units that are understood.
+pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    humantime::parse_duration(&text)
+        .map_err(|e| de::Error::custom(format!("`{text}` is not a duration such as 500ms, 30s, 5m or 1h: {e}")))
+}

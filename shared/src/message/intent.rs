@@ -1,0 +1,87 @@
+//! The intent: "nodes of this pool should hold this image".
+
+use serde::{Deserialize, Serialize};
+
+use super::Message;
+use crate::image::Digest;
+use crate::name::ImageKey;
+use crate::wave::Wave;
+
+/// How many owners an intent names; `owners_total` counts the rest.
+pub const MAX_OWNERS: usize = 16;
+
+/// One key `<pool>.i.<id>` of the intents bucket.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Intent {
+    /// The key's last token.
+    pub id: ImageKey,
+    /// Canonical pull reference: exactly what the pod will ask for, normalised.
+    pub image: String,
+    /// Whether the pod's text names no registry host; a runtime with short-name rules may resolve it elsewhere.
+    #[serde(default)]
+    pub unqualified: bool,
+    /// What the reference resolves to, when it says so itself or the controller has resolved it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub digest: Option<Digest>,
+    /// 0-100, higher first.
+    #[serde(default = "default_priority")]
+    pub priority: u8,
+    /// Compressed size, when known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bytes: Option<u64>,
+    /// How much of the pool may pull now.
+    #[serde(default)]
+    pub wave: Wave,
+    /// Pull secrets as `namespace/name`: names, never credentials.
+    #[serde(default)]
+    pub secrets: Vec<String>,
+    /// How long the image is kept after withdrawal.
+    #[serde(default)]
+    pub keep: Keep,
+    /// Up to [`MAX_OWNERS`] workloads as `Kind/namespace/name`, as of the last write.
+    #[serde(default)]
+    pub owners: Vec<String>,
+    /// How many there are, as of the last write.
+    #[serde(default)]
+    pub owners_total: u64,
+    /// The term that wrote this.
+    #[serde(default)]
+    pub term: u64,
+}
+
+/// Retention after withdrawal.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Keep {
+    /// Seconds.
+    #[serde(default)]
+    pub grace_sec: u64,
+}
+
+/// The priority of an image whose workloads name none.
+pub const DEFAULT_PRIORITY: u8 = 50;
+
+fn default_priority() -> u8 {
+    DEFAULT_PRIORITY
+}
+
+impl Message for Intent {
+    const KIND: &'static str = "intent";
+}
+
+impl Intent {
+    /// Whether both ask the same of a node. Owners and term are as of the last write and do not count: a scaled
+    /// Deployment or a new leader must not rewrite the fleet's intents.
+    pub fn asks_the_same(&self, other: &Self) -> bool {
+        self.id == other.id
+            && self.image == other.image
+            && self.unqualified == other.unqualified
+            && self.digest == other.digest
+            && self.priority == other.priority
+            && self.bytes == other.bytes
+            && self.wave == other.wave
+            && self.secrets == other.secrets
+            && self.keep == other.keep
+    }
+}

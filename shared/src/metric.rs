@@ -1,0 +1,113 @@
+//! Every metric there is: name, kind, labels, help.
+//!
+//! Owns the one table that feeds registration (`daemon::metrics`), docs and dashboard checks. Labels come from
+//! {kind, state, reason, outcome, source, event}: never image, node or pod.
+
+/// How a metric behaves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MetricKind {
+    /// Only grows; its name ends in `_total`.
+    Counter,
+    /// A value now.
+    Gauge,
+    /// A distribution, in seconds.
+    Histogram,
+}
+
+/// Which process has it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Process {
+    /// Both.
+    Both,
+    /// `warm-controller`.
+    Controller,
+    /// `warm-agent`.
+    Agent,
+}
+
+/// One row.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Metric {
+    /// `warm_<noun>_<unit>[_total]`.
+    pub name: &'static str,
+    /// How it behaves.
+    pub kind: MetricKind,
+    /// Which process has it.
+    pub process: Process,
+    /// Names of its labels, in order.
+    pub labels: &'static [&'static str],
+    /// One sentence.
+    pub help: &'static str,
+}
+
+macro_rules! metrics {
+    ($($const:ident = $kind:ident $process:ident $name:literal [$($label:literal),*] $help:literal;)*) => {
+        $(
+            #[doc = $help]
+            pub const $const: Metric = Metric {
+                name: $name,
+                kind: MetricKind::$kind,
+                process: Process::$process,
+                labels: &[$($label),*],
+                help: $help,
+            };
+        )*
+        /// The table.
+        pub const ALL: &[Metric] = &[$($const),*];
+    };
+}
+
+metrics! {
+    BUILD = Gauge Both "warm_build_info" ["version"] "Always 1; the label says which version runs.";
+    FACTS = Counter Both "warm_facts_total" ["kind"] "Facts taken in by the loop.";
+    EFFECTS = Counter Both "warm_effects_total" ["kind", "outcome", "reason"] "Effects carried out, by outcome.";
+    STEP_SECONDS = Histogram Both "warm_step_seconds" [] "Time one step of the machine takes.";
+    INBOX_DEPTH = Gauge Both "warm_inbox_depth" [] "Facts that wait for the loop.";
+    SYNCED = Gauge Both "warm_synced" [] "1 once every source has delivered its first full content.";
+    NATS_CONNECTED = Gauge Both "warm_nats_connected" [] "1 while there is a connection to NATS.";
+    NATS_EVENTS = Counter Both "warm_nats_events_total" ["event"] "Events of the NATS connection.";
+    MESSAGES_REFUSED = Counter Both "warm_messages_refused_total" ["kind", "reason"] "Messages dropped: forged, newer, or not decodable.";
+    SOURCE_SYNCED = Gauge Controller "warm_source_synced" ["source"] "1 once this source has delivered its first full list.";
+    SOURCE_ERRORS = Counter Controller "warm_source_errors_total" ["source"] "Failed lists and watches, retried by themselves.";
+    OBJECTS_INVALID = Gauge Controller "warm_objects_invalid_objects" ["kind"] "Workloads with a part that cannot be used; the rest of them is.";
+    LEADING = Gauge Controller "warm_leading" [] "1 while this controller holds the term and writes.";
+    TERM = Gauge Controller "warm_term" [] "The newest term seen.";
+    WORKLOADS = Gauge Controller "warm_workloads_objects" [] "Workloads whose images are wanted.";
+    INTENTS = Gauge Controller "warm_intents_objects" [] "Intents over all pools.";
+    POOLS = Gauge Controller "warm_pools_objects" [] "Pools with at least one intent.";
+    NODES = Gauge Controller "warm_nodes_objects" ["state"] "Nodes by what is known of their agent: ready, unknown, no-agent.";
+    NODE_IMAGES = Gauge Controller "warm_node_images_objects" ["state"] "Pairs of node and wanted image by state; `unknown` has no evidence.";
+    LABEL_PATCHES = Counter Controller "warm_label_patches_total" ["outcome"] "Patches of Node labels.";
+    IMAGES = Gauge Agent "warm_images_objects" ["state"] "Wanted images on this node by state.";
+    PULLS = Counter Agent "warm_pulls_total" ["outcome", "reason"] "Pulls that ended.";
+    PULL_SECONDS = Histogram Agent "warm_pull_seconds" [] "Time a successful pull takes.";
+    PULL_BYTES = Counter Agent "warm_pull_bytes_total" [] "Size of pulled images as the runtime reports it.";
+    PULLS_IN_FLIGHT = Gauge Agent "warm_pulls_in_flight_objects" [] "Pulls now in flight.";
+    EVICTIONS = Counter Agent "warm_evictions_total" [] "Images that were warm and are gone.";
+    READS = Counter Agent "warm_reads_total" ["kind"] "Reads of the intents bucket: delta or full.";
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_follow_the_rule_and_are_unique() {
+        let bounded = ["kind", "state", "reason", "outcome", "source", "event", "version"];
+        let mut seen = std::collections::BTreeSet::new();
+        for metric in ALL {
+            assert!(seen.insert(metric.name), "{} twice", metric.name);
+            assert!(metric.name.starts_with("warm_"), "{}", metric.name);
+            assert_eq!(
+                metric.name.ends_with("_total"),
+                metric.kind == MetricKind::Counter,
+                "{}",
+                metric.name
+            );
+            assert!(metric.help.ends_with('.'), "{}", metric.name);
+            for label in metric.labels {
+                assert!(bounded.contains(label), "{}: label {label} is not bounded", metric.name);
+            }
+        }
+    }
+}
