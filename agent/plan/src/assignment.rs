@@ -1,0 +1,148 @@
+//! The assignment this agent holds: which one is newer, which one replaces what is held.
+//!
+//! Owns the order of assignments. Never reads one; that is [`crate::sync`].
+
+use shared::message::Assignment;
+
+/// What becomes of an assignment that arrives.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Judgement {
+    /// It is held from now on.
+    Adopted {
+        /// It is for another Node object: what is known of pools was for the old one.
+        is_other_node: bool,
+    },
+    /// It says what is held already.
+    Same,
+    /// It is older than what is held.
+    Older,
+}
+
+/// The assignment held.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Held {
+    assignment: Option<Assignment>,
+    /// Term and revision; `None` when anything is newer: in a new epoch revisions start again.
+    rank: Option<(u64, u64)>,
+    /// What the bucket said last, if that was older.
+    older: Option<(u64, u64)>,
+}
+
+impl Held {
+    pub(crate) fn restore(assignment: Option<Assignment>) -> Self {
+        let rank = assignment.as_ref().map(rank);
+        Self {
+            assignment,
+            rank,
+            older: None,
+        }
+    }
+
+    pub(crate) fn get(&self) -> Option<&Assignment> {
+        self.assignment.as_ref()
+    }
+
+    /// The epoch changed.
+    pub(crate) fn reset_epoch(&mut self) {
+        (self.rank, self.older) = (None, None);
+    }
+
+    /// Judges an assignment of this epoch. One from the bucket that is older is believed when it is read twice: the
+    /// bucket was rolled back. One held of a term that never was (as `_meta` now says) yields at once.
+    pub(crate) fn offer(&mut self, new: Assignment, term: u64, is_from_bucket: bool) -> Judgement {
+        let offered = rank(&new);
+        if self.rank.is_some_and(|held| offered < held && held.0 <= term) {
+            let is_confirmed = is_from_bucket && self.older == Some(offered);
+            if !is_confirmed {
+                if is_from_bucket {
+                    self.older = Some(offered);
+                }
+                return Judgement::Older;
+            }
+        }
+        (self.rank, self.older) = (Some(offered), None);
+        if self.assignment.as_ref() == Some(&new) {
+            return Judgement::Same;
+        }
+        let is_other_node = self.assignment.as_ref().is_some_and(|held| held.uid != new.uid);
+        self.assignment = Some(new);
+        Judgement::Adopted { is_other_node }
+    }
+}
+
+fn rank(assignment: &Assignment) -> (u64, u64) {
+    (assignment.term, assignment.rev)
+}
+
+#[cfg(test)]
+mod tests {
+    use rstest::rstest;
+    use shared::name::NodeName;
+
+    use super::*;
+
+    fn assignment(term: u64, rev: u64) -> Assignment {
+        Assignment {
+            node: NodeName::parse("a").unwrap(),
+            uid: "u".into(),
+            pools: vec![],
+            rev,
+            pressure: vec![],
+            limits: std::collections::BTreeMap::new(),
+            term,
+        }
+    }
+
+    #[rstest]
+    #[case(2, 7, Judgement::Same)]
+    #[case(2, 8, Judgement::Adopted { is_other_node: false })]
+    #[case(3, 1, Judgement::Adopted { is_other_node: false })]
+    #[case(2, 6, Judgement::Older)]
+    #[case(1, 9, Judgement::Older)]
+    fn the_higher_term_wins_then_the_higher_revision(#[case] term: u64, #[case] rev: u64, #[case] want: Judgement) {
+        let mut held = Held::restore(Some(assignment(2, 7)));
+        assert_eq!(held.offer(assignment(term, rev), 2, false), want);
+    }
+
+    #[test]
+    fn an_older_one_is_believed_when_the_bucket_says_it_twice_and_never_from_a_copy() {
+        let mut held = Held::restore(Some(assignment(2, 7)));
+        assert_eq!(held.offer(assignment(2, 6), 2, false), Judgement::Older);
+        assert_eq!(held.offer(assignment(2, 6), 2, false), Judgement::Older);
+        assert_eq!(held.offer(assignment(2, 6), 2, true), Judgement::Older);
+        assert_eq!(
+            held.offer(assignment(2, 6), 2, true),
+            Judgement::Adopted { is_other_node: false }
+        );
+    }
+
+    #[test]
+    fn one_of_a_term_that_never_was_yields_at_once() {
+        let mut held = Held::restore(Some(assignment(9, 7)));
+        assert_eq!(
+            held.offer(assignment(2, 1), 2, true),
+            Judgement::Adopted { is_other_node: false }
+        );
+    }
+
+    #[test]
+    fn in_a_new_epoch_revisions_start_again() {
+        let mut held = Held::restore(Some(assignment(2, 7)));
+        held.reset_epoch();
+        assert_eq!(
+            held.offer(assignment(2, 1), 2, false),
+            Judgement::Adopted { is_other_node: false }
+        );
+        assert_eq!(held.offer(assignment(2, 0), 2, false), Judgement::Older);
+    }
+
+    #[test]
+    fn another_uid_is_another_node() {
+        let mut held = Held::restore(Some(assignment(2, 7)));
+        let other = Assignment {
+            uid: "v".into(),
+            ..assignment(2, 8)
+        };
+        assert_eq!(held.offer(other, 2, false), Judgement::Adopted { is_other_node: true });
+    }
+}

@@ -1,0 +1,81 @@
+//! What the agent can do.
+//!
+//! Owns the effects. Each is tried once by its executor, with a timeout; its outcome is a fact.
+
+use std::time::Duration;
+
+use shared::machine::Kind;
+use shared::message::{Event, Heartbeat, Inventory};
+use shared::name::{ImageKey, PoolId};
+
+use crate::persisted::Persisted;
+
+/// One effect.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Effect {
+    /// Read `_meta`. Outcome: `Fact::Meta`.
+    ReadMeta,
+    /// Read `assign.<n>` from its bucket. Outcome: `Fact::AssignmentRead`.
+    ReadAssignment,
+    /// Subscribe to delta and beat of exactly these pools, leaving others. Outcome: `Fact::Subscribed`.
+    Subscribe(Vec<PoolId>),
+    /// Read a pool's keys from a sequence on (1 is everything). Outcome: `Fact::PoolRead` with the same number.
+    ReadPool {
+        /// The pool.
+        pool: PoolId,
+        /// First sequence wanted.
+        from: u64,
+        /// Number of this read; an outcome with an older one is ignored.
+        read: u64,
+    },
+    /// Pull. Outcome: `Fact::Pulled`.
+    Pull {
+        /// The image's key.
+        id: ImageKey,
+        /// Canonical pull reference.
+        image: String,
+        /// Drop the call after this long.
+        deadline: Duration,
+    },
+    /// Drop the call of a pull in flight; it still ends with `Fact::Pulled`.
+    CancelPull(ImageKey),
+    /// List the runtime's images. Outcome: `Fact::Images`.
+    ListImages,
+    /// Look at disk and runtime. Outcome: `Fact::Observed`, if they answer.
+    Observe,
+    /// Publish a transition; not acknowledged.
+    PublishEvent(Event),
+    /// Publish a pulse; not acknowledged.
+    PublishHeartbeat(Heartbeat),
+    /// Put the inventory into its bucket. Outcome: `Fact::InventoryPut`.
+    PutInventory(Box<Inventory>),
+    /// Write the state file: write, fsync, rename. Outcome: `Fact::Persisted`.
+    Persist(Box<Persisted>),
+    /// Answer a request with JSON.
+    Reply {
+        /// Number of the reply subject.
+        reply: u64,
+        /// The answer.
+        body: serde_json::Value,
+    },
+}
+
+impl Kind for Effect {
+    fn kind(&self) -> &'static str {
+        match self {
+            Self::ReadMeta => "read-meta",
+            Self::ReadAssignment => "read-assignment",
+            Self::Subscribe(_) => "subscribe",
+            Self::ReadPool { .. } => "read-pool",
+            Self::Pull { .. } => "pull",
+            Self::CancelPull(_) => "cancel-pull",
+            Self::ListImages => "list-images",
+            Self::Observe => "observe",
+            Self::PublishEvent(_) => "publish-event",
+            Self::PublishHeartbeat(_) => "publish-heartbeat",
+            Self::PutInventory(_) => "put-inventory",
+            Self::Persist(_) => "persist",
+            Self::Reply { .. } => "reply",
+        }
+    }
+}

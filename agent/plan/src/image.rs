@@ -1,0 +1,229 @@
+//! One wanted image on this node: what was seen of it, what went wrong, what state that makes.
+//!
+//! Owns the record and the judgement of its state. Never chooses what is pulled next; that is [`crate::pull`].
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+use shared::image::{Digest, Reference};
+use shared::machine::{Moment, Now};
+use shared::name::ImageKey;
+use shared::reason::Reason;
+use shared::state::ImageState;
+
+use crate::presence::{Listing, Present};
+use crate::want::{Gate, Want};
+
+/// Evictions of one image that are further apart than this do not count as repeated.
+const EVICTION_MEMORY: Duration = Duration::from_hours(1);
+
+/// A time in both forms: one to act on, one to show.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Due {
+    pub(crate) at: Moment,
+    pub(crate) wall: Timestamp,
+}
+
+impl Due {
+    pub(crate) fn after(now: Now, wait: Duration) -> Self {
+        Self {
+            at: now.mono + wait,
+            wall: now.wall.checked_add(wait).unwrap_or(now.wall),
+        }
+    }
+}
+
+/// What stands in the way since the last attempt.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Trouble {
+    /// `failed`, `refused` or `deferred`.
+    pub(crate) st: ImageState,
+    pub(crate) why: Reason,
+    /// Not before; `None` is "as soon as nothing else stands in the way".
+    pub(crate) next: Option<Due>,
+}
+
+/// What the last attempt took, until an event has said it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Attempt {
+    pub(crate) took: Duration,
+    pub(crate) number: u32,
+}
+
+/// What the node as a whole says about pulling.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Climate {
+    /// A list of the runtime's images has come since the start of this process.
+    pub(crate) is_listed: bool,
+    /// Why nothing is pulled now.
+    pub(crate) obstacle: Option<Reason>,
+    /// Bytes that may still be pulled before the mark; `None` if no mark is known.
+    pub(crate) room: Option<u64>,
+}
+
+impl Climate {
+    /// Why an image of this size is not pulled now, if so.
+    fn holds_back(&self, bytes: Option<u64>) -> Option<Reason> {
+        let is_too_big = self.room.is_some_and(|room| room == 0 || bytes.unwrap_or(0) > room);
+        self.obstacle.or(is_too_big.then_some(Reason::DiskPressure))
+    }
+}
+
+/// One image.
+#[derive(Debug, Clone)]
+pub(crate) struct Image {
+    pub(crate) want: Want,
+    reference: Option<Reference>,
+    pub(crate) st: ImageState,
+    pub(crate) why: Option<Reason>,
+    pub(crate) since: Timestamp,
+    /// Nobody has been told of it yet.
+    pub(crate) is_new: bool,
+    pub(crate) present: Option<Present>,
+    /// Attempts that failed in a row.
+    pub(crate) tries: u32,
+    /// Of them, those the runtime did not answer.
+    pub(crate) unanswered: u32,
+    pub(crate) trouble: Option<Trouble>,
+    /// After repeated evictions: not before.
+    pub(crate) hold: Option<Due>,
+    evictions: u32,
+    evicted: Option<Moment>,
+    pub(crate) attempt: Option<Attempt>,
+}
+
+/// What a look at the runtime found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Look {
+    /// Nothing that matters.
+    Same,
+    /// Its digest is another one.
+    Moved,
+    /// It was warm and is gone; so many times within an hour.
+    Evicted(u32),
+}
+
+impl Image {
+    pub(crate) fn new(want: Want, now: Now) -> Self {
+        let reference = Reference::parse(&want.image).ok();
+        Self {
+            want,
+            reference,
+            st: ImageState::Pending,
+            why: None,
+            since: now.wall,
+            is_new: true,
+            present: None,
+            tries: 0,
+            unanswered: 0,
+            trouble: None,
+            hold: None,
+            evictions: 0,
+            evicted: None,
+            attempt: None,
+        }
+    }
+
+    /// Takes a newer wish. Gives whether an attempt under way says nothing about it.
+    pub(crate) fn rewant(&mut self, want: Want) -> bool {
+        let is_another = !self.want.is_same_attempt(&want);
+        if is_another {
+            if self.want.image != want.image {
+                self.reference = Reference::parse(&want.image).ok();
+            }
+            self.forget_trouble();
+        }
+        self.want = want;
+        is_another
+    }
+
+    fn forget_trouble(&mut self) {
+        (self.tries, self.unanswered, self.trouble) = (0, 0, None);
+    }
+
+    /// Whether it is there as wanted.
+    pub(crate) fn is_present(&self) -> bool {
+        self.present.as_ref().is_some_and(|present| present.is_right)
+    }
+
+    /// Its digest, if it is there as wanted.
+    pub(crate) fn digest(&self) -> Option<&Digest> {
+        self.present.as_ref().and_then(|present| present.digest.as_ref())
+    }
+
+    /// Compares with what the runtime holds.
+    pub(crate) fn look(&mut self, id: &ImageKey, listing: &Listing, now: Moment) -> Look {
+        let found = self
+            .reference
+            .as_ref()
+            .and_then(|reference| listing.look(id, reference, self.want.digest.as_ref(), self.digest()));
+        let was = std::mem::replace(&mut self.present, found);
+        if self.is_present() {
+            self.forget_trouble();
+            self.hold = None;
+        }
+        let is_moved = was.as_ref().map(|p| &p.digest) != self.present.as_ref().map(|p| &p.digest);
+        match (self.st, &self.present) {
+            (ImageState::Warm, None) => {
+                let is_repeated = self.evicted.is_some_and(|last| now.since(last) < EVICTION_MEMORY);
+                self.evictions = if is_repeated {
+                    self.evictions.saturating_add(1)
+                } else {
+                    1
+                };
+                self.evicted = Some(now);
+                Look::Evicted(self.evictions)
+            }
+            (ImageState::Warm, Some(_)) if is_moved => Look::Moved,
+            _ => Look::Same,
+        }
+    }
+
+    /// When the next attempt may start, if something holds it back until then.
+    pub(crate) fn next(&self) -> Option<Due> {
+        let trouble = self.trouble.as_ref().and_then(|trouble| trouble.next);
+        match (trouble, self.hold) {
+            (Some(a), Some(b)) => Some(if a.at >= b.at { a } else { b }),
+            (a, b) => a.or(b),
+        }
+    }
+
+    /// Whether a pull may start now.
+    pub(crate) fn may_pull(&self, climate: &Climate, now: Moment) -> bool {
+        climate.is_listed
+            && !self.is_present()
+            && !self.want.is_retained
+            && self.reference.is_some()
+            && self.want.gate == Gate::Open
+            && climate.holds_back(self.want.bytes).is_none()
+            && self.next().is_none_or(|due| due.at <= now)
+    }
+
+    /// The state, with its reason.
+    pub(crate) fn judge(&self, is_pulling: bool, climate: &Climate) -> (ImageState, Option<Reason>) {
+        if is_pulling {
+            return (ImageState::Pulling, None);
+        }
+        if self.is_present() {
+            return (ImageState::Warm, None);
+        }
+        if self.reference.is_none() {
+            return (ImageState::Refused, Some(Reason::Invalid));
+        }
+        if let Some(trouble) = &self.trouble {
+            return (trouble.st, Some(trouble.why));
+        }
+        if let Some(why) = climate.holds_back(self.want.bytes) {
+            return (ImageState::Deferred, Some(why));
+        }
+        match self.want.gate {
+            Gate::Wave => return (ImageState::Waiting, Some(Reason::Wave)),
+            Gate::Permit => return (ImageState::Waiting, Some(Reason::Permit)),
+            Gate::Open => {}
+        }
+        if self.present.is_some() {
+            return (ImageState::Failed, Some(Reason::Corrupt));
+        }
+        (ImageState::Pending, None)
+    }
+}

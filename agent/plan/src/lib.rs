@@ -1,0 +1,33 @@
+//! What a node pulls, keeps and reports next.
+//!
+//! Owns every decision of the agent as one pure machine, [`NodeState`]: facts in, effects out. Never does I/O, never
+//! reads a clock, knows neither CRI nor NATS.
+
+pub mod effect;
+pub mod fact;
+pub mod persisted;
+pub mod state;
+pub mod timing;
+
+mod ack;
+mod assignment;
+mod content;
+mod explain;
+mod image;
+mod inventory;
+mod ledger;
+mod pool;
+mod presence;
+mod pull;
+mod reading;
+mod runtime;
+mod save;
+mod subscription;
+mod sync;
+mod want;
+
+pub use effect::Effect;
+pub use fact::Fact;
+pub use persisted::Persisted;
+pub use state::{Identity, NodeState, Settings};
+pub use timing::Timing;

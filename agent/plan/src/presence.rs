@@ -1,0 +1,96 @@
+//! Which of the wanted images the runtime holds, judged from its own list.
+//!
+//! Owns the match of references against tags and digests, and which digest is reported. Never reads
+//! `node.status.images`, never trusts that a pull that succeeded once still holds.
+
+use std::collections::BTreeMap;
+
+use shared::image::{Digest, Reference};
+use shared::machine::Moment;
+use shared::name::ImageKey;
+
+use crate::fact::{RuntimeImage, digest_in};
+
+/// An image that is there.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Present {
+    /// What the reference resolves to, as far as the runtime says.
+    pub(crate) digest: Option<Digest>,
+    /// As the runtime counts.
+    pub(crate) bytes: u64,
+    /// The digest is the wanted one, or none is wanted.
+    pub(crate) is_right: bool,
+}
+
+/// The newest knowledge of the runtime's images: a list, and what pulls ended with since that list was asked for.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Listing {
+    images: Vec<RuntimeImage>,
+    names: BTreeMap<String, usize>,
+    pulled: BTreeMap<ImageKey, (RuntimeImage, Moment)>,
+}
+
+impl Listing {
+    /// Takes a list that was asked for at `asked`. A pull that ended at that time or later knows better.
+    pub(crate) fn replace(&mut self, images: Vec<RuntimeImage>, asked: Moment) {
+        self.names = BTreeMap::new();
+        for (at, image) in images.iter().enumerate() {
+            for name in image.repo_tags.iter().chain(&image.repo_digests) {
+                self.names.insert(name.clone(), at);
+            }
+        }
+        self.images = images;
+        self.pulled.retain(|_, (_, ended)| *ended >= asked);
+    }
+
+    /// Takes what the runtime holds right after a pull.
+    pub(crate) fn pulled(&mut self, id: ImageKey, image: RuntimeImage, ended: Moment) {
+        self.pulled.insert(id, (image, ended));
+    }
+
+    /// Number of images in the list.
+    pub(crate) fn len(&self) -> usize {
+        self.images.len()
+    }
+
+    /// Whether anything under this canonical reference is held.
+    pub(crate) fn has(&self, id: &ImageKey, canonical: &str) -> bool {
+        self.find(id, canonical).is_some()
+    }
+
+    fn find(&self, id: &ImageKey, canonical: &str) -> Option<&RuntimeImage> {
+        let listed = || self.names.get(canonical).and_then(|at| self.images.get(*at));
+        self.pulled.get(id).map(|(image, _)| image).or_else(listed)
+    }
+
+    /// Looks for a wanted image.
+    ///
+    /// Reported is the wanted digest if the image has it, else the one known before if it still has that, else its first.
+    pub(crate) fn look(
+        &self,
+        id: &ImageKey,
+        reference: &Reference,
+        wanted: Option<&Digest>,
+        known: Option<&Digest>,
+    ) -> Option<Present> {
+        let image = self.find(id, &reference.canonical())?;
+        let repository = reference.repository();
+        let mut digests: Vec<Digest> = image
+            .repo_digests
+            .iter()
+            .filter(|name| name.split_once('@').is_some_and(|(of, _)| of == repository))
+            .filter_map(|name| digest_in(name))
+            .collect();
+        digests.sort();
+        let held = |digest: Option<&Digest>| digest.filter(|d| digests.contains(d)).cloned();
+        let is_right = wanted.is_none_or(|d| digests.contains(d));
+        let digest = held(wanted)
+            .or_else(|| held(reference.digest()))
+            .or_else(|| held(known));
+        Some(Present {
+            digest: digest.or_else(|| digests.first().cloned()),
+            bytes: image.bytes,
+            is_right,
+        })
+    }
+}

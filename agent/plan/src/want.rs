@@ -1,0 +1,96 @@
+//! What is wanted on this node: the union over its pools, one entry an image.
+//!
+//! Owns the merge. Knows nothing of what is present.
+
+use std::collections::BTreeMap;
+
+use shared::image::Digest;
+use shared::message::Intent;
+use shared::name::{ImageKey, NodeName, PoolId};
+
+use crate::pool::Pool;
+
+/// Whether this node may start to pull.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Gate {
+    /// Yes.
+    Open,
+    /// Leave must be asked first.
+    Permit,
+    /// The wave has not come this far.
+    Wave,
+}
+
+/// One wanted image.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Want {
+    pub(crate) image: String,
+    pub(crate) digest: Option<Digest>,
+    pub(crate) priority: u8,
+    pub(crate) bytes: Option<u64>,
+    pub(crate) secrets: Vec<String>,
+    pub(crate) gate: Gate,
+    /// No intent that is known to be live names it: it is verified, not pulled and not reported.
+    pub(crate) is_retained: bool,
+}
+
+impl Want {
+    fn of(node: &NodeName, id: &ImageKey, intent: &Intent, is_retained: bool) -> Self {
+        let gate = match (intent.wave.admits(node, id), intent.wave.permit) {
+            (false, _) => Gate::Wave,
+            (true, true) => Gate::Permit,
+            (true, false) => Gate::Open,
+        };
+        Self {
+            image: intent.image.clone(),
+            digest: intent.digest.clone(),
+            priority: intent.priority,
+            bytes: intent.bytes,
+            secrets: intent.secrets.clone(),
+            gate,
+            is_retained,
+        }
+    }
+
+    /// The same image in another pool: a live intent beats a retained one, then the higher priority wins; a live wave
+    /// that admits is enough.
+    fn merge(&mut self, other: Self) {
+        let gate = match (self.is_retained, other.is_retained) {
+            (false, true) => self.gate,
+            (true, false) => other.gate,
+            _ => self.gate.min(other.gate),
+        };
+        if (!other.is_retained, other.priority) > (!self.is_retained, self.priority) {
+            *self = other;
+        }
+        self.gate = gate;
+    }
+
+    /// Whether an attempt at the one says something about the other.
+    pub(crate) fn is_same_attempt(&self, other: &Self) -> bool {
+        self.image == other.image && self.digest == other.digest && self.secrets == other.secrets
+    }
+}
+
+/// The union over all pools.
+pub(crate) fn wanted(node: &NodeName, pools: &BTreeMap<PoolId, Pool>) -> BTreeMap<ImageKey, Want> {
+    let mut all: BTreeMap<ImageKey, Want> = BTreeMap::new();
+    let mut add = |id: &ImageKey, intent: &Intent, is_retained: bool| {
+        let want = Want::of(node, id, intent, is_retained);
+        match all.get_mut(id) {
+            Some(known) => known.merge(want),
+            None => {
+                all.insert(id.clone(), want);
+            }
+        }
+    };
+    for pool in pools.values() {
+        for (id, intent) in pool.content.intents() {
+            add(id, intent, false);
+        }
+        for (id, kept) in pool.content.retained() {
+            add(id, &kept.intent, !kept.is_pullable);
+        }
+    }
+    all
+}

@@ -1,0 +1,16 @@
+//! Carrying effects out.
+//!
+//! Owns how each is done, once, with a timeout; its outcome goes back as a fact. When something is tried again is the
+//! machine's.
+
+pub mod dispatch;
+mod lane;
+mod look;
+mod outcome;
+mod pull;
+mod read;
+mod report;
+mod save;
+mod subscribe;
+
+pub use dispatch::{Dispatcher, World};

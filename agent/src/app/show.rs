@@ -1,0 +1,57 @@
+//! What is shown of the machine after each step: gauges, readiness, `/state`.
+//!
+//! Owns what "ready" means: the server answers, and what this node is to hold is known. A runtime that is away or a
+//! registry that refuses is reported, and is not the agent's ill health: restarting it would help nobody.
+
+use daemon::admin::Readiness;
+use daemon::bus::Status;
+use daemon::inspect::Inspector;
+use daemon::metrics::gauge;
+use shared::metric;
+use shared::state::ImageState;
+use tokio::sync::watch;
+
+use super::timed::Timed;
+
+/// The show.
+pub(super) struct Show {
+    nats: Status,
+    ready: watch::Sender<Readiness>,
+    inspector: Inspector<Timed>,
+}
+
+impl Show {
+    pub(super) fn new(nats: Status, ready: watch::Sender<Readiness>, inspector: Inspector<Timed>) -> Self {
+        Self { nats, ready, inspector }
+    }
+
+    /// After a step.
+    pub(super) fn show(&mut self, timed: &Timed) {
+        let machine = timed.machine();
+        let counts = machine.counts();
+        for state in ImageState::ALL {
+            let count = counts.get(&state).copied().unwrap_or(0);
+            gauge(metric::IMAGES, &[state.as_str()], count as f64);
+        }
+        let is_synced = machine.is_synced();
+        gauge(metric::SYNCED, &[], if is_synced { 1.0 } else { 0.0 });
+        let ready = self.readiness(is_synced);
+        self.ready.send_if_modified(|shown| {
+            let is_news = *shown != ready;
+            *shown = ready;
+            is_news
+        });
+        self.inspector.answer(timed);
+    }
+
+    fn readiness(&self, is_synced: bool) -> Readiness {
+        let status = self.nats.borrow();
+        if !status.is_connected() {
+            Err(format!("NATS: {}", *status))
+        } else if !is_synced {
+            Err("this node's assignment and pools have not been read yet".to_owned())
+        } else {
+            Ok(())
+        }
+    }
+}

@@ -1,0 +1,90 @@
+//! Reads of the buckets, by direct get alone: an agent may call nothing else.
+//!
+//! Owns the filters and the decoding of what is stored.
+
+use daemon::bus::{ByApiSubject, ByBody, Operation, Stored as Read};
+use node_plan::fact::{PoolContent, Stored, StoredIntent};
+use shared::message::{Assignment, Intent, Message, Meta};
+use shared::name::{ClusterId, PoolId};
+use shared::subject::{Bucket, IntentsKey, assignment_key};
+use tracing::warn;
+
+use super::link::{Failure, Link};
+
+/// Keys of one page: the server queues a whole page in memory.
+const PAGE: u32 = 256;
+
+impl Link {
+    /// `_meta`; `None` if it is absent.
+    pub async fn read_meta(&self) -> Result<Option<Meta>, Failure> {
+        let (stream, subject) = (
+            Bucket::Intents.stream(&self.cluster),
+            Bucket::Intents.subject(&self.cluster, &IntentsKey::Meta.to_string()),
+        );
+        document(self.bus.direct_get_last(&stream, &subject, ByBody).await?)
+    }
+
+    /// This node's assignment; `None` if it is absent or purged.
+    pub async fn read_assignment(&self) -> Result<Option<Assignment>, Failure> {
+        let (stream, subject) = (
+            Bucket::Assign.stream(&self.cluster),
+            Bucket::Assign.subject(&self.cluster, &assignment_key(&self.node)),
+        );
+        // Permissions on the API subject keep agents from reading each other's.
+        document(self.bus.direct_get_last(&stream, &subject, ByApiSubject).await?)
+    }
+
+    /// Every key of a pool written at `from` or later, markers included.
+    pub async fn read_pool(&self, pool: &PoolId, from: u64) -> Result<PoolContent, Failure> {
+        let stream = Bucket::Intents.stream(&self.cluster);
+        let filter = Bucket::Intents.subject(&self.cluster, &IntentsKey::all_of(pool));
+        let batch = self.bus.direct_get_batch(&stream, &filter, from, PAGE).await?;
+        let entries = batch
+            .messages
+            .iter()
+            .filter_map(|stored| entry(&self.cluster, pool, stored));
+        Ok(PoolContent {
+            entries: entries.collect(),
+        })
+    }
+}
+
+fn document<T: Message>(stored: Option<Read>) -> Result<Option<T>, Failure> {
+    match stored {
+        Some(stored) if stored.operation() == Operation::Put => Ok(Some(T::decode(&stored.payload)?)),
+        _ => Ok(None),
+    }
+}
+
+/// One stored key. A key that no intent can have is left out: nothing can be said about it, not even its id.
+fn entry(cluster: &ClusterId, pool: &PoolId, stored: &Read) -> Option<StoredIntent> {
+    let key = Bucket::Intents
+        .key_of(cluster, &stored.subject)
+        .and_then(IntentsKey::parse);
+    let id = match key {
+        Some(IntentsKey::Intent(of, id)) if of == *pool => id,
+        _ => {
+            warn!(subject = stored.subject, "a key that is no intent's is ignored");
+            return None;
+        }
+    };
+    let value = match stored.operation() {
+        Operation::Remove => None,
+        Operation::Put => Some(match Intent::decode(&stored.payload) {
+            Ok(intent) if intent.id == id => Stored::Intent(Box::new(intent)),
+            Ok(intent) => {
+                warn!(subject = stored.subject, id = %intent.id, "a stored intent has another id than its key");
+                Stored::Undecodable
+            }
+            Err(error) => {
+                warn!(subject = stored.subject, %error, "a stored intent cannot be decoded");
+                Stored::Undecodable
+            }
+        }),
+    };
+    Some(StoredIntent {
+        id,
+        seq: stored.seq,
+        value,
+    })
+}

@@ -1,0 +1,249 @@
+//! The state file: what survives a restart, on a host path.
+//!
+//! Owns writing it so that it is whole or the old one, and reading it so that nothing in it can stop the agent. What is
+//! in it is `node_plan::Persisted`'s.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use node_plan::Persisted;
+use node_plan::persisted::VERSION;
+use serde::Deserialize;
+use shared::reason::Reason;
+use tokio::io::AsyncWriteExt as _;
+use tracing::{info, warn};
+
+const NAME: &str = "state.json";
+/// What cannot be used is kept under this name, for people.
+const BAD: &str = "state.json.bad";
+const PARTIAL: &str = "state.json.partial";
+
+/// The file could not be written.
+#[derive(Debug, thiserror::Error)]
+#[error("{what} {}: {source}; is the directory mounted from the host and writable?", path.display())]
+pub struct StateError {
+    what: &'static str,
+    path: PathBuf,
+    source: io::Error,
+}
+
+impl StateError {
+    /// The bounded reason.
+    pub fn reason(&self) -> Reason {
+        match self.source.kind() {
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Reason::NoSpace,
+            _ => Reason::Storage,
+        }
+    }
+}
+
+/// Why the content cannot be used.
+#[derive(Debug, thiserror::Error)]
+enum Unusable {
+    #[error("it is not the agent's state: {0}")]
+    Json(#[from] serde_json::Error),
+    #[error("it has version {0}, this agent reads {VERSION}")]
+    Version(u32),
+}
+
+/// The file of one agent.
+#[derive(Debug, Clone)]
+pub struct StateFile {
+    folder: PathBuf,
+}
+
+impl StateFile {
+    /// In `folder`, which is made when it is first needed.
+    pub fn new(folder: impl Into<PathBuf>) -> Self {
+        Self { folder: folder.into() }
+    }
+
+    /// The folder.
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// What was written last. `None` if nothing was, or if it cannot be used: then the log says why, the file is moved
+    /// aside and everything is learned anew.
+    pub async fn load(&self) -> Option<Persisted> {
+        let path = self.folder.join(NAME);
+        let shown = path.display();
+        let bytes = match tokio::fs::read(&path).await {
+            Ok(bytes) => bytes,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                info!(path = %shown, "no state from an earlier run");
+                return None;
+            }
+            Err(error) => {
+                warn!(path = %shown, %error, "the state cannot be read, starting without it");
+                self.set_aside().await;
+                return None;
+            }
+        };
+        match decode(&bytes) {
+            Ok(persisted) => Some(persisted),
+            Err(error) => {
+                warn!(path = %shown, %error, "the state cannot be used, starting without it");
+                self.set_aside().await;
+                None
+            }
+        }
+    }
+
+    async fn set_aside(&self) {
+        let (from, to) = (self.folder.join(NAME), self.folder.join(BAD));
+        match tokio::fs::rename(&from, &to).await {
+            Ok(()) => info!(path = %to.display(), "the unusable state is kept here"),
+            // It is overwritten by the next write, or stays as unusable as it is.
+            Err(error) => warn!(path = %from.display(), %error, "the unusable state cannot be moved aside"),
+        }
+    }
+
+    /// Writes beside it, syncs, renames, syncs the folder: after a crash at any point it is the old one or this one.
+    pub async fn save(&self, persisted: &Persisted) -> Result<(), StateError> {
+        let (partial, path) = (self.folder.join(PARTIAL), self.folder.join(NAME));
+        let failed = |what, path: &Path| {
+            let path = path.to_owned();
+            move |source| StateError { what, path, source }
+        };
+        // Maps have string keys and no type here fails to serialise; if one did, the old file stays.
+        let bytes = serde_json::to_vec(persisted)
+            .map_err(io::Error::other)
+            .map_err(failed("encoding", &path))?;
+        tokio::fs::create_dir_all(&self.folder)
+            .await
+            .map_err(failed("creating", &self.folder))?;
+        let mut file = tokio::fs::File::create(&partial)
+            .await
+            .map_err(failed("creating", &partial))?;
+        file.write_all(&bytes).await.map_err(failed("writing", &partial))?;
+        file.sync_all().await.map_err(failed("syncing", &partial))?;
+        drop(file);
+        tokio::fs::rename(&partial, &path)
+            .await
+            .map_err(failed("renaming to", &path))?;
+        let folder = tokio::fs::File::open(&self.folder)
+            .await
+            .map_err(failed("opening", &self.folder))?;
+        folder.sync_all().await.map_err(failed("syncing", &self.folder))
+    }
+}
+
+fn decode(bytes: &[u8]) -> Result<Persisted, Unusable> {
+    // The version first: another one may be another shape.
+    #[derive(Deserialize)]
+    struct Version {
+        v: u32,
+    }
+    let Version { v } = serde_json::from_slice(bytes)?;
+    if v != VERSION {
+        return Err(Unusable::Version(v));
+    }
+    Ok(serde_json::from_slice(bytes)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn content(folder: &Path) -> Vec<String> {
+        let mut names: Vec<String> = std::fs::read_dir(folder)
+            .unwrap()
+            .map(|e| e.unwrap().file_name().to_string_lossy().into_owned())
+            .collect();
+        names.sort();
+        names
+    }
+
+    fn state(n: u64) -> Persisted {
+        Persisted {
+            v: VERSION,
+            epoch: Some("e".to_owned()),
+            n,
+            ..Persisted::default()
+        }
+    }
+
+    #[tokio::test]
+    async fn what_was_saved_last_is_loaded_and_nothing_else_is_left() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = StateFile::new(folder.path().join("made/when/needed"));
+        assert_eq!(file.load().await, None);
+        for n in 1..=3 {
+            file.save(&state(n)).await.unwrap();
+            assert_eq!(file.load().await, Some(state(n)));
+        }
+        assert_eq!(content(file.folder()), ["state.json"]);
+    }
+
+    #[tokio::test]
+    async fn a_file_that_is_no_state_is_moved_aside_and_the_next_save_works() {
+        let whole = serde_json::to_vec(&state(7)).unwrap();
+        let mut cases: Vec<Vec<u8>> = (0..whole.len()).step_by(5).map(|end| whole[..end].to_vec()).collect();
+        cases.extend([
+            b"garbage".to_vec(),
+            vec![0; 100],
+            vec![0xff; 7],
+            b"[]".to_vec(),
+            b"{}".to_vec(),
+            b"null".to_vec(),
+        ]);
+        cases.push(br#"{"v":1,"pools":7}"#.to_vec());
+        cases.push(br#"{"v":2,"epoch":["another","shape"]}"#.to_vec());
+        cases.push(br#"{"v":0}"#.to_vec());
+        for case in cases {
+            let folder = tempfile::tempdir().unwrap();
+            std::fs::write(folder.path().join(NAME), &case).unwrap();
+            let file = StateFile::new(folder.path());
+            assert_eq!(file.load().await, None, "{}", String::from_utf8_lossy(&case));
+            assert_eq!(content(folder.path()), ["state.json.bad"]);
+            assert_eq!(std::fs::read(folder.path().join(BAD)).unwrap(), case);
+            file.save(&state(8)).await.unwrap();
+            assert_eq!(file.load().await, Some(state(8)));
+        }
+    }
+
+    #[tokio::test]
+    async fn a_half_written_file_beside_it_is_never_read() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = StateFile::new(folder.path());
+        file.save(&state(1)).await.unwrap();
+        std::fs::write(folder.path().join(PARTIAL), "{\"v\":1,\"epo").unwrap();
+        assert_eq!(file.load().await, Some(state(1)));
+        file.save(&state(2)).await.unwrap();
+        assert_eq!(content(folder.path()), ["state.json"]);
+    }
+
+    #[tokio::test]
+    async fn a_state_that_is_a_folder_stops_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::create_dir(folder.path().join(NAME)).unwrap();
+        let file = StateFile::new(folder.path());
+        assert_eq!(file.load().await, None);
+        file.save(&state(2)).await.unwrap();
+        assert_eq!(file.load().await, Some(state(2)));
+    }
+
+    #[tokio::test]
+    async fn a_folder_that_cannot_be_written_is_an_error_that_names_it() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("file"), "").unwrap();
+        let error = StateFile::new(folder.path().join("file/sub"))
+            .save(&state(1))
+            .await
+            .unwrap_err();
+        assert_eq!(error.reason(), Reason::Storage);
+        let text = error.to_string();
+        assert!(text.contains("file/sub") && text.contains("mounted"), "{text}");
+    }
+
+    #[test]
+    fn unusable_content_is_named() {
+        assert_eq!(
+            decode(br#"{"v":9}"#).unwrap_err().to_string(),
+            "it has version 9, this agent reads 1"
+        );
+        let text = decode(b"{\"v\":1,\"ep").unwrap_err().to_string();
+        assert!(text.starts_with("it is not the agent's state: EOF"), "{text}");
+    }
+}

@@ -1,0 +1,268 @@
+//! What the two buckets that the controller writes hold, as read, watched and acknowledged.
+//!
+//! Owns, per pool, the set that names itself by (count, digest), the sets it was before, and since when each intent has
+//! lived without a break. Never decides what should be there.
+
+mod assigned;
+mod pool;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use serde_json::Value;
+use shared::message::{Intent, Meta};
+use shared::name::{ImageKey, PoolId};
+use shared::subject::IntentsKey;
+
+pub(crate) use self::assigned::AssignBucket;
+pub(crate) use self::pool::PoolBucket;
+use crate::effect::IntentChange;
+use crate::fact::{IntentsDoc, Stored, StoredValue};
+
+/// What a key holds now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) enum Held {
+    /// Nothing, or the marker of what was there.
+    #[default]
+    Nothing,
+    /// Something that cannot be decoded.
+    Undecodable,
+    /// A value: the good one.
+    Value,
+}
+
+/// One key.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Key<T> {
+    /// Sequence that the next write expects; 0 if there is nothing, not even a marker.
+    pub(crate) seq: u64,
+    /// What is there.
+    pub(crate) held: Held,
+    /// The last value that could be decoded, since the key last held nothing.
+    pub(crate) good: Option<T>,
+}
+
+impl<T> Default for Key<T> {
+    fn default() -> Self {
+        Self { seq: 0, held: Held::Nothing, good: None }
+    }
+}
+
+impl<T: PartialEq> Key<T> {
+    /// Takes what the stream says; says whether anything differs.
+    fn take(&mut self, seq: u64, value: StoredValue<T>) -> bool {
+        let before = (self.seq, self.held);
+        self.seq = seq;
+        let mut changed = false;
+        match value {
+            StoredValue::Value(value) => {
+                changed = self.good.as_ref() != Some(&value);
+                (self.held, self.good) = (Held::Value, Some(value));
+            }
+            StoredValue::Undecodable => self.held = Held::Undecodable,
+            StoredValue::Marker => (self.held, self.good) = (Held::Nothing, None),
+        }
+        changed || before != (self.seq, self.held)
+    }
+
+    /// The value, if it is what is there.
+    pub(crate) fn value(&self) -> Option<&T> {
+        self.good.as_ref().filter(|_| self.held == Held::Value)
+    }
+}
+
+/// What became of the sets since somebody asked.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Moves {
+    /// Pools whose set is another.
+    pub(crate) pools: BTreeSet<PoolId>,
+    /// Intents that ended, with the sequence at which they did: whoever vouched for them vouches no more.
+    pub(crate) ended: Vec<(PoolId, ImageKey, u64)>,
+    /// Whether the stream is another: nothing is known of what was before.
+    pub(crate) renewed: bool,
+}
+
+/// The intents bucket.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct IntentsBucket {
+    created: String,
+    head: u64,
+    acked: u64,
+    fresh: bool,
+    meta: Key<Meta>,
+    pools: BTreeMap<PoolId, PoolBucket>,
+    moves: Moves,
+}
+
+impl IntentsBucket {
+    /// When the server says the stream was created.
+    pub(crate) fn created(&self) -> &str {
+        &self.created
+    }
+
+    /// Last sequence that was read or watched.
+    pub(crate) fn head(&self) -> u64 {
+        self.head
+    }
+
+    /// Whether it was read since the last disconnect.
+    pub(crate) fn is_fresh(&self) -> bool {
+        self.fresh
+    }
+
+    /// What is known may have been overtaken.
+    pub(crate) fn disconnected(&mut self) {
+        self.fresh = false;
+    }
+
+    /// Whether the watch has caught up with every acknowledged write: only then does (head, count, digest) hold.
+    pub(crate) fn is_settled(&self) -> bool {
+        self.head >= self.acked
+    }
+
+    /// The epoch document.
+    pub(crate) fn meta(&self) -> &Key<Meta> {
+        &self.meta
+    }
+
+    /// Every pool that has or had a key.
+    pub(crate) fn pools(&self) -> impl Iterator<Item = (&PoolId, &PoolBucket)> {
+        self.pools.iter()
+    }
+
+    /// One pool.
+    pub(crate) fn pool(&self, pool: &PoolId) -> Option<&PoolBucket> {
+        self.pools.get(pool)
+    }
+
+    /// Since when an intent has lived without a break.
+    pub(crate) fn born(&self, pool: &PoolId, id: &ImageKey) -> Option<u64> {
+        self.pools.get(pool)?.born(id)
+    }
+
+    /// Sequence of a key.
+    pub(crate) fn seq(&self, key: &IntentsKey) -> u64 {
+        let seq = match key {
+            IntentsKey::Meta => Some(self.meta.seq),
+            IntentsKey::Definition(pool) => self.pools.get(pool).map(|p| p.definition().seq),
+            IntentsKey::Intent(pool, id) => self.pools.get(pool).and_then(|p| p.intent(id)).map(|k| k.seq),
+        };
+        seq.unwrap_or_default()
+    }
+
+    /// What happened to the sets since the last call.
+    pub(crate) fn take_moves(&mut self) -> Moves {
+        std::mem::take(&mut self.moves)
+    }
+
+    /// Takes a full read: what is not in it is gone. Sets of another stream say nothing about this one.
+    pub(crate) fn read(&mut self, created: String, head: u64, entries: Vec<Stored<IntentsKey, IntentsDoc>>) {
+        if created != self.created {
+            self.moves.renewed = true;
+            self.pools.clear();
+            self.meta = Key::default();
+        }
+        (self.created, self.head, self.acked, self.fresh) = (created, head, 0, true);
+        let listed: BTreeSet<IntentsKey> = entries.iter().map(|e| e.key.clone()).collect();
+        for key in self.keys() {
+            if !listed.contains(&key) {
+                self.take(&key, 0, StoredValue::Marker);
+            }
+        }
+        for Stored { key, seq, value } in entries {
+            self.take(&key, seq, value);
+        }
+    }
+
+    fn keys(&self) -> Vec<IntentsKey> {
+        let of_pools = self.pools.iter().flat_map(|(id, pool)| {
+            let intents = pool.intents().map(|(i, _)| IntentsKey::Intent(id.clone(), i.clone()));
+            intents.chain([IntentsKey::Definition(id.clone())])
+        });
+        of_pools.chain([IntentsKey::Meta]).collect()
+    }
+
+    /// Takes a change that the watch delivers; says whether anything is to be decided. What is older than what is known
+    /// is not taken: see [`IntentsBucket::reread`].
+    pub(crate) fn changed(&mut self, stored: Stored<IntentsKey, IntentsDoc>) -> bool {
+        let was_settled = self.is_settled();
+        self.head = self.head.max(stored.seq);
+        let changed = stored.seq > self.seq(&stored.key) && self.take(&stored.key, stored.seq, stored.value);
+        changed || self.is_settled() != was_settled
+    }
+
+    /// Takes what a re-read after a conflict found, though it is older than what was known, or nothing at all (sequence
+    /// 0): what was known was wrong.
+    pub(crate) fn reread(&mut self, stored: Stored<IntentsKey, IntentsDoc>) {
+        self.take(&stored.key, stored.seq, stored.value);
+    }
+
+    /// Takes the acknowledgement of a write of ours, unless the watch has said something newer.
+    pub(crate) fn acknowledged(&mut self, key: &IntentsKey, seq: u64, change: &IntentChange) {
+        self.acked = self.acked.max(seq);
+        if seq > self.seq(key) {
+            let value = match change {
+                IntentChange::PutDefinition(value) => StoredValue::Value(IntentsDoc::Definition(value.clone())),
+                IntentChange::Put(intent) => StoredValue::Value(IntentsDoc::Intent(intent.clone())),
+                IntentChange::PurgeDefinition | IntentChange::Purge(_) => StoredValue::Marker,
+            };
+            self.take(key, seq, value);
+        }
+    }
+
+    /// Takes the acknowledgement of `_meta`.
+    pub(crate) fn meta_acknowledged(&mut self, seq: u64, meta: &Meta) {
+        self.acked = self.acked.max(seq);
+        if seq > self.meta.seq {
+            self.meta.take(seq, StoredValue::Value(meta.clone()));
+        }
+    }
+
+    fn take(&mut self, key: &IntentsKey, seq: u64, value: StoredValue<IntentsDoc>) -> bool {
+        match key {
+            IntentsKey::Meta => self.meta.take(seq, only(value, as_meta)),
+            IntentsKey::Definition(pool) => self.of(pool).take_definition(seq, only(value, as_definition)),
+            IntentsKey::Intent(pool, id) => {
+                let head = self.head;
+                let bucket = self.of(pool);
+                let before = bucket.version();
+                let was_live = bucket.is_live(id);
+                let changed = bucket.take_intent(id, seq, only(value, as_intent));
+                let is_another = bucket.version() != before;
+                let is_ended = was_live && !bucket.is_live(id);
+                if is_another {
+                    self.moves.pools.insert(pool.clone());
+                }
+                if is_ended {
+                    self.moves.ended.push((pool.clone(), id.clone(), if seq == 0 { head } else { seq }));
+                }
+                changed
+            }
+        }
+    }
+
+    fn of(&mut self, pool: &PoolId) -> &mut PoolBucket {
+        self.pools.entry(pool.clone()).or_insert_with(|| PoolBucket::new(pool.clone()))
+    }
+}
+
+/// A document of another kind than its key is as good as undecodable.
+fn only<T>(value: StoredValue<IntentsDoc>, get: impl Fn(IntentsDoc) -> Option<T>) -> StoredValue<T> {
+    match value {
+        StoredValue::Value(doc) => get(doc).map_or(StoredValue::Undecodable, StoredValue::Value),
+        StoredValue::Undecodable => StoredValue::Undecodable,
+        StoredValue::Marker => StoredValue::Marker,
+    }
+}
+
+fn as_meta(doc: IntentsDoc) -> Option<Meta> {
+    if let IntentsDoc::Meta(meta) = doc { Some(meta) } else { None }
+}
+
+fn as_definition(doc: IntentsDoc) -> Option<Value> {
+    if let IntentsDoc::Definition(value) = doc { Some(value) } else { None }
+}
+
+fn as_intent(doc: IntentsDoc) -> Option<Arc<Intent>> {
+    if let IntentsDoc::Intent(intent) = doc { Some(Arc::from(intent)) } else { None }
+}

@@ -1,0 +1,131 @@
+//! What the buckets lack of the plan.
+//!
+//! Owns the comparison, the order of writes and the size of a batch. Compares with what the buckets hold, never with
+//! memory of what was sent.
+
+use shared::machine::Moment;
+use shared::message::Assignment;
+use shared::name::{NodeName, PoolId};
+use shared::subject::IntentsKey;
+
+use crate::bucket::{AssignBucket, Held, IntentsBucket, PoolBucket};
+use crate::effect::{AssignmentWrite, IntentChange, IntentWrite};
+use crate::ledger::Retries;
+use crate::plan::{Plan, PlannedNode};
+
+/// Most writes of one batch.
+pub(crate) const MAX_BATCH: usize = 256;
+
+/// The next writes to the intents bucket. Definitions come before the intents of their pool, and every put before any
+/// purge: an image that moves from one pool to another is wanted at every moment.
+pub(crate) fn intents(
+    plan: &Plan,
+    bucket: &IntentsBucket,
+    retries: &Retries<IntentsKey>,
+    term: u64,
+    now: Moment,
+) -> Vec<IntentWrite> {
+    puts(plan, bucket, term)
+        .chain(purges(plan, bucket))
+        .filter(|write| retries.may(&crate::ledger::key_of(write), now))
+        .take(MAX_BATCH)
+        .collect()
+}
+
+fn puts(plan: &Plan, bucket: &IntentsBucket, term: u64) -> impl Iterator<Item = IntentWrite> {
+    plan.pools.iter().flat_map(move |(id, planned)| {
+        let held = bucket.pool(id);
+        let of_definition = held.map(PoolBucket::definition);
+        let definition = (of_definition.and_then(|k| k.value()) != Some(&planned.definition)).then(|| IntentWrite {
+            pool: id.clone(),
+            expected: of_definition.map_or(0, |k| k.seq),
+            write: IntentChange::PutDefinition(planned.definition.clone()),
+        });
+        let missing = planned.intents.values().filter_map(move |intent| {
+            let key = held.and_then(|p| p.intent(&intent.id));
+            if key.and_then(|k| k.value()).is_some_and(|there| there.asks_the_same(intent)) {
+                return None;
+            }
+            let mut intent = Box::new(intent.clone());
+            intent.term = term;
+            Some(IntentWrite {
+                pool: id.clone(),
+                expected: key.map_or(0, |k| k.seq),
+                write: IntentChange::Put(intent),
+            })
+        });
+        definition.into_iter().chain(missing)
+    })
+}
+
+fn purges(plan: &Plan, bucket: &IntentsBucket) -> impl Iterator<Item = IntentWrite> {
+    bucket.pools().flat_map(move |(id, held)| {
+        let planned = plan.pools.get(id);
+        let unwanted = held.live().filter(move |(i, _)| planned.is_none_or(|p| !p.intents.contains_key(*i)));
+        let withdrawn = unwanted.map(move |(i, key)| IntentWrite {
+            pool: id.clone(),
+            expected: key.seq,
+            write: IntentChange::Purge(i.clone()),
+        });
+        let definition = held.definition();
+        let is_over = planned.is_none() && held.len() == 0 && definition.held != Held::Nothing;
+        withdrawn.chain(is_over.then(|| IntentWrite {
+            pool: id.clone(),
+            expected: definition.seq,
+            write: IntentChange::PurgeDefinition,
+        }))
+    })
+}
+
+/// The next writes to the assign bucket. `exists` says whether there is such a Node object: one whose content cannot
+/// be used keeps its assignment.
+pub(crate) fn assignments(
+    plan: &Plan,
+    bucket: &AssignBucket,
+    retries: &Retries<NodeName>,
+    exists: impl Fn(&NodeName) -> bool,
+    term: u64,
+    now: Moment,
+) -> Vec<AssignmentWrite> {
+    let puts = plan.nodes.iter().filter_map(|(node, planned)| {
+        let key = bucket.get(node);
+        if key.and_then(|k| k.value()).is_some_and(|there| says(there, node, planned)) {
+            return None;
+        }
+        let rev = key.and_then(|k| k.good.as_ref()).map_or(1, |there| there.rev.saturating_add(1));
+        let assignment = assignment(node, planned, rev, term);
+        Some(AssignmentWrite { node: node.clone(), expected: key.map_or(0, |k| k.seq), assignment: Some(assignment) })
+    });
+    let is_over = |node: &NodeName, held: Held| held != Held::Nothing && !plan.nodes.contains_key(node);
+    let purges = bucket
+        .iter()
+        .filter(|(node, key)| is_over(node, key.held) && !exists(node))
+        .map(|(node, key)| AssignmentWrite { node: node.clone(), expected: key.seq, assignment: None });
+    puts.chain(purges).filter(|write| retries.may(&write.node, now)).take(MAX_BATCH).collect()
+}
+
+fn says(there: &Assignment, node: &NodeName, planned: &PlannedNode) -> bool {
+    there.node == *node
+        && there.uid == planned.uid
+        && there.pools == planned.pools
+        && there.pressure == planned.pressure
+        && there.limits.is_empty()
+}
+
+fn assignment(node: &NodeName, planned: &PlannedNode, rev: u64, term: u64) -> Assignment {
+    Assignment {
+        node: node.clone(),
+        uid: planned.uid.clone(),
+        pools: planned.pools.clone(),
+        rev,
+        pressure: planned.pressure.clone(),
+        limits: std::collections::BTreeMap::new(),
+        term,
+    }
+}
+
+/// The pools that have intents among the writes.
+pub(crate) fn pools_of(writes: &[IntentWrite]) -> impl Iterator<Item = &PoolId> {
+    let is_intent = |w: &&IntentWrite| matches!(w.write, IntentChange::Put(_) | IntentChange::Purge(_));
+    writes.iter().filter(is_intent).map(|w| &w.pool)
+}

@@ -1,0 +1,114 @@
+//! What the controller can do.
+//!
+//! Owns the effects. Each is tried once by its executor, with a timeout; its outcome is a fact.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use shared::machine::Kind;
+use shared::message::{Assignment, Beat, Intent, Meta};
+use shared::name::{ImageKey, NodeName, PoolId};
+
+/// One effect.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Effect {
+    /// Write `_meta` by compare-and-set: that takes the term. Outcome: `Fact::TermTaken`.
+    TakeTerm {
+        /// What is written.
+        meta: Meta,
+        /// Sequence that `_meta` must have; 0 if it must not exist.
+        expected: u64,
+    },
+    /// Write to the intents bucket: pipelined puts and purges in this order, then one delta for each pool that has
+    /// intents among them. Outcome: `Fact::IntentsWritten`. At most one such batch is in flight.
+    WriteIntents(IntentBatch),
+    /// Write to the assign bucket, then copy each acknowledged one to `assign.<n>`. Outcome:
+    /// `Fact::AssignmentsWritten`. At most one such batch is in flight.
+    WriteAssignments {
+        /// Epoch for the headers of the copies.
+        epoch: String,
+        /// Term for the headers of the copies.
+        term: u64,
+        /// What is written.
+        writes: Vec<AssignmentWrite>,
+    },
+    /// Publish a pulse; not acknowledged.
+    PublishBeat(Beat),
+    /// Apply our labels to a Node: exactly these, ours that are missing here are removed. Outcome:
+    /// `Fact::NodeLabelled`.
+    LabelNode {
+        /// The node.
+        node: NodeName,
+        /// UID the Node must have.
+        uid: String,
+        /// All labels of ours it is to have.
+        labels: BTreeMap<String, String>,
+    },
+    /// Ask an agent for its inventory; not acknowledged.
+    RequestInventory(NodeName),
+}
+
+/// A batch of writes to the intents bucket.
+#[derive(Debug, Clone, PartialEq)]
+pub struct IntentBatch {
+    /// The epoch.
+    pub epoch: String,
+    /// The term.
+    pub term: u64,
+    /// In the order to be sent.
+    pub writes: Vec<IntentWrite>,
+    /// `to` of each pool's last delta: `prev` of the next.
+    pub prev: BTreeMap<PoolId, u64>,
+    /// Told to agents in the deltas.
+    pub spread: Duration,
+    /// Time to live of purge markers.
+    pub marker_ttl: Duration,
+}
+
+/// One write.
+#[derive(Debug, Clone, PartialEq)]
+pub struct IntentWrite {
+    /// The pool.
+    pub pool: PoolId,
+    /// Sequence that the key must have; 0 if it must not exist.
+    pub expected: u64,
+    /// What to write.
+    pub write: IntentChange,
+}
+
+/// What to write under a key of the intents bucket.
+#[derive(Debug, Clone, PartialEq)]
+pub enum IntentChange {
+    /// `<pool>.def`.
+    PutDefinition(serde_json::Value),
+    /// Purge `<pool>.def`: no intent of the pool is left.
+    PurgeDefinition,
+    /// `<pool>.i.<id>`.
+    Put(Box<Intent>),
+    /// Withdraw.
+    Purge(ImageKey),
+}
+
+/// One assignment to write.
+#[derive(Debug, Clone, PartialEq)]
+pub struct AssignmentWrite {
+    /// The node.
+    pub node: NodeName,
+    /// Sequence that the key must have; 0 if it must not exist.
+    pub expected: u64,
+    /// `None` purges it: the Node is gone.
+    pub assignment: Option<Assignment>,
+}
+
+impl Kind for Effect {
+    fn kind(&self) -> &'static str {
+        match self {
+            Self::TakeTerm { .. } => "take-term",
+            Self::WriteIntents(_) => "write-intents",
+            Self::WriteAssignments { .. } => "write-assignments",
+            Self::PublishBeat(_) => "publish-beat",
+            Self::LabelNode { .. } => "label-node",
+            Self::RequestInventory(_) => "request-inventory",
+        }
+    }
+}

@@ -1,0 +1,205 @@
+//! What the controller can learn.
+//!
+//! Owns the facts. Whoever builds one has already checked its form; the machine judges its meaning.
+
+use std::collections::BTreeMap;
+
+use shared::machine::Kind;
+use shared::message::{Assignment, Event, Heartbeat, Intent, Inventory, Meta};
+use shared::name::{ImageKey, NodeName, PoolId};
+use shared::reason::Reason;
+
+use crate::input::{Namespace, Node, Selection, Workload, WorkloadKey, WorkloadKind};
+
+/// Where facts come from that must have delivered their first full content before anything is decided.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Source {
+    /// Workloads of one kind.
+    Workloads(WorkloadKind),
+    /// Namespaces.
+    Namespaces,
+    /// Nodes.
+    Nodes,
+    /// The intents bucket.
+    Intents,
+    /// The assign bucket.
+    Assignments,
+    /// The nodes bucket.
+    Inventories,
+}
+
+impl Source {
+    /// Every source.
+    pub const ALL: [Self; 9] = [
+        Self::Workloads(WorkloadKind::Deployment),
+        Self::Workloads(WorkloadKind::StatefulSet),
+        Self::Workloads(WorkloadKind::DaemonSet),
+        Self::Workloads(WorkloadKind::Pod),
+        Self::Namespaces,
+        Self::Nodes,
+        Self::Intents,
+        Self::Assignments,
+        Self::Inventories,
+    ];
+
+    /// The word in metrics and logs.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Workloads(WorkloadKind::Deployment) => "deployments",
+            Self::Workloads(WorkloadKind::StatefulSet) => "statefulsets",
+            Self::Workloads(WorkloadKind::DaemonSet) => "daemonsets",
+            Self::Workloads(WorkloadKind::Pod) => "pods",
+            Self::Namespaces => "namespaces",
+            Self::Nodes => "nodes",
+            Self::Intents => "intents",
+            Self::Assignments => "assignments",
+            Self::Inventories => "inventories",
+        }
+    }
+}
+
+/// One change of a watched Kubernetes object. Identity before content: `Remove` needs only the key, and content that
+/// cannot be used keeps the last good one.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Change<K, T> {
+    /// There is such an object; `Err` is the text of what is wrong with it.
+    Upsert(K, Result<T, String>),
+    /// There is none any more.
+    Remove(K),
+}
+
+/// One stored key of a bucket.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Stored<K, T> {
+    /// The key.
+    pub key: K,
+    /// Its sequence in the stream; compare-and-set expects it.
+    pub seq: u64,
+    /// What is there.
+    pub value: StoredValue<T>,
+}
+
+/// What is stored under a key.
+#[derive(Debug, Clone, PartialEq)]
+pub enum StoredValue<T> {
+    /// A value.
+    Value(T),
+    /// A value that cannot be decoded: never replaces the last good one, and is put right by the next step.
+    Undecodable,
+    /// A delete or purge marker, or the marker that expiry leaves (`Nats-Marker-Reason`).
+    Marker,
+}
+
+/// A document of the intents bucket.
+#[derive(Debug, Clone, PartialEq)]
+pub enum IntentsDoc {
+    /// `_meta`.
+    Meta(Meta),
+    /// `<pool>.def`, as JSON.
+    Definition(serde_json::Value),
+    /// `<pool>.i.<id>`.
+    Intent(Box<Intent>),
+}
+
+/// One fact.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Fact {
+    /// A workload changed.
+    Workload(Change<WorkloadKey, Workload>),
+    /// A full list of one kind of workload: what is not in it is gone.
+    Workloads(WorkloadKind, BTreeMap<WorkloadKey, Result<Workload, String>>),
+    /// A namespace changed.
+    Namespace(Change<String, Namespace>),
+    /// A full list of namespaces.
+    Namespaces(BTreeMap<String, Result<Namespace, String>>),
+    /// A node changed.
+    Node(Change<NodeName, Node>),
+    /// A full list of nodes.
+    Nodes(BTreeMap<NodeName, Result<Node, String>>),
+    /// The configuration of what is wanted, at start and after each reload.
+    Selection(Selection),
+    /// A full read of the intents bucket: what is not in it is gone.
+    Intents {
+        /// When the server says the stream was created.
+        stream_created: String,
+        /// Last sequence taken in.
+        head: u64,
+        /// Every key.
+        entries: Vec<Stored<shared::subject::IntentsKey, IntentsDoc>>,
+    },
+    /// A key of the intents bucket changed, in the order of the stream. `head` moves to its sequence.
+    IntentChanged(Stored<shared::subject::IntentsKey, IntentsDoc>),
+    /// A full read of the assign bucket.
+    Assignments(Vec<Stored<NodeName, Assignment>>),
+    /// A key of the assign bucket changed.
+    AssignmentChanged(Stored<NodeName, Assignment>),
+    /// A full read of the nodes bucket.
+    Inventories(Vec<Stored<NodeName, Box<Inventory>>>),
+    /// A key of the nodes bucket changed. The node is the key's, never the body's.
+    InventoryChanged(Stored<NodeName, Box<Inventory>>),
+    /// An agent's pulse.
+    Heartbeat(Heartbeat),
+    /// A transition.
+    Event(Box<Event>),
+    /// The connection to NATS is up and the buckets are as they must be.
+    Connected,
+    /// The connection is gone.
+    Disconnected,
+    /// `_meta` was written by compare-and-set (its new sequence), or was not.
+    TermTaken(Result<u64, Reason>),
+    /// A batch of writes to the intents bucket ended, in the order sent, and the deltas for it went out.
+    IntentsWritten {
+        /// The new sequence of each key, or why it failed.
+        results: Vec<(shared::subject::IntentsKey, Result<u64, Reason>)>,
+        /// `to` of the delta published for each pool, if one was.
+        deltas: BTreeMap<PoolId, u64>,
+    },
+    /// A batch of writes to the assign bucket ended.
+    AssignmentsWritten(Vec<(NodeName, Result<u64, Reason>)>),
+    /// A label patch ended. What the Node then shows comes as `Fact::Node`.
+    NodeLabelled {
+        /// The node.
+        node: NodeName,
+        /// Its outcome.
+        result: Result<(), Reason>,
+    },
+    /// A message was dropped before it became a fact.
+    Refused {
+        /// Kind of the message.
+        kind: &'static str,
+        /// Forged, newer or invalid.
+        reason: Reason,
+    },
+}
+
+impl Kind for Fact {
+    fn kind(&self) -> &'static str {
+        match self {
+            Self::Workload(_) => "workload",
+            Self::Workloads(..) => "workloads",
+            Self::Namespace(_) => "namespace",
+            Self::Namespaces(_) => "namespaces",
+            Self::Node(_) => "node",
+            Self::Nodes(_) => "nodes",
+            Self::Selection(_) => "selection",
+            Self::Intents { .. } => "intents",
+            Self::IntentChanged(_) => "intent-changed",
+            Self::Assignments(_) => "assignments",
+            Self::AssignmentChanged(_) => "assignment-changed",
+            Self::Inventories(_) => "inventories",
+            Self::InventoryChanged(_) => "inventory-changed",
+            Self::Heartbeat(_) => "heartbeat",
+            Self::Event(_) => "event",
+            Self::Connected => "connected",
+            Self::Disconnected => "disconnected",
+            Self::TermTaken(_) => "term-taken",
+            Self::IntentsWritten { .. } => "intents-written",
+            Self::AssignmentsWritten(_) => "assignments-written",
+            Self::NodeLabelled { .. } => "node-labelled",
+            Self::Refused { .. } => "refused",
+        }
+    }
+}
+
+/// The id of an intent, for readability of signatures.
+pub type IntentId = ImageKey;

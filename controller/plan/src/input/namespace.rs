@@ -1,0 +1,13 @@
+//! A namespace.
+
+use serde::{Deserialize, Serialize};
+
+/// What matters of a Namespace object.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Namespace {
+    /// UID; that of `kube-system` names the cluster.
+    pub uid: String,
+    /// Annotation `warm-images.dev/warm`.
+    pub warm: Option<String>,
+}

@@ -1,0 +1,185 @@
+//! Who writes: the term, the epoch, and whose buckets these are.
+//!
+//! Owns taking the term by compare-and-set of `_meta`, and every reason not to write. Never writes anything else.
+
+use fastrand::Rng;
+use shared::backoff::Backoff;
+use shared::machine::Moment;
+use shared::message::Meta;
+use shared::reason::Reason;
+use shared::subject::IntentsKey;
+
+use crate::bucket::{Held, IntentsBucket};
+use crate::effect::Effect;
+use crate::fact::{IntentsDoc, Stored};
+
+/// Where this controller stands.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum Standing {
+    /// It does not hold the term; it tries when it may.
+    Idle,
+    /// A compare-and-set of `_meta` is in flight.
+    Taking {
+        /// What it writes.
+        meta: Meta,
+        /// What had been taken in when it was issued.
+        head: u64,
+    },
+    /// It holds the term.
+    Leading {
+        /// What it wrote.
+        meta: Meta,
+        /// What had been taken in when it was issued: `prev` of the first delta of a pool.
+        head: u64,
+    },
+    /// Another controller took over: it writes nothing any more.
+    Superseded(Meta),
+    /// The buckets belong to another cluster: it writes nothing, ever.
+    Foreign(Meta),
+}
+
+/// Leadership of one controller.
+#[derive(Debug, Clone)]
+pub(crate) struct Leadership {
+    standing: Standing,
+    candidate: String,
+    epochs: u32,
+    highest: u64,
+    failures: u32,
+    last: Option<Reason>,
+    retry: Moment,
+    kept: Option<Stored<IntentsKey, IntentsDoc>>,
+}
+
+impl Leadership {
+    /// `candidate` is the id of the next epoch, if one is needed; later ones are derived from it.
+    pub(crate) fn new(candidate: String) -> Self {
+        let standing = Standing::Idle;
+        let retry = Moment::default();
+        Self { standing, candidate, epochs: 0, highest: 0, failures: 0, last: None, retry, kept: None }
+    }
+
+    /// Where this controller stands.
+    pub(crate) fn standing(&self) -> &Standing {
+        &self.standing
+    }
+
+    /// What it wrote, while it holds the term.
+    pub(crate) fn leads(&self) -> Option<&Meta> {
+        if let Standing::Leading { meta, .. } = &self.standing { Some(meta) } else { None }
+    }
+
+    /// What had been taken in when the term was taken.
+    pub(crate) fn head(&self) -> u64 {
+        if let Standing::Leading { head, .. } = &self.standing { *head } else { 0 }
+    }
+
+    /// The highest term seen.
+    pub(crate) fn term(&self) -> u64 {
+        self.highest
+    }
+
+    /// Why the last attempt at the term failed.
+    pub(crate) fn refused(&self) -> Option<Reason> {
+        self.last
+    }
+
+    /// Judges what `_meta` says now.
+    pub(crate) fn judge(&mut self, bucket: &IntentsBucket, cluster: &str) {
+        let meta = bucket.meta();
+        let is_final = matches!(self.standing, Standing::Superseded(_) | Standing::Foreign(_));
+        if let Some(there) = &meta.good {
+            self.highest = self.highest.max(there.term);
+            if is_final {
+                return;
+            }
+            if there.cluster != cluster {
+                self.standing = Standing::Foreign(there.clone());
+                return;
+            }
+        }
+        let Standing::Leading { meta: mine, .. } = &self.standing else { return };
+        match (&meta.good, meta.held) {
+            (Some(there), _) if there.term > mine.term => self.standing = Standing::Superseded(there.clone()),
+            (Some(there), Held::Value) if there == mine && mine.stream_created == bucket.created() => {}
+            // Gone, damaged, rolled back, or of another stream: the term is taken again.
+            _ => self.standing = Standing::Idle,
+        }
+    }
+
+    /// Tries for the term, if it is not held and may be tried for.
+    pub(crate) fn take(
+        &mut self,
+        bucket: &IntentsBucket,
+        cluster: &str,
+        instance: &str,
+        now: Moment,
+    ) -> Option<Effect> {
+        if self.standing != Standing::Idle || self.retry > now {
+            return None;
+        }
+        let there = bucket.meta();
+        let kept = there.good.as_ref().filter(|m| m.stream_created == bucket.created());
+        let meta = Meta {
+            epoch: kept.map_or_else(|| self.next_epoch(), |m| m.epoch.clone()),
+            term: self.highest.saturating_add(1),
+            cluster: cluster.to_owned(),
+            stream_created: bucket.created().to_owned(),
+            by: instance.to_owned(),
+        };
+        self.standing = Standing::Taking { meta: meta.clone(), head: bucket.head() };
+        Some(Effect::TakeTerm { meta, expected: there.seq })
+    }
+
+    /// Keeps what a re-read found of `_meta` until the outcome of the attempt tells whether it is to be believed.
+    pub(crate) fn keep(&mut self, stored: Stored<IntentsKey, IntentsDoc>) {
+        self.kept = Some(stored);
+    }
+
+    /// What was kept.
+    pub(crate) fn take_kept(&mut self) -> Option<Stored<IntentsKey, IntentsDoc>> {
+        self.kept.take()
+    }
+
+    fn next_epoch(&self) -> String {
+        match self.epochs {
+            0 => self.candidate.clone(),
+            more => format!("{}-{more}", self.candidate),
+        }
+    }
+
+    /// Learns how the attempt ended; gives what was written.
+    pub(crate) fn taken(
+        &mut self,
+        result: Result<u64, Reason>,
+        now: Moment,
+        backoff: &Backoff,
+        rng: &mut Rng,
+    ) -> Option<(u64, Meta)> {
+        let Standing::Taking { meta, head } = std::mem::replace(&mut self.standing, Standing::Idle) else {
+            return None;
+        };
+        match result {
+            Ok(seq) => {
+                if meta.epoch == self.next_epoch() {
+                    self.epochs = self.epochs.saturating_add(1);
+                }
+                self.highest = self.highest.max(meta.term);
+                (self.failures, self.last) = (0, None);
+                self.standing = Standing::Leading { meta: meta.clone(), head };
+                Some((seq, meta))
+            }
+            Err(reason) => {
+                self.failures = self.failures.saturating_add(1);
+                self.last = Some(reason);
+                self.retry = now + backoff.equal_jitter(self.failures, rng);
+                None
+            }
+        }
+    }
+
+    /// When the next attempt is due.
+    pub(crate) fn due(&self) -> Option<Moment> {
+        (self.standing == Standing::Idle).then_some(self.retry)
+    }
+}

@@ -1,0 +1,168 @@
+//! What was issued and not yet answered, and what failed and waits.
+//!
+//! Owns "at most one batch a bucket in flight" and the backoff of each key. Never decides what is to be written.
+
+use std::collections::BTreeMap;
+
+use fastrand::Rng;
+use shared::backoff::Backoff;
+use shared::machine::Moment;
+use shared::message::Assignment;
+use shared::name::{NodeName, PoolId};
+use shared::subject::IntentsKey;
+
+use crate::effect::{AssignmentWrite, IntentChange, IntentWrite};
+use crate::fact::{IntentsDoc, Stored};
+
+/// Waits after failures.
+#[derive(Debug, Clone)]
+pub(crate) struct Retries<K> {
+    waits: BTreeMap<K, Wait>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Wait {
+    failures: u32,
+    due: Moment,
+}
+
+impl<K> Default for Retries<K> {
+    fn default() -> Self {
+        Self { waits: BTreeMap::new() }
+    }
+}
+
+impl<K: Ord + Clone> Retries<K> {
+    /// Notes a failure; the key is left alone for a while.
+    pub(crate) fn failed(&mut self, key: K, now: Moment, backoff: &Backoff, rng: &mut Rng) {
+        let wait = self.waits.entry(key).or_insert(Wait { failures: 0, due: now });
+        wait.failures = wait.failures.saturating_add(1);
+        wait.due = now + backoff.equal_jitter(wait.failures, rng);
+    }
+
+    /// Forgets failures of a key.
+    pub(crate) fn succeeded(&mut self, key: &K) {
+        self.waits.remove(key);
+    }
+
+    /// Whether a key may be tried.
+    pub(crate) fn may(&self, key: &K, now: Moment) -> bool {
+        self.due(key).is_none_or(|due| due <= now)
+    }
+
+    /// Until when a key is left alone.
+    pub(crate) fn due(&self, key: &K) -> Option<Moment> {
+        self.waits.get(key).map(|w| w.due)
+    }
+
+    /// Whether any wait has ended, so that what failed is to be looked at again.
+    pub(crate) fn has_due(&self, now: Moment) -> bool {
+        self.waits.values().any(|w| w.due <= now)
+    }
+
+    /// The next wait to end after `now`.
+    pub(crate) fn next(&self, now: Moment) -> Option<Moment> {
+        self.waits.values().map(|w| w.due).filter(|due| *due > now).min()
+    }
+
+    /// Forgets what has not failed again for long after its wait.
+    pub(crate) fn tidy(&mut self, now: Moment, backoff: &Backoff) {
+        self.waits.retain(|_, wait| wait.due + backoff.ceiling * 2 > now);
+    }
+}
+
+/// Writes that were issued, and their failures.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Ledger {
+    intents: Option<IntentsInFlight>,
+    assignments: Option<AssignmentsInFlight>,
+    /// Backoff of keys of the intents bucket.
+    pub(crate) intent_retries: Retries<IntentsKey>,
+    /// Backoff of assignments.
+    pub(crate) assignment_retries: Retries<NodeName>,
+    /// `to` of each pool's last delta in this term.
+    pub(crate) deltas: BTreeMap<PoolId, u64>,
+}
+
+/// A batch in flight.
+#[derive(Debug, Clone)]
+pub(crate) struct IntentsInFlight {
+    /// The stream it was meant for.
+    pub(crate) created: String,
+    /// Its writes with the sequences they expect.
+    pub(crate) writes: BTreeMap<IntentsKey, (u64, IntentChange)>,
+    /// Older content that arrived since.
+    pub(crate) reread: BTreeMap<IntentsKey, Stored<IntentsKey, IntentsDoc>>,
+}
+
+/// A batch in flight.
+#[derive(Debug, Clone)]
+pub(crate) struct AssignmentsInFlight {
+    /// Its writes.
+    pub(crate) writes: BTreeMap<NodeName, AssignmentWrite>,
+    /// Older content that arrived since.
+    pub(crate) reread: BTreeMap<NodeName, Stored<NodeName, Assignment>>,
+}
+
+/// The key of a write.
+pub(crate) fn key_of(write: &IntentWrite) -> IntentsKey {
+    let pool = write.pool.clone();
+    match &write.write {
+        IntentChange::PutDefinition(_) | IntentChange::PurgeDefinition => IntentsKey::Definition(pool),
+        IntentChange::Put(intent) => IntentsKey::Intent(pool, intent.id.clone()),
+        IntentChange::Purge(id) => IntentsKey::Intent(pool, id.clone()),
+    }
+}
+
+impl Ledger {
+    /// Notes a batch.
+    pub(crate) fn issue_intents(&mut self, created: &str, writes: &[IntentWrite]) {
+        let writes = writes.iter().map(|w| (key_of(w), (w.expected, w.write.clone()))).collect();
+        self.intents = Some(IntentsInFlight { created: created.to_owned(), writes, reread: BTreeMap::new() });
+    }
+
+    /// Notes a batch.
+    pub(crate) fn issue_assignments(&mut self, writes: &[AssignmentWrite]) {
+        let writes = writes.iter().map(|w| (w.node.clone(), w.clone())).collect();
+        self.assignments = Some(AssignmentsInFlight { writes, reread: BTreeMap::new() });
+    }
+
+    /// The batch has ended.
+    pub(crate) fn take_intents(&mut self) -> Option<IntentsInFlight> {
+        self.intents.take()
+    }
+
+    /// The batch has ended.
+    pub(crate) fn take_assignments(&mut self) -> Option<AssignmentsInFlight> {
+        self.assignments.take()
+    }
+
+    /// Whether a batch is in flight.
+    pub(crate) fn writes_intents(&self) -> bool {
+        self.intents.is_some()
+    }
+
+    /// Whether a batch is in flight.
+    pub(crate) fn writes_assignments(&self) -> bool {
+        self.assignments.is_some()
+    }
+
+    /// How many writes are in flight.
+    pub(crate) fn in_flight(&self) -> usize {
+        self.intents.as_ref().map_or(0, |b| b.writes.len()) + self.assignments.as_ref().map_or(0, |b| b.writes.len())
+    }
+
+    /// Keeps what a re-read found of a key in flight until its outcome tells whether it is to be believed.
+    pub(crate) fn keep_intent(&mut self, stored: Stored<IntentsKey, IntentsDoc>) {
+        if let Some(batch) = self.intents.as_mut().filter(|b| b.writes.contains_key(&stored.key)) {
+            batch.reread.insert(stored.key.clone(), stored);
+        }
+    }
+
+    /// As [`Ledger::keep_intent`].
+    pub(crate) fn keep_assignment(&mut self, stored: Stored<NodeName, Assignment>) {
+        if let Some(batch) = self.assignments.as_mut().filter(|b| b.writes.contains_key(&stored.key)) {
+            batch.reread.insert(stored.key.clone(), stored);
+        }
+    }
+}

@@ -1,0 +1,32 @@
+//! Which image belongs on which node, and what the evidence allows to be said of it.
+//!
+//! Owns every decision of the controller as one pure machine, [`World`]: facts in, effects out. Never does I/O, never
+//! reads a clock, knows neither Kubernetes types nor NATS.
+
+mod beat;
+mod bucket;
+mod diff;
+pub mod effect;
+mod evidence;
+pub mod fact;
+pub mod input;
+mod judge;
+mod known;
+mod label;
+mod leadership;
+mod ledger;
+mod member;
+mod pace;
+mod place;
+mod plan;
+mod pool;
+mod select;
+pub mod settings;
+pub mod timing;
+pub mod world;
+
+pub use effect::Effect;
+pub use fact::Fact;
+pub use settings::{LabelMode, LabelSettings, Settings};
+pub use timing::Timing;
+pub use world::{Row, World};

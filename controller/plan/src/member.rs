@@ -1,0 +1,119 @@
+//! Which pools each node is in.
+//!
+//! Owns membership and the limits: 1,024 pools a cluster, 128 a node. What lies beyond them goes to private pools of
+//! nodes, the rarest constraints first.
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet};
+
+use shared::message::assignment::MAX_POOLS as MAX_OF_NODE;
+use shared::name::{NodeName, PoolId};
+
+use crate::input::{Constraint, Node, Taint};
+use crate::place::{self, NAME_FIELD};
+use crate::select::DemandPool;
+
+/// How many pools a cluster can have, private pools of nodes not counted.
+pub(crate) const MAX_OF_CLUSTER: usize = 1_024;
+
+/// Who is in what.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub(crate) struct Membership {
+    /// The pools that were placed.
+    pub(crate) pools: Vec<PoolId>,
+    /// The pools of each node that can be warmed, sorted.
+    pub(crate) of_node: BTreeMap<NodeName, Vec<PoolId>>,
+    /// Pools beyond a limit, whose images go to the private pool of the node.
+    pub(crate) overflow: BTreeMap<NodeName, BTreeSet<PoolId>>,
+    /// Pools beyond the cluster's limit: they exist only as private pools of nodes.
+    pub(crate) dropped: BTreeSet<PoolId>,
+}
+
+impl Membership {
+    /// Whether nothing had to go to private pools.
+    pub(crate) fn is_within_limits(&self) -> bool {
+        self.overflow.is_empty() && self.dropped.is_empty()
+    }
+}
+
+/// Places every pool.
+pub(crate) fn place<'n>(
+    pools: &BTreeMap<PoolId, DemandPool<'_>>,
+    nodes: impl Iterator<Item = (&'n NodeName, &'n Node)>,
+    max_of_cluster: usize,
+    max_of_node: usize,
+) -> Membership {
+    // Best first: `all`, then what most workloads have.
+    let shared = pools.iter().filter(|(_, p)| p.constraint.node_name.is_none());
+    let mut ranked: Vec<(&PoolId, &DemandPool<'_>)> = shared.collect();
+    ranked.sort_by_key(|(id, pool)| (**id != PoolId::all(), Reverse(pool.workloads), *id));
+    let dropped = ranked.iter().skip(max_of_cluster).map(|(id, _)| (*id).clone()).collect();
+    let pools_placed = pools.keys().cloned().collect();
+    let mut membership = Membership { pools: pools_placed, dropped, ..Membership::default() };
+    let relevant = Relevant::of(ranked.iter().map(|(_, p)| p.constraint));
+    let mut classes: BTreeMap<Class<'n>, Vec<usize>> = BTreeMap::new();
+    for (name, node) in nodes {
+        if place::is_leaving(node) || place::is_virtual(node) {
+            continue;
+        }
+        let eligible = classes.entry(relevant.class(name, node)).or_insert_with(|| {
+            let is_eligible = |(at, (_, pool)): (usize, &(&PoolId, &DemandPool<'_>))| {
+                place::is_eligible(pool.constraint, name, node).then_some(at)
+            };
+            ranked.iter().enumerate().filter_map(is_eligible).collect()
+        });
+        let private = PoolId::private(name);
+        let is_named = pools.contains_key(&private);
+        let has_dropped = eligible.last().is_some_and(|last| *last >= max_of_cluster);
+        let needs_private = is_named || has_dropped || eligible.len() > max_of_node;
+        let room = if needs_private { max_of_node.saturating_sub(1) } else { max_of_node };
+        let kept = eligible.iter().take_while(|at| **at < max_of_cluster).take(room).count();
+        let id = |at: &usize| ranked.get(*at).map(|(id, _)| (*id).clone());
+        let mut of_node: Vec<PoolId> = eligible.iter().take(kept).filter_map(id).collect();
+        if needs_private {
+            of_node.push(private);
+        }
+        of_node.sort();
+        let overflow: BTreeSet<PoolId> = eligible.iter().skip(kept).filter_map(id).collect();
+        if !overflow.is_empty() {
+            membership.overflow.insert(name.clone(), overflow);
+        }
+        membership.of_node.insert(name.clone(), of_node);
+    }
+    membership
+}
+
+/// Places every pool within the limits of the protocol.
+pub(crate) fn place_within_limits<'n>(
+    pools: &BTreeMap<PoolId, DemandPool<'_>>,
+    nodes: impl Iterator<Item = (&'n NodeName, &'n Node)>,
+) -> Membership {
+    place(pools, nodes, MAX_OF_CLUSTER, MAX_OF_NODE)
+}
+
+/// What of a node any constraint looks at. Nodes that are equal in it are eligible for the same pools.
+struct Relevant<'c> {
+    labels: BTreeSet<&'c str>,
+    name: bool,
+}
+
+type Class<'n> = (Vec<Option<&'n str>>, Vec<&'n Taint>, Option<&'n NodeName>);
+
+impl<'c> Relevant<'c> {
+    fn of(constraints: impl Iterator<Item = &'c Constraint>) -> Self {
+        let mut relevant = Self { labels: BTreeSet::new(), name: false };
+        for constraint in constraints {
+            relevant.labels.extend(constraint.node_selector.keys().map(String::as_str));
+            for term in constraint.affinity.iter().flatten() {
+                relevant.labels.extend(term.match_expressions.iter().map(|e| e.key.as_str()));
+                relevant.name |= term.match_fields.iter().any(|e| e.key == NAME_FIELD);
+            }
+        }
+        relevant
+    }
+
+    fn class<'n>(&self, name: &'n NodeName, node: &'n Node) -> Class<'n> {
+        let labels = self.labels.iter().map(|key| node.labels.get(*key).map(String::as_str)).collect();
+        (labels, place::hard_taints(node).collect(), self.name.then_some(name))
+    }
+}

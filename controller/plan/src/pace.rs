@@ -1,0 +1,179 @@
+//! When a Node may be patched.
+//!
+//! Owns the window of each node, the rate of the cluster, patches in flight, and what was applied but is not shown
+//! yet. Never decides what a Node is to be labelled.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use fastrand::Rng;
+use shared::backoff::Backoff;
+use shared::machine::Moment;
+use shared::name::NodeName;
+use shared::reason::Reason;
+
+use crate::label::Labels;
+use crate::ledger::Retries;
+
+/// One patch costs this many units of the token bucket, which gains `per_second` units a millisecond.
+const PATCH: u64 = 1_000;
+
+/// Patches of the cluster.
+#[derive(Debug, Clone)]
+pub(crate) struct Pace {
+    /// Nodes to be looked at.
+    dirty: BTreeSet<NodeName>,
+    nodes: BTreeMap<NodeName, Patched>,
+    retries: Retries<NodeName>,
+    rate: u64,
+    tokens: u64,
+    filled: Moment,
+    /// When the last look ran out of tokens, until when.
+    starved: Option<Moment>,
+}
+
+/// The last patch of one node.
+#[derive(Debug, Clone)]
+struct Patched {
+    sent: Moment,
+    labels: Labels,
+    /// What the Node may show until it shows `labels`.
+    before: Vec<Labels>,
+    state: State,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum State {
+    InFlight,
+    /// Applied, and not yet seen on the Node.
+    Applied(Moment),
+    /// Seen on the Node, failed, or forgotten: the Node says what there is.
+    Over,
+}
+
+impl Pace {
+    pub(crate) fn new(per_second: u32, now: Moment) -> Self {
+        let rate = u64::from(per_second.max(1));
+        Self {
+            dirty: BTreeSet::new(),
+            nodes: BTreeMap::new(),
+            retries: Retries::default(),
+            rate,
+            tokens: rate * PATCH,
+            filled: now,
+            starved: None,
+        }
+    }
+
+    /// A node must be looked at.
+    pub(crate) fn touch(&mut self, node: &NodeName) {
+        if !self.dirty.contains(node) {
+            self.dirty.insert(node.clone());
+        }
+    }
+
+    /// There is no such Node.
+    pub(crate) fn forget(&mut self, node: &NodeName) {
+        self.dirty.remove(node);
+        self.nodes.remove(node);
+        self.retries.succeeded(node);
+    }
+
+    /// What a node has to be taken to show: what was applied, until the Node shows it, or shows something that is
+    /// neither that nor what was there before, or `patience` has passed.
+    pub(crate) fn shown<'a>(&'a mut self, node: &NodeName, shows: &'a Labels) -> &'a Labels {
+        let Some(patched) = self.nodes.get_mut(node) else { return shows };
+        if matches!(patched.state, State::Applied(_)) && !patched.before.contains(shows) {
+            patched.state = State::Over;
+        }
+        if patched.state == State::Over { shows } else { &patched.labels }
+    }
+
+    /// Gives the nodes that may be patched now, at most as many as there are tokens for. The caller says of each, by
+    /// [`Pace::sent`] or [`Pace::rest`], what came of it.
+    pub(crate) fn look(&mut self, window: Duration, patience: Duration, now: Moment) -> Vec<NodeName> {
+        for (node, patched) in &mut self.nodes {
+            if matches!(patched.state, State::Applied(at) if at + patience <= now) {
+                patched.state = State::Over;
+                self.dirty.insert(node.clone());
+            }
+        }
+        let gained = u64::try_from(now.since(self.filled).as_millis()).unwrap_or(u64::MAX).saturating_mul(self.rate);
+        self.tokens = self.tokens.saturating_add(gained).min(self.rate * PATCH);
+        self.filled = self.filled.max(now);
+        self.starved = None;
+        self.dirty.iter().filter(|node| self.waits_until(node, window).is_none_or(|due| due <= now)).cloned().collect()
+    }
+
+    /// Until when a node cannot be patched; the end of time while a patch is in flight.
+    fn waits_until(&self, node: &NodeName, window: Duration) -> Option<Moment> {
+        let patched = self.nodes.get(node);
+        if patched.is_some_and(|p| p.state == State::InFlight) {
+            return Some(Moment(u64::MAX));
+        }
+        self.retries.due(node).max(patched.map(|p| p.sent + window))
+    }
+
+    /// Whether one more patch may be sent now.
+    pub(crate) fn has_token(&mut self, now: Moment) -> bool {
+        if self.tokens >= PATCH {
+            return true;
+        }
+        self.starved = Some(now + Duration::from_millis((PATCH - self.tokens).div_ceil(self.rate)));
+        false
+    }
+
+    /// The node has what it is to have.
+    pub(crate) fn rest(&mut self, node: &NodeName) {
+        self.dirty.remove(node);
+    }
+
+    /// A patch was sent.
+    pub(crate) fn sent(&mut self, node: &NodeName, labels: Labels, shows: &Labels, now: Moment) {
+        self.tokens = self.tokens.saturating_sub(PATCH);
+        self.dirty.remove(node);
+        let mut before = vec![shows.clone()];
+        if let Some(last) = self.nodes.remove(node).filter(|p| p.state != State::Over) {
+            before.extend(last.before);
+            before.push(last.labels);
+        }
+        before.retain(|b| *b != labels);
+        self.nodes.insert(node.clone(), Patched { sent: now, labels, before, state: State::InFlight });
+    }
+
+    /// A patch ended; says whether it was one of ours.
+    pub(crate) fn done(
+        &mut self,
+        node: &NodeName,
+        result: Result<(), Reason>,
+        now: Moment,
+        backoff: &Backoff,
+        rng: &mut Rng,
+    ) -> bool {
+        let Some(patched) = self.nodes.get_mut(node).filter(|p| p.state == State::InFlight) else { return false };
+        if result.is_ok() {
+            patched.state = State::Applied(now);
+            self.retries.succeeded(node);
+        } else {
+            patched.state = State::Over;
+            self.retries.failed(node.clone(), now, backoff, rng);
+        }
+        self.dirty.insert(node.clone());
+        true
+    }
+
+    /// When the next look is due.
+    pub(crate) fn next(&self, window: Duration, patience: Duration, now: Moment) -> Option<Moment> {
+        let waits = self.dirty.iter().filter_map(|node| self.waits_until(node, window)).filter(|due| *due > now);
+        let echoes = self.nodes.values().filter_map(|p| match p.state {
+            State::Applied(at) => Some(at + patience),
+            State::InFlight | State::Over => None,
+        });
+        waits.chain(echoes).chain(self.starved).filter(|due| due.0 != u64::MAX).min()
+    }
+
+    /// How many patches are in flight.
+    pub(crate) fn in_flight(&self) -> usize {
+        self.nodes.values().filter(|p| p.state == State::InFlight).count()
+    }
+}

@@ -1,0 +1,235 @@
+//! Which images are wanted, and under which constraint.
+//!
+//! Owns namespaces by list, opt-outs, priorities, and what a malformed part of a workload does: it spoils only itself
+//! and is named. Never looks at nodes.
+
+use std::collections::BTreeMap;
+
+use shared::image::{Digest, Reference};
+use shared::message::intent::DEFAULT_PRIORITY;
+use shared::name::{ImageKey, PoolId};
+use wildmatch::WildMatch;
+
+use crate::input::selection::Mode;
+use crate::input::{Constraint, Namespace, Selection, Workload, WorkloadKey};
+use crate::known::Known;
+use crate::pool;
+
+const MAX_PRIORITY: u8 = 100;
+
+/// What one version of a workload says, read once.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Reading {
+    /// Its images, each once.
+    images: BTreeMap<ImageKey, ReadImage>,
+    priority: u8,
+    /// Normalised.
+    constraint: Constraint,
+    pool: PoolId,
+    /// Its own annotation and that of its template.
+    warm: [Option<String>; 2],
+    /// What cannot be used, with its position.
+    problems: Vec<String>,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+struct ReadImage {
+    image: String,
+    unqualified: bool,
+    digest: Option<Digest>,
+}
+
+/// Reads a workload.
+pub(crate) fn read(workload: &Workload) -> Reading {
+    let mut images: BTreeMap<ImageKey, ReadImage> = BTreeMap::new();
+    let mut problems = Vec::new();
+    for container in &workload.images {
+        match Reference::parse(&container.image) {
+            Ok(reference) => {
+                let unqualified = Reference::is_unqualified(&container.image);
+                images.entry(reference.key()).and_modify(|i| i.unqualified |= unqualified).or_insert_with(|| ReadImage {
+                    image: reference.canonical(),
+                    unqualified,
+                    digest: reference.digest().cloned(),
+                });
+            }
+            Err(error) => problems.push(format!("{}: {error}", container.position)),
+        }
+    }
+    let priority = workload.priority.as_deref().map_or(Ok(DEFAULT_PRIORITY), |text| {
+        let number = text.parse::<u8>().ok().filter(|p| *p <= MAX_PRIORITY);
+        number.ok_or_else(|| {
+            let key = shared::label::PRIORITY_ANNOTATION;
+            format!("annotation {key}: `{text}` is not a whole number from 0 to {MAX_PRIORITY}")
+        })
+    });
+    let warm = [workload.warm.clone(), workload.template_warm.clone()];
+    problems.extend(warm.iter().flatten().filter(|text| word(text).is_none()).map(|text| bad_word(text)));
+    let constraint = pool::normalise(&workload.constraint);
+    Reading {
+        images,
+        priority: priority.unwrap_or_else(|problem| {
+            problems.push(problem);
+            DEFAULT_PRIORITY
+        }),
+        pool: pool::id_of(&constraint),
+        constraint,
+        warm,
+        problems,
+    }
+}
+
+fn word(text: &str) -> Option<bool> {
+    match text {
+        "true" => Some(true),
+        "false" => Some(false),
+        _ => None,
+    }
+}
+
+/// What is said of an annotation that is neither of the two words, and therefore ignored.
+pub(crate) fn bad_word(text: &str) -> String {
+    format!("annotation {}: `{text}` is neither `true` nor `false`; it is ignored", shared::label::WARM_ANNOTATION)
+}
+
+/// Whether a namespace's annotation is one of the two words, if it is there.
+pub(crate) fn bad_namespace(namespace: &Namespace) -> Option<String> {
+    namespace.warm.as_deref().filter(|text| word(text).is_none()).map(bad_word)
+}
+
+/// All that is wanted.
+#[derive(Debug, Default)]
+pub(crate) struct Demand<'a> {
+    /// By pool.
+    pub(crate) pools: BTreeMap<PoolId, DemandPool<'a>>,
+    /// How many workloads are wanted.
+    pub(crate) workloads: usize,
+    /// What cannot be used of those.
+    pub(crate) problems: BTreeMap<WorkloadKey, Vec<String>>,
+}
+
+/// What is wanted under one constraint.
+#[derive(Debug)]
+pub(crate) struct DemandPool<'a> {
+    /// Normalised.
+    pub(crate) constraint: &'a Constraint,
+    /// How many workloads have it: the rarest are the first beyond a limit.
+    pub(crate) workloads: usize,
+    /// The images.
+    pub(crate) wants: BTreeMap<ImageKey, Want<'a>>,
+}
+
+/// One wanted image.
+#[derive(Debug, Clone)]
+pub(crate) struct Want<'a> {
+    image: &'a ReadImage,
+    /// The highest of its owners.
+    pub(crate) priority: u8,
+    /// Whether any owner wrote it without a registry host.
+    pub(crate) unqualified: bool,
+    /// Who wants it.
+    pub(crate) owners: Vec<&'a WorkloadKey>,
+}
+
+impl<'a> Want<'a> {
+    /// Canonical pull reference.
+    pub(crate) fn image(&self) -> &'a str {
+        &self.image.image
+    }
+
+    /// The digest that the reference names.
+    pub(crate) fn digest(&self) -> Option<&'a Digest> {
+        self.image.digest.as_ref()
+    }
+
+    /// Takes the owners of the same image from another constraint.
+    pub(crate) fn join(&mut self, other: &Self) {
+        self.priority = self.priority.max(other.priority);
+        self.unqualified |= other.unqualified;
+        self.owners.extend(&other.owners);
+    }
+}
+
+/// Adds wants to others.
+pub(crate) fn join<'a>(into: &mut BTreeMap<ImageKey, Want<'a>>, wants: &BTreeMap<ImageKey, Want<'a>>) {
+    for (id, want) in wants {
+        into.entry(id.clone()).and_modify(|w| w.join(want)).or_insert_with(|| want.clone());
+    }
+}
+
+/// What is wanted by all workloads. A workload whose namespace is not known yet waits for it, because the namespace
+/// may opt out.
+pub(crate) fn demand<'a>(
+    selection: &Selection,
+    namespaces: &Known<String, Namespace>,
+    workloads: &'a Known<WorkloadKey, Reading>,
+) -> Demand<'a> {
+    let globs = |list: &[String]| list.iter().map(|g| WildMatch::new(g)).collect::<Vec<_>>();
+    let (include, exclude) = (globs(&selection.namespaces.include), globs(&selection.namespaces.exclude));
+    let is_in = |globs: &[WildMatch], name: &str| globs.iter().any(|g| g.matches(name));
+    let open: BTreeMap<&str, Option<bool>> = namespaces
+        .good()
+        .filter(|(name, _)| is_in(&include, name) && !is_in(&exclude, name))
+        .map(|(name, namespace)| (name.as_str(), namespace.warm.as_deref().and_then(word)))
+        .collect();
+    let mut demand = Demand::default();
+    for (key, reading) in workloads.good() {
+        let Some(of_namespace) = open.get(key.namespace.as_str()) else { continue };
+        let words = [reading.warm[0].as_deref().and_then(word), reading.warm[1].as_deref().and_then(word), *of_namespace];
+        if !is_wanted(selection.mode, words) {
+            continue;
+        }
+        demand.workloads += 1;
+        if !reading.problems.is_empty() {
+            demand.problems.insert(key.clone(), reading.problems.clone());
+        }
+        if !reading.images.is_empty() {
+            add(&mut demand.pools, key, reading);
+        }
+    }
+    subsume(&mut demand.pools);
+    demand
+}
+
+/// Whoever says no wins over whoever says yes.
+fn is_wanted(mode: Mode, words: [Option<bool>; 3]) -> bool {
+    !words.contains(&Some(false)) && (mode == Mode::OptOut || words.contains(&Some(true)))
+}
+
+fn add<'a>(pools: &mut BTreeMap<PoolId, DemandPool<'a>>, key: &'a WorkloadKey, reading: &'a Reading) {
+    if !pools.contains_key(&reading.pool) {
+        let empty = DemandPool { constraint: &reading.constraint, workloads: 0, wants: BTreeMap::new() };
+        pools.insert(reading.pool.clone(), empty);
+    }
+    let Some(pool) = pools.get_mut(&reading.pool) else { return };
+    pool.workloads += 1;
+    for (id, image) in &reading.images {
+        if let Some(want) = pool.wants.get_mut(id) {
+            want.priority = want.priority.max(reading.priority);
+            want.unqualified |= image.unqualified;
+            want.owners.push(key);
+        } else {
+            let (priority, unqualified) = (reading.priority, image.unqualified);
+            pool.wants.insert(id.clone(), Want { image, priority, unqualified, owners: vec![key] });
+        }
+    }
+}
+
+/// An image that is wanted in `all` is not asked for again in a pool whose nodes all belong to `all`.
+fn subsume(pools: &mut BTreeMap<PoolId, DemandPool<'_>>) {
+    let Some(mut all) = pools.remove(&PoolId::all()) else { return };
+    pools.retain(|_, pool| {
+        if !pool::is_part_of_all(pool.constraint) {
+            return true;
+        }
+        pool.wants.retain(|id, want| match all.wants.get_mut(id) {
+            Some(in_all) => {
+                in_all.join(want);
+                false
+            }
+            None => true,
+        });
+        !pool.wants.is_empty()
+    });
+    pools.insert(PoolId::all(), all);
+}

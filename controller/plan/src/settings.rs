@@ -1,0 +1,47 @@
+//! What the machine is told once, at construction.
+//!
+//! Owns the form of `labels:` in the configuration.
+
+use serde::{Deserialize, Serialize};
+
+use crate::Timing;
+
+/// Settings of one controller.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Settings {
+    /// Every interval.
+    pub timing: Timing,
+    /// What is written to Node objects.
+    pub labels: LabelSettings,
+    /// The pod: `by` in `_meta`.
+    pub instance: String,
+}
+
+/// `labels:` of the configuration.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct LabelSettings {
+    /// Which images get a label.
+    pub mode: LabelMode,
+    /// Most image labels a Node carries; the highest priorities win.
+    pub max_per_node: usize,
+    /// Most patches a second over the whole cluster; 0 counts as 1.
+    pub per_second: u32,
+}
+
+impl Default for LabelSettings {
+    fn default() -> Self {
+        Self { mode: LabelMode::All, max_per_node: 64, per_second: 20 }
+    }
+}
+
+/// Which images get a label.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum LabelMode {
+    /// Every image that evidence says is warm.
+    #[default]
+    All,
+    /// None: those that are there are removed.
+    None,
+}

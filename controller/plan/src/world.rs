@@ -1,0 +1,165 @@
+//! The machine: everything the controller knows, and what follows from it.
+//!
+//! Owns the state and the composition of the parts. Learning is in `world/apply.rs`, deciding in `world/step.rs`, and
+//! what others are told in `world/report.rs`.
+
+mod apply;
+mod report;
+mod step;
+
+use std::collections::BTreeSet;
+
+use fastrand::Rng;
+use shared::backoff::Backoff;
+use shared::machine::{Changed, Machine, Moment, Now};
+use shared::name::NodeName;
+
+pub use self::report::Row;
+use crate::beat::Beats;
+use crate::bucket::{AssignBucket, IntentsBucket};
+use crate::effect::Effect;
+use crate::evidence::{Evidence, Scope};
+use crate::fact::{Fact, Source};
+use crate::input::{Namespace, Node, Selection, WorkloadKey};
+use crate::known::Known;
+use crate::leadership::Leadership;
+use crate::ledger::Ledger;
+use crate::member::Membership;
+use crate::pace::Pace;
+use crate::plan::Plan;
+use crate::select::Reading;
+use crate::settings::Settings;
+
+/// The namespace whose UID names the cluster.
+const CLUSTER_NAMESPACE: &str = "kube-system";
+
+/// Everything the controller knows.
+#[derive(Debug, Clone)]
+pub struct World {
+    settings: Settings,
+    rng: Rng,
+
+    // What Kubernetes shows.
+    selection: Option<Selection>,
+    workloads: Known<WorkloadKey, Reading>,
+    namespaces: Known<String, Namespace>,
+    nodes: Known<NodeName, Node>,
+    synced: BTreeSet<Source>,
+
+    // What NATS shows.
+    connected: bool,
+    intents: IntentsBucket,
+    assigned: AssignBucket,
+    evidence: Evidence,
+
+    // What follows, and what was done about it.
+    stale: Stale,
+    plan: Plan,
+    membership: Membership,
+    leadership: Leadership,
+    ledger: Ledger,
+    beats: Beats,
+    pace: Pace,
+    judged: Moment,
+    due: Option<Moment>,
+}
+
+/// Which inputs of the plan changed since it was made, and which diffs have to be looked at again.
+#[derive(Debug, Clone, Copy)]
+#[allow(clippy::struct_excessive_bools, reason = "each names one thing that is out of date")]
+struct Stale {
+    /// Workloads, namespaces or the selection.
+    demand: bool,
+    /// Nodes, labels of ours apart.
+    nodes: bool,
+    /// The intents bucket, or what it is compared with.
+    intents: bool,
+    /// The assign bucket, or what it is compared with.
+    assignments: bool,
+}
+
+impl World {
+    /// A machine that knows nothing yet. `epoch` is the id of the epoch it begins if one must be begun: a UUID made by
+    /// the process, as this crate makes nothing unique. `seed` is that of its jitter.
+    pub fn new(settings: Settings, epoch: String, seed: u64, now: Now) -> Self {
+        let heartbeat = settings.timing.heartbeat;
+        let pace = Pace::new(settings.labels.per_second, now.mono);
+        Self {
+            settings,
+            rng: Rng::with_seed(seed),
+            selection: None,
+            workloads: Known::new(),
+            namespaces: Known::new(),
+            nodes: Known::new(),
+            synced: BTreeSet::new(),
+            connected: false,
+            intents: IntentsBucket::default(),
+            assigned: AssignBucket::default(),
+            evidence: Evidence::new(heartbeat),
+            stale: Stale { demand: true, nodes: true, intents: true, assignments: true },
+            plan: Plan::default(),
+            membership: Membership::default(),
+            leadership: Leadership::new(epoch),
+            ledger: Ledger::default(),
+            beats: Beats::default(),
+            pace,
+            judged: now.mono,
+            due: None,
+        }
+    }
+
+    /// What is still awaited before anything is decided.
+    fn awaited(&self) -> Vec<&'static str> {
+        let sources = Source::ALL.into_iter().filter(|s| !self.synced.contains(s)).map(Source::as_str);
+        sources.chain(self.selection.is_none().then_some("selection")).collect()
+    }
+
+    fn is_synced(&self) -> bool {
+        self.selection.is_some() && Source::ALL.iter().all(|s| self.synced.contains(s))
+    }
+
+    /// UID that names the cluster.
+    fn cluster(&self) -> Option<&str> {
+        let namespace = self.namespaces.get(&CLUSTER_NAMESPACE.to_owned())?;
+        (!namespace.uid.is_empty()).then_some(namespace.uid.as_str())
+    }
+
+    /// Whether what is known of the buckets is what they hold.
+    fn sees_buckets(&self) -> bool {
+        self.connected && self.intents.is_fresh() && self.assigned.is_fresh()
+    }
+
+    /// Whether there is such a Node, or nobody knows yet.
+    fn may_exist(&self, node: &NodeName) -> bool {
+        self.nodes.contains(node) || !self.synced.contains(&Source::Nodes)
+    }
+
+    fn uid(&self, node: &NodeName) -> Option<String> {
+        self.nodes.get(node).map(|n| n.uid.clone())
+    }
+
+    fn scope(&self) -> Scope<'_> {
+        Scope { plan: &self.plan, intents: &self.intents, assigned: &self.assigned }
+    }
+
+    fn backoff(&self) -> Backoff {
+        Backoff { base: self.settings.timing.write_backoff, ceiling: self.settings.timing.write_backoff_max }
+    }
+}
+
+impl Machine for World {
+    type Fact = Fact;
+    type Effect = Effect;
+
+    fn apply(&mut self, fact: Fact, now: Now) -> Changed {
+        self.learn(fact, now.mono).into()
+    }
+
+    fn step(&mut self, now: Now) -> Vec<Effect> {
+        self.decide(now)
+    }
+
+    fn next_due(&self) -> Option<Moment> {
+        self.due
+    }
+}

@@ -1,0 +1,302 @@
+//! Learning: what each fact changes of what is known.
+//!
+//! Owns the arms of `apply`. Never decides.
+
+use std::collections::BTreeMap;
+
+use shared::machine::Moment;
+use shared::message::{Assignment, Event, Inventory};
+use shared::name::{NodeName, PoolId};
+use shared::reason::Reason;
+use shared::subject::IntentsKey;
+
+use super::World;
+use crate::fact::{Change, Fact, IntentsDoc, Source, Stored};
+use crate::input::{Node, Workload, WorkloadKey, WorkloadKind};
+use crate::leadership::Standing;
+use crate::select;
+
+impl World {
+    /// Takes a fact; says whether a step is due.
+    pub(super) fn learn(&mut self, fact: Fact, now: Moment) -> bool {
+        match fact {
+            Fact::Workload(change) => self.workload(change),
+            Fact::Workloads(kind, list) => self.workloads_listed(kind, list),
+            Fact::Namespace(change) => {
+                let changed = self.namespaces.change(change);
+                self.stale.demand |= changed;
+                changed
+            }
+            Fact::Namespaces(list) => {
+                let changed = self.namespaces.replace(list, |_| true);
+                self.stale.demand |= changed;
+                self.synced.insert(Source::Namespaces) || changed
+            }
+            Fact::Node(change) => self.node(change),
+            Fact::Nodes(list) => self.nodes_listed(list),
+            Fact::Selection(selection) => {
+                let changed = self.selection.as_ref() != Some(&selection);
+                self.selection = Some(selection);
+                self.stale.demand |= changed;
+                changed
+            }
+            Fact::Intents { stream_created, head, entries } => {
+                self.intents.read(stream_created, head, entries);
+                self.stale.intents = true;
+                self.synced.insert(Source::Intents);
+                true
+            }
+            Fact::IntentChanged(stored) => self.intent_changed(stored),
+            Fact::Assignments(entries) => {
+                self.assigned.read(entries);
+                self.stale.assignments = true;
+                self.synced.insert(Source::Assignments);
+                true
+            }
+            Fact::AssignmentChanged(stored) => self.assignment_changed(stored),
+            Fact::Inventories(entries) => self.inventories_read(entries, now),
+            Fact::InventoryChanged(stored) => {
+                let uid = self.uid(&stored.key);
+                self.may_exist(&stored.key) && self.evidence.inventory(stored, uid.as_deref(), Some(now), now)
+            }
+            Fact::Heartbeat(heartbeat) => {
+                let uid = self.uid(&heartbeat.node);
+                self.may_exist(&heartbeat.node) && self.evidence.heartbeat(&heartbeat, uid.as_deref(), now)
+            }
+            Fact::Event(event) => self.event(&event, now),
+            Fact::Connected => !std::mem::replace(&mut self.connected, true),
+            Fact::Disconnected => {
+                self.connected = false;
+                self.intents.disconnected();
+                self.assigned.disconnected();
+                true
+            }
+            Fact::TermTaken(result) => self.term_taken(result, now),
+            Fact::IntentsWritten { results, deltas } => self.intents_written(results, deltas, now),
+            Fact::AssignmentsWritten(results) => self.assignments_written(results, now),
+            Fact::NodeLabelled { node, result } => {
+                let backoff = self.backoff();
+                self.pace.done(&node, result, now, &backoff, &mut self.rng)
+            }
+            Fact::Refused { .. } => false,
+        }
+    }
+
+    fn workload(&mut self, change: Change<WorkloadKey, Workload>) -> bool {
+        let changed = self.workloads.change(match change {
+            Change::Upsert(key, content) => Change::Upsert(key, content.map(|w| select::read(&w))),
+            Change::Remove(key) => Change::Remove(key),
+        });
+        self.stale.demand |= changed;
+        changed
+    }
+
+    fn workloads_listed(
+        &mut self,
+        kind: WorkloadKind,
+        list: BTreeMap<WorkloadKey, Result<Workload, String>>,
+    ) -> bool {
+        let read = list.into_iter().map(|(key, content)| (key, content.map(|w| select::read(&w)))).collect();
+        let changed = self.workloads.replace(read, |key| key.kind == kind);
+        self.stale.demand |= changed;
+        self.synced.insert(Source::Workloads(kind)) || changed
+    }
+
+    fn node(&mut self, change: Change<NodeName, Node>) -> bool {
+        let name = match &change {
+            Change::Upsert(name, _) | Change::Remove(name) => name.clone(),
+        };
+        let before = self.nodes.get(&name).cloned();
+        if !self.nodes.change(change) {
+            return false;
+        }
+        self.node_changed(&name, before.as_ref());
+        true
+    }
+
+    fn nodes_listed(&mut self, list: BTreeMap<NodeName, Result<Node, String>>) -> bool {
+        let before: BTreeMap<NodeName, Node> = self.nodes.good().map(|(k, v)| (k.clone(), v.clone())).collect();
+        let changed = self.nodes.replace(list, |_| true);
+        let gone = before.keys().filter(|name| !self.nodes.contains(name));
+        let names: Vec<NodeName> = gone.chain(self.nodes.keys()).cloned().collect();
+        for name in names {
+            if self.nodes.get(&name) != before.get(&name) || !self.nodes.contains(&name) {
+                self.node_changed(&name, before.get(&name));
+            }
+        }
+        if self.synced.insert(Source::Nodes) {
+            let nodes = &self.nodes;
+            self.evidence.keep(|name| nodes.contains(name));
+            return true;
+        }
+        changed
+    }
+
+    fn node_changed(&mut self, name: &NodeName, before: Option<&Node>) {
+        if !self.nodes.contains(name) {
+            self.evidence.node_gone(name);
+            self.pace.forget(name);
+            self.stale.nodes = true;
+            return;
+        }
+        let Some(node) = self.nodes.get(name) else { return };
+        self.evidence.node_is(name, &node.uid);
+        self.pace.touch(name);
+        // Labels of ours place nothing.
+        let places_the_same = before.is_some_and(|before| {
+            before.uid == node.uid
+                && before.labels == node.labels
+                && before.taints == node.taints
+                && before.deleting == node.deleting
+                && before.pressure == node.pressure
+        });
+        self.stale.nodes |= !places_the_same;
+    }
+
+    fn intent_changed(&mut self, stored: Stored<IntentsKey, IntentsDoc>) -> bool {
+        if stored.seq < self.intents.seq(&stored.key) {
+            if matches!((self.leadership.standing(), &stored.key), (Standing::Taking { .. }, IntentsKey::Meta)) {
+                self.leadership.keep(stored);
+            } else {
+                self.ledger.keep_intent(stored);
+            }
+            return false;
+        }
+        let changed = self.intents.changed(stored);
+        self.stale.intents |= changed;
+        changed
+    }
+
+    fn assignment_changed(&mut self, stored: Stored<NodeName, Assignment>) -> bool {
+        if stored.seq < self.assigned.seq(&stored.key) {
+            self.ledger.keep_assignment(stored);
+            return false;
+        }
+        let changed = self.assigned.changed(stored);
+        self.stale.assignments |= changed;
+        changed
+    }
+
+    fn inventories_read(&mut self, entries: Vec<Stored<NodeName, Box<Inventory>>>, now: Moment) -> bool {
+        self.evidence.read(&entries);
+        for stored in entries {
+            if self.may_exist(&stored.key) {
+                let uid = self.uid(&stored.key);
+                self.evidence.inventory(stored, uid.as_deref(), None, now);
+            }
+        }
+        self.synced.insert(Source::Inventories);
+        true
+    }
+
+    /// What is wanted nowhere near the node cannot be asked about later: such an event is dropped.
+    fn event(&mut self, event: &Event, now: Moment) -> bool {
+        let uid = self.uid(&event.node);
+        let covers = self.may_exist(&event.node) && self.scope().covers(&event.node, &event.id);
+        let changed = covers && self.evidence.event(event, uid.as_deref(), now);
+        if changed {
+            self.pace.touch(&event.node);
+        }
+        changed
+    }
+
+    fn term_taken(&mut self, result: Result<u64, Reason>, now: Moment) -> bool {
+        let backoff = self.backoff();
+        let reread = self.leadership.take_kept().filter(|_| result == Err(Reason::Conflict));
+        if let Some(stored) = reread {
+            self.intents.reread(stored);
+        }
+        if let Some((seq, meta)) = self.leadership.taken(result, now, &backoff, &mut self.rng) {
+            if meta.stream_created == self.intents.created() {
+                self.intents.meta_acknowledged(seq, &meta);
+            }
+            self.ledger.deltas.clear();
+            self.beats.restart();
+            self.stale.intents = true;
+            self.stale.assignments = true;
+            for (name, _) in self.nodes.good() {
+                self.pace.touch(name);
+            }
+        }
+        true
+    }
+
+    fn intents_written(
+        &mut self,
+        results: Vec<(IntentsKey, Result<u64, Reason>)>,
+        deltas: BTreeMap<PoolId, u64>,
+        now: Moment,
+    ) -> bool {
+        let Some(mut batch) = self.ledger.take_intents() else { return false };
+        self.stale.intents = true;
+        let backoff = self.backoff();
+        let is_this_stream = batch.created == self.intents.created();
+        for (key, result) in results {
+            let Some((expected, change)) = batch.writes.remove(&key) else { continue };
+            match result {
+                Ok(seq) => {
+                    self.ledger.intent_retries.succeeded(&key);
+                    if is_this_stream {
+                        self.intents.acknowledged(&key, seq, &change);
+                    }
+                    if let IntentsKey::Intent(pool, _) = key {
+                        self.note_delta(pool, seq);
+                    }
+                }
+                Err(reason) => {
+                    let reread = batch.reread.remove(&key).filter(|_| reason == Reason::Conflict && is_this_stream);
+                    if let Some(stored) = reread.filter(|_| self.intents.seq(&key) == expected) {
+                        self.intents.reread(stored);
+                    }
+                    // After a conflict that taught nothing, as after any other failure, the key is left alone.
+                    if reason != Reason::Conflict || self.intents.seq(&key) == expected {
+                        self.ledger.intent_retries.failed(key, now, &backoff, &mut self.rng);
+                    }
+                }
+            }
+        }
+        // A key without a result has failed for a reason nobody knows.
+        for key in batch.writes.into_keys() {
+            self.ledger.intent_retries.failed(key, now, &backoff, &mut self.rng);
+        }
+        for (pool, to) in deltas {
+            self.note_delta(pool, to);
+        }
+        true
+    }
+
+    /// The next delta of a pool follows this sequence. What was acknowledged and did not go out in a delta makes a gap,
+    /// which agents notice.
+    fn note_delta(&mut self, pool: PoolId, to: u64) {
+        let last = self.ledger.deltas.entry(pool).or_default();
+        *last = (*last).max(to);
+    }
+
+    fn assignments_written(&mut self, results: Vec<(NodeName, Result<u64, Reason>)>, now: Moment) -> bool {
+        let Some(mut batch) = self.ledger.take_assignments() else { return false };
+        self.stale.assignments = true;
+        let backoff = self.backoff();
+        for (node, result) in results {
+            let Some(write) = batch.writes.remove(&node) else { continue };
+            match result {
+                Ok(seq) => {
+                    self.ledger.assignment_retries.succeeded(&node);
+                    self.assigned.acknowledged(&node, seq, write.assignment.as_ref());
+                }
+                Err(reason) => {
+                    let reread = batch.reread.remove(&node).filter(|_| reason == Reason::Conflict);
+                    if let Some(stored) = reread.filter(|_| self.assigned.seq(&node) == write.expected) {
+                        self.assigned.reread(stored);
+                    }
+                    if reason != Reason::Conflict || self.assigned.seq(&node) == write.expected {
+                        self.ledger.assignment_retries.failed(node, now, &backoff, &mut self.rng);
+                    }
+                }
+            }
+        }
+        for node in batch.writes.into_keys() {
+            self.ledger.assignment_retries.failed(node, now, &backoff, &mut self.rng);
+        }
+        true
+    }
+}

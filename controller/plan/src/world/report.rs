@@ -1,0 +1,276 @@
+//! Telling: what people, probes and metrics are told of the machine.
+//!
+//! Owns texts and counts. Never decides, never changes anything.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde::Serialize;
+use serde_json::{Value, json};
+use shared::image::Digest;
+use shared::machine::Now;
+use shared::metric::{self, Metric};
+use shared::name::{ImageKey, NodeName, PoolId};
+use shared::reason::Reason;
+use shared::state::ImageState;
+
+use super::{CLUSTER_NAMESPACE, World};
+use crate::evidence::{Agent, NodeEvidence};
+use crate::fact::Source;
+use crate::input::WorkloadKind;
+use crate::leadership::Standing;
+use crate::select;
+
+/// How many entries a list in the summary has at most.
+const MAX_LISTED: usize = 200;
+
+/// One wanted image on one node, and what is known of it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Row {
+    /// Canonical pull reference.
+    pub image: String,
+    /// The node.
+    pub node: NodeName,
+    /// What was last proven; `None` if nothing ever was.
+    pub state: Option<ImageState>,
+    /// Why, where there is a reason.
+    pub why: Option<Reason>,
+    /// The digest that is there, or of which the intent speaks.
+    pub digest: Option<Digest>,
+    /// Size, if ever told.
+    pub bytes: Option<u64>,
+}
+
+impl World {
+    /// Every wanted image on every node it is wanted on, sorted by image, then node.
+    pub fn table(&self) -> Vec<Row> {
+        let mut rows = Vec::new();
+        for node in self.plan.nodes.keys() {
+            let images = self.evidence.images(node);
+            let wanted: BTreeMap<&ImageKey, _> = self.plan.intents_of(node).collect();
+            rows.extend(wanted.into_iter().map(|(id, intent)| {
+                let evidence = images.and_then(|i| i.get(id));
+                Row {
+                    image: intent.image.clone(),
+                    node: node.clone(),
+                    state: evidence.map(|e| e.state),
+                    why: evidence.and_then(|e| e.why),
+                    digest: evidence.and_then(|e| e.digest.clone()).or_else(|| intent.digest.clone()),
+                    bytes: evidence.and_then(|e| e.bytes),
+                }
+            }));
+        }
+        rows.sort_by(|a, b| (&a.image, &a.node).cmp(&(&b.image, &b.node)));
+        rows
+    }
+
+    /// Whether the controller does its work; otherwise what it waits for, or what a person must do.
+    pub fn readiness(&self) -> Result<(), String> {
+        match self.leadership.standing() {
+            Standing::Foreign(meta) => return Err(self.foreign(&meta.cluster)),
+            Standing::Superseded(meta) => {
+                return Err(format!(
+                    "a controller with a higher term has taken over (term {}, pod {:?}); this one has stopped writing",
+                    meta.term, meta.by
+                ));
+            }
+            _ => {}
+        }
+        let awaited = self.awaited();
+        if !awaited.is_empty() {
+            return Err(format!("waiting for the first full content of: {}", awaited.join(", ")));
+        }
+        if self.cluster().is_none() {
+            return Err(format!(
+                "namespace {CLUSTER_NAMESPACE} cannot be seen: its UID names the cluster; check that the controller \
+                 may list namespaces"
+            ));
+        }
+        if !self.connected {
+            return Err("there is no connection to NATS".to_owned());
+        }
+        if !self.sees_buckets() {
+            return Err("the buckets are being read again after a reconnect".to_owned());
+        }
+        match (self.leadership.standing(), self.leadership.refused()) {
+            (Standing::Leading { .. }, _) => Ok(()),
+            (_, Some(reason)) => Err(format!("the term could not be taken ({reason}); trying again")),
+            _ => Err("the term is being taken".to_owned()),
+        }
+    }
+
+    fn foreign(&self, theirs: &str) -> String {
+        let ours = self.cluster().unwrap_or("unknown");
+        format!(
+            "the buckets belong to another cluster: its namespace {CLUSTER_NAMESPACE} has UID {theirs}, that of this \
+             cluster has {ours}; nothing is written. Give this installation a cluster id of its own"
+        )
+    }
+
+    /// Counts for metrics: the metric, the values of its labels, the value.
+    pub fn gauges(&self) -> Vec<(Metric, Vec<&'static str>, f64)> {
+        let count = |n: usize| n as f64;
+        let leads = self.leadership.leads().is_some();
+        let intents = self.plan.pools.values().map(|p| p.intents.len()).sum();
+        let mut gauges = vec![
+            (metric::SYNCED, vec![], f64::from(u8::from(self.is_synced()))),
+            (metric::LEADING, vec![], f64::from(u8::from(leads))),
+            (metric::TERM, vec![], self.leadership.term() as f64),
+            (metric::WORKLOADS, vec![], count(self.plan.workloads)),
+            (metric::INTENTS, vec![], count(intents)),
+            (metric::POOLS, vec![], count(self.plan.pools.len())),
+        ];
+        for source in Source::ALL {
+            let synced = f64::from(u8::from(self.synced.contains(&source)));
+            gauges.push((metric::SOURCE_SYNCED, vec![source.as_str()], synced));
+        }
+        let nodes = self.nodes_by_agent();
+        for agent in [Agent::Ready, Agent::Unknown, Agent::Missing] {
+            gauges.push((metric::NODES, vec![word(agent)], count(nodes.get(&agent).map_or(0, Vec::len))));
+        }
+        let mut invalid: BTreeMap<&'static str, usize> = WorkloadKind::ALL.map(|k| (k.as_str(), 0)).into();
+        invalid.extend([("Namespace", 0), ("Node", 0)]);
+        for (kind, _, _) in self.invalid() {
+            *invalid.entry(kind).or_default() += 1;
+        }
+        gauges.extend(invalid.into_iter().map(|(kind, n)| (metric::OBJECTS_INVALID, vec![kind], count(n))));
+        gauges.extend(self.images_by_state().into_iter().map(|(s, n)| (metric::NODE_IMAGES, vec![s], count(n))));
+        gauges
+    }
+
+    /// Pairs of node and wanted image by state; `unknown` has no evidence.
+    fn images_by_state(&self) -> BTreeMap<&'static str, usize> {
+        let mut counts: BTreeMap<&'static str, usize> = ImageState::ALL.map(|s| (s.as_str(), 0)).into();
+        let mut wanted: BTreeMap<&[PoolId], BTreeSet<&ImageKey>> = BTreeMap::new();
+        let mut unknown = 0;
+        for (node, planned) in &self.plan.nodes {
+            let wanted = wanted
+                .entry(&planned.pools)
+                .or_insert_with(|| self.plan.intents_of(node).map(|(id, _)| id).collect());
+            let mut known = 0;
+            for (_, evidence) in self.evidence.images(node).into_iter().flatten().filter(|(id, _)| wanted.contains(id)) {
+                known += 1;
+                *counts.entry(evidence.state.as_str()).or_default() += 1;
+            }
+            unknown += wanted.len() - known;
+        }
+        counts.insert("unknown", unknown);
+        counts
+    }
+
+    /// Nodes that get an agent, by what is known of it.
+    fn nodes_by_agent(&self) -> BTreeMap<Agent, Vec<&NodeName>> {
+        let mut by_agent: BTreeMap<Agent, Vec<&NodeName>> = BTreeMap::new();
+        for node in self.plan.nodes.keys() {
+            let agent = self.evidence.get(node).map(NodeEvidence::agent).unwrap_or_default();
+            by_agent.entry(agent).or_default().push(node);
+        }
+        by_agent
+    }
+
+    /// Objects with a part that cannot be used: kind, name, what is wrong.
+    fn invalid(&self) -> Vec<(&'static str, String, Vec<String>)> {
+        let mut workloads: BTreeMap<_, Vec<String>> = self.plan.problems.clone();
+        for (key, text) in self.workloads.invalid() {
+            workloads.entry(key.clone()).or_default().push(text.to_owned());
+        }
+        let namespaces = self.namespaces.invalid().map(|(name, text)| (name, text.to_owned()));
+        let annotated = self.namespaces.good().filter_map(|(name, n)| Some((name, select::bad_namespace(n)?)));
+        let nodes = self.nodes.invalid().map(|(name, text)| ("Node", name.to_string(), vec![text.to_owned()]));
+        let of_workloads = workloads.into_iter().map(|(key, texts)| (key.kind.as_str(), key.to_string(), texts));
+        let of_namespaces = namespaces.chain(annotated).map(|(name, text)| ("Namespace", name.clone(), vec![text]));
+        of_workloads.chain(of_namespaces).chain(nodes).collect()
+    }
+
+    /// Everything that matters, for people: `/state`. Lists are bounded.
+    pub fn summary(&self, now: Now) -> Value {
+        let invalid: Vec<Value> = self
+            .invalid()
+            .into_iter()
+            .take(MAX_LISTED)
+            .map(|(kind, name, problems)| json!({ "kind": kind, "name": name, "problems": problems }))
+            .collect();
+        let nodes: BTreeMap<&'static str, Value> = self
+            .nodes_by_agent()
+            .into_iter()
+            .map(|(agent, nodes)| (word(agent), json!({ "count": nodes.len(), "names": &first(&nodes) })))
+            .collect();
+        json!({
+            "ready": self.readiness().err().map_or(json!(true), Value::String),
+            "sources": Source::ALL.map(|s| json!({ "name": s.as_str(), "synced": self.synced.contains(&s) })),
+            "connected": self.connected,
+            "leadership": self.leadership_summary(),
+            "workloads": self.plan.workloads,
+            "intents": self.plan.pools.values().map(|p| p.intents.len()).sum::<usize>(),
+            "pools": self.pools_summary(),
+            "poolsOverflowing": self.plan.overflow,
+            "nodes": nodes,
+            "images": self.images_by_state(),
+            "invalid": invalid,
+            "pending": { "writes": self.ledger.in_flight(), "patches": self.pace.in_flight() },
+            "evidence": self.evidence_summary(now),
+        })
+    }
+
+    fn leadership_summary(&self) -> Value {
+        let leads = self.leadership.leads();
+        json!({
+            "leading": leads.is_some(),
+            "term": self.leadership.term(),
+            "epoch": leads.or(self.intents.meta().good.as_ref()).map(|m| m.epoch.clone()),
+            "cluster": self.cluster(),
+            "refused": self.leadership.refused(),
+        })
+    }
+
+    fn pools_summary(&self) -> BTreeMap<PoolId, Value> {
+        let mut members: BTreeMap<&PoolId, usize> = BTreeMap::new();
+        for pool in self.plan.nodes.values().flat_map(|n| &n.pools) {
+            *members.entry(pool).or_default() += 1;
+        }
+        let held = self.intents.pools().filter(|(_, p)| p.len() > 0).map(|(id, _)| id);
+        let ids: BTreeSet<&PoolId> = held.chain(self.plan.pools.keys()).collect();
+        let summary = |id: &PoolId| {
+            let planned = self.plan.pools.get(id);
+            let set = self.intents.pool(id).map(|p| p.summary(self.intents.head())).unwrap_or_default();
+            json!({
+                "constraint": planned.and_then(|p| p.definition.get("constraint")),
+                "wanted": planned.map_or(0, |p| p.intents.len()),
+                "set": set,
+                "members": members.get(id).copied().unwrap_or(0),
+            })
+        };
+        ids.into_iter().take(MAX_LISTED).map(|id| (id.clone(), summary(id))).collect()
+    }
+
+    fn evidence_summary(&self, now: Now) -> BTreeMap<NodeName, Value> {
+        let summary = |node: &NodeEvidence| {
+            let mut states: BTreeMap<&'static str, usize> = BTreeMap::new();
+            for evidence in node.images().values() {
+                *states.entry(evidence.state.as_str()).or_default() += 1;
+            }
+            json!({
+                "agent": word(node.agent()),
+                "silentSec": node.heard().map(|heard| now.mono.since(heard).as_secs()),
+                "version": node.inventory().map(|i| i.agent.clone()),
+                "inventoryN": node.inventory().map(|i| i.n),
+                "unmatched": node.unmatched(),
+                "images": states,
+            })
+        };
+        self.evidence.iter().take(MAX_LISTED).map(|(name, node)| (name.clone(), summary(node))).collect()
+    }
+}
+
+fn first<T: Clone>(list: &[T]) -> Vec<T> {
+    list.iter().take(MAX_LISTED).cloned().collect()
+}
+
+/// The word in metrics and summaries.
+fn word(agent: Agent) -> &'static str {
+    match agent {
+        Agent::Ready => "ready",
+        Agent::Unknown => "unknown",
+        Agent::Missing => "no-agent",
+    }
+}

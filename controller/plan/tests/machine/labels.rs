@@ -1,0 +1,205 @@
+//! What Nodes come to be labelled, and how often they are patched.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use cluster_plan::fact::Change;
+use cluster_plan::{Effect, Fact, LabelMode, LabelSettings, Settings};
+use shared::label::{image_label, image_label_value};
+use shared::reason::Reason;
+use shared::state::ImageState;
+
+use super::stage::{Stage, changes, digest, key, name, node, settings, workload};
+
+const BY_DIGEST: &str =
+    "docker.io/library/redis@sha256:0202020202020202020202020202020202020202020202020202020202020202";
+
+fn led(labels: LabelSettings) -> Stage {
+    let mut stage = Stage::with(Settings { labels, ..settings() });
+    stage.nodes.insert(name("n1"), node("u1"));
+    stage.want("web", workload(&["nginx", BY_DIGEST]));
+    stage.start();
+    stage
+}
+
+fn event(stage: &mut Stage, image: &str, n: u64, st: ImageState) -> Vec<Effect> {
+    let event = stage.event("n1", image, n, st);
+    stage.learn(Fact::Event(Box::new(event)))
+}
+
+fn patches(effects: &[Effect]) -> usize {
+    effects.iter().filter(|e| matches!(e, Effect::LabelNode { .. })).count()
+}
+
+#[test]
+fn a_warm_image_is_labelled_with_the_digest_of_the_intent_or_of_the_report() {
+    let mut stage = led(LabelSettings::default());
+    stage.report("n1", 1, &[]);
+    let expected = BTreeMap::from([
+        (image_label(&key("nginx")), image_label_value(&digest(1))),
+        (image_label(&key(BY_DIGEST)), image_label_value(&digest(2))),
+    ]);
+    assert_eq!(stage.labels("n1"), expected);
+}
+
+#[test]
+fn the_first_change_goes_at_once_and_the_next_ones_together_after_the_window() {
+    let mut stage = led(LabelSettings::default());
+    assert_eq!(patches(&event(&mut stage, "nginx", 1, ImageState::Warm)), 1);
+    assert_eq!(patches(&event(&mut stage, BY_DIGEST, 2, ImageState::Warm)), 0);
+    assert_eq!(patches(&event(&mut stage, "nginx", 3, ImageState::Evicted)), 0);
+    assert_eq!(patches(&stage.pass(Duration::from_millis(29_999))), 0);
+    assert_eq!(patches(&stage.pass(Duration::from_millis(1))), 1);
+    assert_eq!(stage.labels("n1").keys().collect::<Vec<_>>(), [&image_label(&key(BY_DIGEST))]);
+    assert_eq!(patches(&stage.pass(Duration::from_secs(600))), 0);
+}
+
+#[test]
+fn labels_that_come_and_go_within_the_window_cost_nothing() {
+    let mut stage = led(LabelSettings::default());
+    event(&mut stage, "nginx", 1, ImageState::Warm);
+    event(&mut stage, BY_DIGEST, 2, ImageState::Warm);
+    event(&mut stage, BY_DIGEST, 3, ImageState::Evicted);
+    assert_eq!(patches(&stage.pass(Duration::from_secs(60))), 0);
+}
+
+#[test]
+fn what_was_applied_is_not_sent_again_while_the_watch_lags_but_is_compared_again_in_the_end() {
+    let mut stage = led(LabelSettings::default());
+    stage.node_watch_hangs = true;
+    assert_eq!(patches(&event(&mut stage, "nginx", 1, ImageState::Warm)), 1);
+    // The watch tells of another change of the Node, seen before ours.
+    let mut before = node("u1");
+    before.labels.insert("zone".to_owned(), "a".to_owned());
+    assert_eq!(patches(&stage.learn(Fact::Node(Change::Upsert(name("n1"), Ok(before))))), 0);
+    assert_eq!(patches(&stage.pass(Duration::from_secs(59))), 0);
+    assert_eq!(patches(&stage.pass(Duration::from_secs(1))), 1, "the Node never showed it");
+}
+
+#[test]
+fn what_somebody_else_did_to_our_labels_is_put_right() {
+    let mut stage = led(LabelSettings::default());
+    event(&mut stage, "nginx", 1, ImageState::Warm);
+    let ours = stage.labels("n1");
+    stage.pass(Duration::from_secs(60));
+    let junk = [
+        (image_label(&key("nginx")), "wrong".to_owned()),
+        (image_label(&key("unwanted")), "0".repeat(32)),
+        ("image.warm-images.dev/junk".to_owned(), "x".to_owned()),
+        ("shop.set.warm-images.dev/base".to_owned(), "warm".to_owned()),
+    ];
+    stage.nodes.get_mut(&name("n1")).unwrap().our_labels = junk.clone().into();
+    stage.show(&name("n1"));
+    assert_eq!(patches(&stage.run()), 1);
+    let expected: BTreeMap<_, _> = ours.into_iter().chain(junk.into_iter().skip(3)).collect();
+    assert_eq!(stage.labels("n1"), expected);
+}
+
+#[test]
+fn a_label_without_any_evidence_is_kept_as_it_is() {
+    let mut stage = Stage::new();
+    let kept = BTreeMap::from([(image_label(&key("nginx")), "f".repeat(32))]);
+    let labelled = cluster_plan::input::Node { our_labels: kept.clone(), ..node("u1") };
+    stage.nodes.insert(name("n1"), labelled);
+    stage.want("web", workload(&["nginx"]));
+    stage.start();
+    stage.pass(Duration::from_secs(600));
+    assert_eq!(stage.labels("n1"), kept);
+    event(&mut stage, "nginx", 1, ImageState::Pulling);
+    assert!(stage.labels("n1").is_empty(), "until there is proof that it is not there");
+}
+
+#[test]
+fn an_image_nobody_wants_any_more_loses_its_label() {
+    let mut stage = led(LabelSettings::default());
+    stage.report("n1", 1, &[]);
+    stage.pass(Duration::from_secs(60));
+    stage.want("web", workload(&["nginx"]));
+    assert_eq!(stage.labels("n1").keys().collect::<Vec<_>>(), [&image_label(&key("nginx"))]);
+}
+
+#[test]
+fn the_budget_keeps_the_highest_priority_and_does_not_flap_at_its_edge() {
+    let mut stage = led(LabelSettings { max_per_node: 2, ..LabelSettings::default() });
+    let images: Vec<String> = (0..6).map(|n| format!("registry.example/app:{n}")).collect();
+    let images: Vec<&str> = images.iter().map(String::as_str).collect();
+    stage.want("web", workload(&images));
+    for (n, image) in images.iter().enumerate().rev() {
+        event(&mut stage, image, 10 - n as u64, ImageState::Warm);
+        stage.pass(Duration::from_secs(31));
+    }
+    let mut first = vec![image_label(&key(images[5])), image_label(&key(images[4]))];
+    first.sort();
+    assert_eq!(stage.labels("n1").into_keys().collect::<Vec<_>>(), first, "those that were there stay");
+    let urgent = cluster_plan::input::Workload { priority: Some("90".to_owned()), ..workload(&images[..1]) };
+    stage.want("urgent", urgent);
+    stage.pass(Duration::from_secs(31));
+    let labels = stage.labels("n1");
+    assert!(labels.len() == 2 && labels.contains_key(&image_label(&key(images[0]))), "{labels:?}");
+}
+
+#[test]
+fn the_cluster_is_patched_no_faster_than_its_rate() {
+    let mut stage = Stage::with(settings());
+    for n in 0..100 {
+        stage.nodes.insert(name(&format!("n{n}")), node(&format!("u{n}")));
+    }
+    stage.want("web", workload(&["nginx"]));
+    stage.start();
+    let mut sent = 0;
+    for n in 0..100 {
+        sent += patches(&stage.report(&format!("n{n}"), 1, &[]));
+    }
+    assert_eq!(sent, 20);
+    for _ in 0..4 {
+        assert_eq!(patches(&stage.pass(Duration::from_secs(1))), 20);
+    }
+    assert_eq!(patches(&stage.pass(Duration::from_secs(600))), 0);
+}
+
+#[test]
+fn a_failed_patch_is_tried_again_later_and_not_for_a_node_that_is_gone() {
+    let mut stage = led(LabelSettings::default());
+    stage.faults = vec![Reason::Timeout; 2];
+    assert_eq!(patches(&event(&mut stage, "nginx", 1, ImageState::Warm)), 1);
+    assert_eq!(patches(&stage.pass(Duration::from_secs(120))), 2);
+    assert_eq!(stage.labels("n1").len(), 1);
+    stage.faults = vec![Reason::Timeout];
+    event(&mut stage, BY_DIGEST, 2, ImageState::Warm);
+    stage.leave("n1");
+    assert_eq!(patches(&stage.pass(Duration::from_secs(120))), 0);
+}
+
+#[test]
+fn without_labels_all_of_ours_are_removed() {
+    let mut stage = Stage::with(Settings {
+        labels: LabelSettings { mode: LabelMode::None, ..LabelSettings::default() },
+        ..settings()
+    });
+    let our_labels = BTreeMap::from([(image_label(&key("nginx")), "f".repeat(32))]);
+    stage.nodes.insert(name("n1"), cluster_plan::input::Node { our_labels, ..node("u1") });
+    stage.want("web", workload(&["nginx"]));
+    stage.start();
+    stage.report("n1", 1, &[]);
+    assert!(stage.labels("n1").is_empty());
+}
+
+#[test]
+fn a_node_that_is_leaving_is_not_patched_any_more() {
+    let mut stage = led(LabelSettings::default());
+    stage.report("n1", 1, &[]);
+    let leaving = cluster_plan::input::Node { deleting: true, ..stage.nodes[&name("n1")].clone() };
+    let effects = stage.join("n1", leaving);
+    assert_eq!(patches(&effects), 0);
+    assert!(!changes(&effects).is_empty(), "its assignment is emptied");
+}
+
+#[test]
+fn labels_from_proof_already_there_go_on_while_nats_is_away() {
+    let mut stage = led(LabelSettings::default());
+    event(&mut stage, "nginx", 1, ImageState::Warm);
+    event(&mut stage, BY_DIGEST, 2, ImageState::Warm);
+    stage.learn(Fact::Disconnected);
+    assert_eq!(patches(&stage.pass(Duration::from_secs(31))), 1);
+    assert_eq!(stage.labels("n1").len(), 2);
+}

@@ -1,0 +1,19 @@
+//! The pulse of a pool; not acknowledged, and the next one says the same.
+
+use bytes::Bytes;
+use shared::message::{Beat, Message as _, SCHEMA, header};
+use shared::subject::Subject;
+
+use super::outcome::done;
+use super::Peers;
+
+/// Publishes `beat`.
+pub(super) async fn publish(peers: &Peers, kind: &'static str, beat: Beat) {
+    let headers = [
+        (header::SCHEMA, SCHEMA.to_string()),
+        (header::EPOCH, beat.epoch.clone()),
+        (header::TERM, beat.term.to_string()),
+    ];
+    let subject = Subject::Beat(beat.pool.clone()).print(&peers.cluster);
+    let _ = done(kind, peers.bus.publish(subject, &headers, Bytes::from(beat.encode())).await);
+}

@@ -1,0 +1,97 @@
+//! From an effect to its executor.
+//!
+//! Owns the one ordered lane: intents and beats go out in the order decided, since a beat that overtook the delta before
+//! it would make every agent of the pool read. Everything else runs beside it.
+
+use std::sync::Arc;
+
+use cluster_plan::effect::IntentBatch;
+use cluster_plan::{Effect, Fact};
+use daemon::driver::Dispatch;
+use daemon::metrics::{Outcome, effect_done};
+use daemon::supervise::Tasks;
+use shared::machine::Kind as _;
+use shared::message::Beat;
+use shared::reason::Reason;
+use tokio::sync::{Semaphore, mpsc};
+use tracing::error;
+
+use super::{Peers, assignments, beat, intents, node_label, request, term};
+
+/// Effects that may wait in the lane. While NATS is slow beats are dropped beyond it: the next ones say the same.
+const LANE: usize = 8_192;
+/// Label patches under way at once; how many a second is the machine's to decide.
+const PATCHES: usize = 16;
+
+enum Ordered {
+    Intents(IntentBatch),
+    Beat(Beat),
+}
+
+/// Starts effects.
+pub struct Dispatcher {
+    peers: Peers,
+    tasks: Tasks,
+    lane: mpsc::Sender<(&'static str, Ordered)>,
+    patches: Arc<Semaphore>,
+}
+
+impl Dispatcher {
+    /// Starts the lane. It ends when this is dropped and everything in it is done.
+    pub fn new(peers: Peers, tasks: &Tasks) -> Self {
+        let (lane, mut queue) = mpsc::channel(LANE);
+        let ordered = peers.clone();
+        tasks.spawn("intents-and-beats", async move {
+            while let Some((kind, effect)) = queue.recv().await {
+                match effect {
+                    Ordered::Intents(batch) => intents::write(&ordered, kind, batch).await,
+                    Ordered::Beat(beat) => beat::publish(&ordered, kind, beat).await,
+                }
+            }
+        });
+        Self { peers, tasks: tasks.clone(), lane, patches: Arc::new(Semaphore::new(PATCHES)) }
+    }
+
+    fn in_order(&self, kind: &'static str, effect: Ordered) {
+        let Err(refused) = self.lane.try_send((kind, effect)) else { return };
+        effect_done(kind, Outcome::Transient, Some(Reason::Timeout));
+        if let (_, Ordered::Intents(batch)) = refused.into_inner() {
+            error!("the lane of intents and beats is full: NATS takes nothing");
+            self.tell(kind, intents::untried(&batch, Reason::Timeout));
+        }
+    }
+
+    fn tell(&self, kind: &'static str, fact: Fact) {
+        let inbox = self.peers.inbox.clone();
+        self.tasks.spawn_effect(kind, async move { inbox.send(fact).await });
+    }
+}
+
+impl Dispatch<Effect> for Dispatcher {
+    fn dispatch(&mut self, effect: Effect) {
+        let kind = effect.kind();
+        let peers = self.peers.clone();
+        match effect {
+            Effect::WriteIntents(batch) => self.in_order(kind, Ordered::Intents(batch)),
+            Effect::PublishBeat(beat) => self.in_order(kind, Ordered::Beat(beat)),
+            Effect::TakeTerm { meta, expected } => {
+                self.tasks.spawn_effect(kind, term::take(peers, kind, meta, expected));
+            }
+            Effect::WriteAssignments { epoch, term, writes } => {
+                self.tasks.spawn_effect(kind, assignments::write(peers, kind, epoch, term, writes));
+            }
+            Effect::LabelNode { node, uid, labels } => {
+                let patches = Arc::clone(&self.patches);
+                self.tasks.spawn_effect(kind, async move {
+                    // An error would mean that the semaphore is closed, which nobody does.
+                    let _permit = patches.acquire().await;
+                    let result = node_label::apply(&peers.kube, &node, &uid, &labels).await;
+                    peers.inbox.send(Fact::NodeLabelled { node, result }).await;
+                });
+            }
+            Effect::RequestInventory(node) => {
+                self.tasks.spawn_effect(kind, request::inventory(peers, kind, node));
+            }
+        }
+    }
+}

@@ -1,0 +1,93 @@
+//! Writing intents: a pipelined batch, then one delta for each pool.
+//!
+//! Owns the order: acknowledgements, deltas, what conflicts found, the outcome.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use bytes::Bytes;
+use cluster_plan::Fact;
+use cluster_plan::effect::{IntentBatch, IntentChange, IntentWrite};
+use daemon::bus::BusError;
+use shared::message::Message as _;
+use shared::name::{ClusterId, PoolId};
+use shared::reason::Reason;
+use shared::subject::{Bucket, IntentsKey, Subject};
+
+use super::delta::deltas;
+use super::outcome::{batch_done, said};
+use super::puts::{Content, Put, write_all};
+use super::reread::reread;
+use super::Peers;
+use crate::bus::Intents;
+
+/// Writes `batch` and tells what was acknowledged.
+pub(super) async fn write(peers: &Peers, kind: &'static str, batch: IntentBatch) {
+    let puts = batch.writes.iter().map(|write| put(&peers.cluster, write, batch.marker_ttl)).collect();
+    let written = write_all(&peers.bus, puts).await;
+    let results: Vec<Result<u64, Reason>> =
+        written.iter().map(|result| result.as_ref().copied().map_err(|error| said(kind, error))).collect();
+    let deltas = publish(peers, &batch, &results).await;
+    batch_done(kind, written.iter().filter_map(|result| result.as_ref().err()));
+    tell_conflicts(peers, &batch, &written).await;
+    let results = batch.writes.iter().map(key_of).zip(results).collect();
+    peers.inbox.send(Fact::IntentsWritten { results, deltas }).await;
+}
+
+/// The outcome of a batch that was not even tried.
+pub(super) fn untried(batch: &IntentBatch, reason: Reason) -> Fact {
+    let results = batch.writes.iter().map(|write| (key_of(write), Err(reason))).collect();
+    Fact::IntentsWritten { results, deltas: BTreeMap::new() }
+}
+
+fn put(cluster: &ClusterId, write: &IntentWrite, marker_ttl: Duration) -> Put {
+    Put {
+        subject: Bucket::Intents.subject(cluster, &key_of(write).to_string()),
+        expected: write.expected,
+        content: match &write.write {
+            // A JSON value always serialises.
+            IntentChange::PutDefinition(value) => Content::Value(serde_json::to_vec(value).unwrap_or_default().into()),
+            IntentChange::Put(intent) => Content::Value(intent.encode().into()),
+            IntentChange::PurgeDefinition | IntentChange::Purge(_) => Content::Purge(marker_ttl),
+        },
+    }
+}
+
+/// `to` of each delta that went out.
+async fn publish(peers: &Peers, batch: &IntentBatch, results: &[Result<u64, Reason>]) -> BTreeMap<PoolId, u64> {
+    let mut told = BTreeMap::new();
+    for delta in deltas(batch, results) {
+        let subject = Subject::Delta(delta.pool.clone()).print(&peers.cluster);
+        match peers.bus.publish(subject, &delta.headers(), Bytes::from(delta.body())).await {
+            Ok(()) => {
+                told.insert(delta.pool, delta.to);
+            }
+            // A beat will show what is missing.
+            Err(error) => {
+                said("delta", &error);
+            }
+        }
+    }
+    told
+}
+
+async fn tell_conflicts(peers: &Peers, batch: &IntentBatch, written: &[Result<u64, BusError>]) {
+    for (write, result) in batch.writes.iter().zip(written) {
+        if matches!(result, Err(BusError::Conflict { .. })) {
+            let key = key_of(write);
+            let printed = key.to_string();
+            if let Some(there) = reread::<Intents>(&peers.bus, &peers.cluster, key, &printed).await {
+                peers.inbox.send(Fact::IntentChanged(there)).await;
+            }
+        }
+    }
+}
+
+fn key_of(write: &IntentWrite) -> IntentsKey {
+    let pool = write.pool.clone();
+    match &write.write {
+        IntentChange::PutDefinition(_) | IntentChange::PurgeDefinition => IntentsKey::Definition(pool),
+        IntentChange::Put(intent) => IntentsKey::Intent(pool, intent.id.clone()),
+        IntentChange::Purge(id) => IntentsKey::Intent(pool, id.clone()),
+    }
+}

@@ -1,0 +1,14 @@
+//! Asking an agent for its inventory; the answer is the inventory in its bucket.
+
+use bytes::Bytes;
+use shared::name::NodeName;
+use shared::subject::{RequestVerb, Subject};
+
+use super::outcome::done;
+use super::Peers;
+
+/// Publishes the request.
+pub(super) async fn inventory(peers: Peers, kind: &'static str, node: NodeName) {
+    let subject = Subject::Request(node, RequestVerb::Inventory).print(&peers.cluster);
+    let _ = done(kind, peers.bus.publish(subject, &[], Bytes::new()).await);
+}

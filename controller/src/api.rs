@@ -1,0 +1,4 @@
+//! The Kubernetes API as this process uses it: how it connects, and which rights it needs.
+
+pub mod access;
+pub mod client;

@@ -1,0 +1,123 @@
+//! The wiring, top to bottom, once.
+//!
+//! Owns which part talks to which. Never decides; the only place that knows both the ways in and the ways out.
+
+use std::path::PathBuf;
+
+use cluster_plan::{Fact, Settings, World};
+use daemon::admin::{self, Admin, AdminError};
+use daemon::bus::{Bus, BusError};
+use daemon::clock::Clock;
+use daemon::driver::{self, DEFAULT_INBOX, DriverSettings};
+use daemon::inspect::inspect;
+use daemon::metrics::{self, MetricsHandle};
+use daemon::supervise::{StoppedBecause, Tasks};
+use daemon::telemetry::LogHandle;
+use shared::metric::{self, Process};
+use shared::subject::controller_inbox;
+use tokio::sync::watch;
+use tracing::info;
+use uuid::Uuid;
+
+use crate::act::Peers;
+use crate::act::dispatch::Dispatcher;
+use crate::api::client::{ConnectError, connect};
+use crate::bus::receive::Receiver;
+use crate::bus::session::Session;
+use crate::config::{ControllerConfig, reload};
+use crate::readiness::{self, Parts};
+use crate::views::{self, Show, Timed};
+use crate::watch as kubernetes;
+
+/// The version of this build.
+pub const VERSION: &str = env!("CARGO_PKG_VERSION");
+
+/// Why the process ends.
+#[derive(Debug, thiserror::Error)]
+pub enum AppError {
+    /// No client for Kubernetes.
+    #[error(transparent)]
+    Kube(#[from] ConnectError),
+    /// Settings of NATS that no attempt could use.
+    #[error(transparent)]
+    Nats(#[from] BusError),
+    /// No admin server.
+    #[error(transparent)]
+    Admin(#[from] AdminError),
+    /// A part ended.
+    #[error(transparent)]
+    Stopped(#[from] StoppedBecause),
+}
+
+/// Runs until SIGTERM, or until a part ends that should not. `path` is where `config` was read from.
+pub async fn run(path: PathBuf, config: ControllerConfig, log: LogHandle) -> Result<(), AppError> {
+    let (tasks, shutdown) = Tasks::new();
+    let clock = Clock::new();
+    let metrics = start_metrics(&tasks);
+    let instance = config.pod_name.clone().unwrap_or_else(|| Uuid::new_v4().to_string());
+    info!(version = VERSION, instance, cluster = %config.cluster_id, "warm-controller starts");
+
+    // Peers.
+    let kube = connect(config.kube.kubeconfig.as_deref()).await?;
+    let inbox_prefix = controller_inbox(&config.cluster_id, &instance);
+    let (bus, status) = Bus::connect(&config.nats, &format!("warm-controller {instance}"), &inbox_prefix, &tasks).await?;
+
+    // Ways in.
+    let (inbox, facts) = driver::channel(DEFAULT_INBOX);
+    inbox.send(Fact::Selection(config.selection())).await;
+    kubernetes::start(&kube, &inbox, &tasks);
+    let session = Session::new(&bus, &config.cluster_id, &config.buckets, inbox.clone(), &tasks);
+    let troubles = session.troubles();
+    tasks.spawn("buckets", session.run(shutdown.clone()));
+    let receiver = Receiver::subscribe(&bus, &config.cluster_id, inbox.clone()).await?;
+    tasks.spawn("agents", receiver.run(shutdown.clone()));
+    tasks.spawn("config-reload", reload::watch(path, config.clone(), inbox.clone(), shutdown.clone()));
+
+    // Ways out.
+    let dispatcher = Dispatcher::new(
+        Peers {
+            bus: bus.clone(),
+            cluster: config.cluster_id.clone(),
+            kube,
+            inbox: inbox.clone(),
+            marker_ttl: config.timing.marker_ttl,
+        },
+        &tasks,
+    );
+
+    // The loop between them, and how it is seen.
+    let (state, inspector) = inspect(views::views(), &inbox);
+    let (machine_ready, machine) = watch::channel(Err("starting".to_owned()));
+    let (ready_sender, ready) = watch::channel(Err("starting".to_owned()));
+    let parts = Parts { machine, nats: status, buckets: troubles };
+    tasks.spawn("readiness", readiness::follow(parts, ready_sender, shutdown.clone()));
+    tasks.spawn("refresh", views::refresh(inbox.waker(), shutdown.clone()));
+    let seen = Admin { live: inbox.liveness(&clock), ready, state, metrics, log, shutdown: shutdown.clone() };
+    admin::serve(&config.admin.listen, seen, &tasks).await?;
+    let mut show = Show { inspector, ready: machine_ready, gauged: None };
+    let machine = Timed { world: world(&config, instance, &clock), clock };
+    let settings = DriverSettings { window: config.step_window, inbox: DEFAULT_INBOX };
+    tasks.spawn("loop", async move {
+        let show = move |machine: &Timed, now| show.show(machine, now);
+        driver::run(machine, facts, dispatcher, settings, clock, show, shutdown).await;
+    });
+
+    // The end: the loop takes no more facts, effects finish, NATS gets what was published.
+    let ended = tasks.run_until_signal(config.shutdown_grace).await;
+    bus.flush().await;
+    info!("warm-controller ends");
+    Ok(ended?)
+}
+
+fn start_metrics(tasks: &Tasks) -> MetricsHandle {
+    let handle = metrics::install();
+    handle.start_at_zero(Process::Controller);
+    metrics::gauge(metric::BUILD, &[VERSION], 1.0);
+    tasks.spawn("metrics-upkeep", handle.clone().upkeep(tasks.shutdown()));
+    handle
+}
+
+fn world(config: &ControllerConfig, instance: String, clock: &Clock) -> World {
+    let settings = Settings { timing: config.timing.clone(), labels: config.labels.clone(), instance };
+    World::new(settings, Uuid::new_v4().to_string(), fastrand::u64(..), clock.now())
+}

@@ -1,0 +1,49 @@
+//! The intents bucket as facts.
+
+use cluster_plan::Fact;
+use cluster_plan::fact::{IntentsDoc, Stored};
+use shared::message::{DecodeError, Intent, Message as _, Meta};
+use shared::subject::{Bucket, IntentsKey};
+
+use super::feed::{Feed, Undecodable};
+
+/// `_meta`, `<pool>.def`, `<pool>.i.<id>`.
+#[derive(Debug)]
+pub struct Intents;
+
+impl Feed for Intents {
+    const BUCKET: Bucket = Bucket::Intents;
+    const KIND: &'static str = "intent";
+    type Key = IntentsKey;
+    type Doc = IntentsDoc;
+
+    fn key(key: &str) -> Option<IntentsKey> {
+        IntentsKey::parse(key)
+    }
+
+    fn decode(key: &IntentsKey, body: &[u8]) -> Result<IntentsDoc, Undecodable> {
+        match key {
+            IntentsKey::Meta => Ok(IntentsDoc::Meta(Meta::decode(body)?)),
+            IntentsKey::Definition(_) => {
+                let json = |source| DecodeError::Json { what: "definition", source };
+                Ok(IntentsDoc::Definition(serde_json::from_slice(body).map_err(json)?))
+            }
+            IntentsKey::Intent(_, id) => {
+                let intent = Intent::decode(body)?;
+                if intent.id == *id {
+                    Ok(IntentsDoc::Intent(Box::new(intent)))
+                } else {
+                    Err(Undecodable::Foreign(format!("intent {}", intent.id)))
+                }
+            }
+        }
+    }
+
+    fn read(stream_created: String, head: u64, entries: Vec<Stored<IntentsKey, IntentsDoc>>) -> Fact {
+        Fact::Intents { stream_created, head, entries }
+    }
+
+    fn changed(entry: Stored<IntentsKey, IntentsDoc>) -> Fact {
+        Fact::IntentChanged(entry)
+    }
+}

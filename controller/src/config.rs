@@ -1,0 +1,215 @@
+//! What can be configured.
+//!
+//! Owns the keys, their defaults and what makes a value wrong. Reading the file is `daemon::config`'s, watching it
+//! [`reload`]'s.
+
+pub mod reload;
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use cluster_plan::input::Selection;
+use cluster_plan::{LabelSettings, Timing};
+use daemon::bus::NatsConfig;
+use daemon::config::{EnvKey, Problems, Validate};
+use daemon::telemetry::LogSettings;
+use serde::{Deserialize, Serialize};
+use shared::name::{ClusterId, NodeName};
+
+/// The environment variables that are read, and the keys they set.
+pub const ENVIRONMENT: &[EnvKey] =
+    &[("WARM_POD_NAME", "podName"), ("WARM_POD_NAMESPACE", "podNamespace"), ("WARM_LOG", "log.filter")];
+
+/// The configuration file of `warm-controller`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct ControllerConfig {
+    /// Names the buckets and subjects of this cluster: a DNS label. Two clusters on one NATS need two.
+    pub cluster_id: ClusterId,
+    /// This pod's name, written into `_meta`; random if absent. From `WARM_POD_NAME`.
+    pub pod_name: Option<String>,
+    /// This pod's namespace, excluded from selection. From `WARM_POD_NAMESPACE`.
+    pub pod_namespace: Option<String>,
+    /// The connection to NATS.
+    pub nats: NatsConfig,
+    /// The three buckets.
+    pub buckets: BucketSettings,
+    /// The connection to Kubernetes.
+    pub kube: KubeSettings,
+    /// Whose images are wanted. Reloaded without a restart.
+    pub select: Selection,
+    /// What is written to Node objects.
+    pub labels: LabelSettings,
+    /// Admin HTTP.
+    pub admin: AdminSettings,
+    /// Logs.
+    pub log: LogSettings,
+    /// Every interval of the protocol.
+    pub timing: Timing,
+    /// At most one step of deciding in this time; the first after a rest comes at once.
+    #[serde(with = "shared::duration")]
+    pub step_window: Duration,
+    /// How often this file is looked at for another `select`.
+    #[serde(with = "shared::duration")]
+    pub reload: Duration,
+    /// How long effects may take to finish after SIGTERM.
+    #[serde(with = "shared::duration")]
+    pub shutdown_grace: Duration,
+}
+
+impl Default for ControllerConfig {
+    fn default() -> Self {
+        Self {
+            cluster_id: ClusterId::default(),
+            pod_name: None,
+            pod_namespace: None,
+            nats: NatsConfig::default(),
+            buckets: BucketSettings::default(),
+            kube: KubeSettings::default(),
+            select: Selection::default(),
+            labels: LabelSettings::default(),
+            admin: AdminSettings::default(),
+            log: LogSettings::default(),
+            timing: Timing::default(),
+            step_window: Duration::from_millis(50),
+            reload: Duration::from_secs(2),
+            shutdown_grace: Duration::from_secs(20),
+        }
+    }
+}
+
+/// `buckets:`: how the three buckets are made.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct BucketSettings {
+    /// Create absent buckets and update compatible settings. Otherwise somebody else does, and they are only checked.
+    pub manage: bool,
+    /// Copies of each bucket: 1, 3 or 5.
+    pub replicas: u32,
+    /// Most bytes of each bucket.
+    pub max_bytes: u64,
+}
+
+impl Default for BucketSettings {
+    fn default() -> Self {
+        Self { manage: true, replicas: 1, max_bytes: 256 * 1024 * 1024 }
+    }
+}
+
+/// `kube:`: the Kubernetes API.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct KubeSettings {
+    /// A kubeconfig. Absent: the Pod's service account, or the usual kubeconfig of a person.
+    pub kubeconfig: Option<PathBuf>,
+}
+
+/// `admin:`: `/livez`, `/readyz`, `/metrics`, `/state`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct AdminSettings {
+    /// `address:port`.
+    pub listen: String,
+}
+
+impl Default for AdminSettings {
+    fn default() -> Self {
+        Self { listen: "0.0.0.0:9180".to_owned() }
+    }
+}
+
+impl Validate for ControllerConfig {
+    fn problems(&self, found: &mut Problems) {
+        for (key, name) in [("podName", &self.pod_name), ("podNamespace", &self.pod_namespace)] {
+            // A Pod's name obeys the rule of a Node's (RFC 1123 subdomain), a namespace's a narrower one.
+            if let Some(name) = name
+                && NodeName::parse(name).is_err()
+            {
+                found.add(key, format!("`{name}` is no name of a Kubernetes object; leave the key to the chart"));
+            }
+        }
+        found.section("nats", &self.nats);
+        found.section("log", &self.log);
+        found.section("buckets", &self.buckets);
+        found.within("select.namespaces", |found| {
+            patterns(found, "include", &self.select.namespaces.include);
+            patterns(found, "exclude", &self.select.namespaces.exclude);
+        });
+        found.within("timing", |found| self.timing_problems(found));
+        positive(found, "reload", self.reload);
+        if self.admin.listen.parse::<std::net::SocketAddr>().is_err() {
+            let text = format!("`{}` is not an address and port such as 0.0.0.0:9180", self.admin.listen);
+            found.add("admin.listen", text);
+        }
+        if let Some(path) = &self.kube.kubeconfig
+            && path.as_os_str().is_empty()
+        {
+            found.add("kube.kubeconfig", "is empty; remove the key to use the Pod's service account");
+        }
+    }
+}
+
+impl ControllerConfig {
+    /// What the machine is told to select: the configured, and never our own namespace.
+    pub fn selection(&self) -> Selection {
+        let mut select = self.select.clone();
+        if let Some(own) = &self.pod_namespace
+            && !select.namespaces.exclude.contains(own)
+        {
+            select.namespaces.exclude.push(own.clone());
+        }
+        select
+    }
+
+    fn timing_problems(&self, found: &mut Problems) {
+        let Timing { beat, heartbeat, judge, write_backoff, write_backoff_max, marker_ttl, .. } = &self.timing;
+        positive(found, "beat", *beat);
+        positive(found, "heartbeat", *heartbeat);
+        positive(found, "judge", *judge);
+        positive(found, "writeBackoff", *write_backoff);
+        if write_backoff_max < write_backoff {
+            found.add("writeBackoffMax", "is below writeBackoff; raise it");
+        }
+        // NATS refuses a shorter TTL (ADR-43).
+        if *marker_ttl < Duration::from_secs(1) {
+            found.add("markerTtl", "is below 1s, which is the least NATS takes");
+        }
+    }
+}
+
+impl Validate for BucketSettings {
+    fn problems(&self, found: &mut Problems) {
+        if ![1, 3, 5].contains(&self.replicas) {
+            found.add("replicas", format!("{} is not a number of copies that keeps a majority; use 1, 3 or 5", self.replicas));
+        }
+        let least = 1024 * 1024;
+        if self.max_bytes < least || i64::try_from(self.max_bytes).is_err() {
+            found.add("maxBytes", format!("{} is not from {least} (1 MiB) to {}", self.max_bytes, i64::MAX));
+        }
+    }
+}
+
+fn positive(found: &mut Problems, key: &str, value: Duration) {
+    if value.is_zero() {
+        found.add(key, "is 0s; give a time such as 2s");
+    }
+}
+
+/// A pattern that can match no namespace name (RFC 1123 label) is a mistake of typing.
+fn patterns(found: &mut Problems, key: &str, patterns: &[String]) {
+    for (index, pattern) in patterns.iter().enumerate() {
+        let key = format!("{key}[{index}]");
+        let stray = pattern.chars().find(|c| !matches!(c, 'a'..='z' | '0'..='9' | '-' | '*' | '?'));
+        if pattern.is_empty() {
+            found.add(&key, "is empty and matches no namespace; remove it, or write * for all");
+        } else if let Some(stray) = stray {
+            found.add(
+                &key,
+                format!("`{pattern}` matches no namespace: names have a-z, 0-9 and -, patterns * and ? too, not `{stray}`"),
+            );
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,12 @@
+//! warm-controller: watches workloads, publishes intents, turns evidence into node labels.
+//!
+//! Owns the ways in (`watch`, `bus`) and out (`act`) around the pure machine `cluster_plan::World`. Never decides.
+
+pub mod act;
+pub mod api;
+pub mod app;
+pub mod bus;
+pub mod config;
+pub mod readiness;
+pub mod views;
+pub mod watch;

@@ -1,0 +1,69 @@
+//! Whether the process is ready: the machine's judgement, the connection to NATS, the buckets.
+//!
+//! Owns the one text of `/readyz`, which names everything that is awaited.
+
+use daemon::admin::Readiness;
+use daemon::bus::{BusStatus, Status};
+use daemon::supervise::Shutdown;
+use tokio::sync::watch;
+
+use crate::bus::session::Troubles;
+
+/// What readiness is made of.
+pub struct Parts {
+    /// What the machine says.
+    pub machine: watch::Receiver<Readiness>,
+    /// The connection.
+    pub nats: Status,
+    /// What is wrong with buckets.
+    pub buckets: watch::Receiver<Troubles>,
+}
+
+/// Keeps `ready` up to date until the shutdown.
+pub async fn follow(mut parts: Parts, ready: watch::Sender<Readiness>, shutdown: Shutdown) {
+    loop {
+        let now = judge(
+            &parts.machine.borrow_and_update(),
+            &parts.nats.borrow_and_update(),
+            &parts.buckets.borrow_and_update(),
+        );
+        let _ = ready.send_replace(now);
+        let changed = tokio::select! {
+            () = shutdown.cancelled() => return,
+            changed = parts.machine.changed() => changed,
+            changed = parts.nats.changed() => changed,
+            changed = parts.buckets.changed() => changed,
+        };
+        if changed.is_err() {
+            // Whoever told is gone: the process ends.
+            shutdown.cancelled().await;
+            return;
+        }
+    }
+}
+
+fn judge(machine: &Readiness, nats: &BusStatus, buckets: &Troubles) -> Readiness {
+    let nats = (!nats.is_connected()).then(|| format!("NATS: {nats}"));
+    let reasons: Vec<String> = nats.into_iter().chain(buckets.values().cloned()).chain(machine.clone().err()).collect();
+    if reasons.is_empty() { Ok(()) } else { Err(reasons.join("\n")) }
+}
+
+#[cfg(test)]
+mod tests {
+    use shared::subject::Bucket;
+
+    use super::*;
+
+    #[test]
+    fn ready_is_when_nothing_is_awaited_and_otherwise_everything_is_named() {
+        let connected = BusStatus::Connected { generation: 1 };
+        assert_eq!(judge(&Ok(()), &connected, &Troubles::new()), Ok(()));
+        let troubles = [(Bucket::Assign, "bucket warm-default-assign: storage is \"memory\"".to_owned())].into();
+        let lost = BusStatus::Disconnected { last_error: Some("connection refused".to_owned()) };
+        let said = judge(&Err("waiting for nodes".to_owned()), &lost, &troubles).unwrap_err();
+        assert_eq!(
+            said,
+            "NATS: connection refused\nbucket warm-default-assign: storage is \"memory\"\nwaiting for nodes"
+        );
+    }
+}

@@ -1,0 +1,100 @@
+//! The machine as others see it: `/state`, gauges, readiness.
+//!
+//! Owns how often that is worked out. Never changes the machine.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use cluster_plan::{Effect, Fact, World};
+use daemon::admin::Readiness;
+use daemon::clock::Clock;
+use daemon::driver::Waker;
+use daemon::inspect::{Inspector, MAIN, View};
+use daemon::metrics;
+use daemon::supervise::Shutdown;
+use serde_json::Value;
+use shared::machine::{Changed, Machine, Moment, Now};
+use tokio::sync::watch;
+
+/// Counting every pair of node and image is dear in a large cluster, so it is done at most this often …
+const GAUGES: Duration = Duration::from_secs(2);
+/// … and at least this often, so that the last change shows.
+const REFRESH: Duration = Duration::from_secs(5);
+
+/// The machine with the clock that its summary wants.
+pub struct Timed {
+    /// The machine.
+    pub world: World,
+    /// The process's.
+    pub clock: Clock,
+}
+
+impl Machine for Timed {
+    type Fact = Fact;
+    type Effect = Effect;
+
+    fn apply(&mut self, fact: Fact, now: Now) -> Changed {
+        self.world.apply(fact, now)
+    }
+
+    fn step(&mut self, now: Now) -> Vec<Effect> {
+        self.world.step(now)
+    }
+
+    fn next_due(&self) -> Option<Moment> {
+        self.world.next_due()
+    }
+}
+
+/// `/state` and `/state/table`.
+pub fn views() -> BTreeMap<&'static str, View<Timed>> {
+    [(MAIN, summary as View<Timed>), ("table", table)].into()
+}
+
+fn summary(machine: &Timed) -> Value {
+    machine.world.summary(machine.clock.now())
+}
+
+fn table(machine: &Timed) -> Value {
+    serde_json::to_value(machine.world.table()).unwrap_or_default()
+}
+
+/// Shows the machine after its steps: the `watch` of the driver.
+pub struct Show {
+    /// Answers `/state`.
+    pub inspector: Inspector<Timed>,
+    /// What the machine says of its readiness.
+    pub ready: watch::Sender<Readiness>,
+    /// When the gauges were last set.
+    pub gauged: Option<Moment>,
+}
+
+impl Show {
+    /// Shows `machine` as it is now.
+    pub fn show(&mut self, machine: &Timed, now: Now) {
+        self.inspector.answer(machine);
+        let ready = machine.world.readiness();
+        self.ready.send_if_modified(|known| {
+            let changed = *known != ready;
+            *known = ready;
+            changed
+        });
+        if self.gauged.is_none_or(|at| now.mono.since(at) >= GAUGES) {
+            self.gauged = Some(now.mono);
+            for (metric, labels, value) in machine.world.gauges() {
+                metrics::gauge(metric, &labels, value);
+            }
+        }
+    }
+}
+
+/// Makes the loop show the machine now and then though nothing happens.
+pub async fn refresh(waker: Waker, shutdown: Shutdown) {
+    let mut tick = tokio::time::interval(REFRESH);
+    loop {
+        tokio::select! {
+            () = shutdown.cancelled() => return,
+            _ = tick.tick() => waker.wake(),
+        }
+    }
+}

@@ -1,0 +1,231 @@
+//! A real Kubernetes API server on a real etcd, RBAC on, loopback only: owns both processes, the cluster's authority and
+//! the kubeconfigs. It runs no controllers (see `controller_manager`) and creates no objects.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use k8s_openapi::api::core::v1::Namespace;
+use kube::config::{KubeConfigOptions, Kubeconfig};
+use kube::{Api, Client, Config};
+
+use crate::http::Http;
+use crate::parts::{Parts, Tool};
+use crate::pki::{Identity, Pki, Usage};
+use crate::port::Port;
+use crate::process::{Invocation, Process};
+use crate::run::RunDir;
+
+/// From nothing to ready: 3 s on a quiet machine, more when tests run side by side.
+const READY: Duration = Duration::from_secs(90);
+
+/// The issuer and the default audience of service-account tokens.
+pub const TOKEN_ISSUER: &str = "https://kubernetes.default.svc";
+
+/// A control plane without controllers.
+pub struct ApiServer {
+    run: Arc<RunDir>,
+    pki: Pki,
+    token_key: PathBuf,
+    port: Port,
+    _etcd_ports: [Port; 2],
+    etcd_url: String,
+    etcd: Process,
+    server: Process,
+    client: Client,
+}
+
+impl ApiServer {
+    /// Starts etcd and the API server and waits until both are ready and the namespace `default` is there.
+    pub async fn start(run: &Arc<RunDir>, parts: &Parts) -> Result<Self> {
+        let pki = Pki::new(run)?;
+        let etcd_ports = [Port::free()?, Port::free()?];
+        let [client_port, peer_port] = &etcd_ports;
+        let etcd_url = format!("http://{}", client_port.address());
+        let etcd = Process::start(run, etcd(run, parts, client_port, peer_port)?)?;
+        let port = Port::free()?;
+        let (token_key, token_public) = pki.key_pair("service-accounts")?;
+        let invocation = server(parts, &pki, &port, &etcd_url, &token_key, &token_public)?;
+        // Beside etcd, not after it: the API server waits for etcd by itself.
+        let server = Process::start(run, invocation)?;
+
+        let admin = pki.issue("admin", "admin", Some("system:masters"), &[], Usage::Client)?;
+        let client = connect(&kubeconfig(run, &pki, &port, "admin", &admin)?).await?;
+        let mut started = Self {
+            run: Arc::clone(run),
+            pki,
+            token_key,
+            port,
+            _etcd_ports: etcd_ports,
+            etcd_url,
+            etcd,
+            server,
+            client,
+        };
+        started.until_ready().await?;
+        Ok(started)
+    }
+
+    /// A client with all rights.
+    pub fn client(&self) -> Client {
+        self.client.clone()
+    }
+
+    /// The kubeconfig with all rights.
+    pub fn admin_kubeconfig(&self) -> PathBuf {
+        self.run.path().join("admin.kubeconfig")
+    }
+
+    /// `https://127.0.0.1:<port>`.
+    pub fn url(&self) -> String {
+        format!("https://{}", self.port.address())
+    }
+
+    /// The authority that signed the server's certificate and signs users'.
+    pub fn pki(&self) -> &Pki {
+        &self.pki
+    }
+
+    /// The key that signs service-account tokens.
+    pub fn token_key(&self) -> &Path {
+        &self.token_key
+    }
+
+    /// A kubeconfig for `user` in `group`, who has no rights until a binding gives some. A service account's rights are
+    /// those of the user `system:serviceaccount:<namespace>:<name>`.
+    pub fn kubeconfig_for(&self, user: &str, group: Option<&str>) -> Result<PathBuf> {
+        let file = user.replace([':', '/'], "-");
+        let identity = self.pki.issue(&file, user, group, &[], Usage::Client)?;
+        kubeconfig(&self.run, &self.pki, &self.port, &file, &identity)
+    }
+
+    /// A client for `user` in `group`, see [`Self::kubeconfig_for`].
+    pub async fn client_for(&self, user: &str, group: Option<&str>) -> Result<Client> {
+        connect(&self.kubeconfig_for(user, group)?).await
+    }
+
+    /// Waits until the API server answers as ready.
+    pub async fn until_ready(&mut self) -> Result<()> {
+        let http = Http::new();
+        let health = format!("{}/health", self.etcd_url);
+        self.etcd
+            .until_ready(READY, async || http.answers(&health).await)
+            .await?;
+        let client = &self.client;
+        let namespaces: Api<Namespace> = Api::all(client.clone());
+        self.server
+            .until_ready(READY, async || {
+                let ready = hyper::Request::get("/readyz").body(Vec::new())?;
+                client.request_text(ready).await.context("/readyz")?;
+                // Made by the server itself a little after it calls itself ready.
+                namespaces.get("default").await.context("namespace default")?;
+                anyhow::Ok(())
+            })
+            .await
+    }
+
+    /// The API server's process, to kill, pause and restart; etcd keeps the objects.
+    pub fn server(&mut self) -> &mut Process {
+        &mut self.server
+    }
+
+    /// etcd's process.
+    pub fn etcd(&mut self) -> &mut Process {
+        &mut self.etcd
+    }
+}
+
+fn etcd(run: &RunDir, parts: &Parts, client: &Port, peer: &Port) -> Result<Invocation> {
+    let (client, peer) = (
+        format!("http://{}", client.address()),
+        format!("http://{}", peer.address()),
+    );
+    Ok(Invocation::new("etcd", parts.path(Tool::Etcd)?)
+        .args([
+            "--name",
+            "test",
+            "--unsafe-no-fsync",
+            "--log-level",
+            "warn",
+            "--data-dir",
+        ])
+        .arg(run.path().join("etcd"))
+        .args(["--listen-client-urls", &client, "--advertise-client-urls", &client])
+        .args(["--listen-peer-urls", &peer, "--initial-advertise-peer-urls", &peer])
+        .arg("--initial-cluster")
+        .arg(format!("test={peer}")))
+}
+
+fn server(
+    parts: &Parts,
+    pki: &Pki,
+    port: &Port,
+    etcd_url: &str,
+    token_key: &Path,
+    token_public: &Path,
+) -> Result<Invocation> {
+    let hosts = [
+        "127.0.0.1",
+        "10.96.0.1",
+        "localhost",
+        "kubernetes",
+        "kubernetes.default",
+        "kubernetes.default.svc",
+    ];
+    let serving = pki.issue("apiserver", "kube-apiserver", None, &hosts, Usage::Server)?;
+    let file = |flag: &str, path: &Path| format!("--{flag}={}", path.display());
+    Ok(Invocation::new("kube-apiserver", parts.path(Tool::KubeApiserver)?)
+        .args([
+            format!("--etcd-servers={etcd_url}"),
+            format!("--secure-port={}", port.number()),
+            file("tls-cert-file", &serving.certificate),
+            file("tls-private-key-file", &serving.key),
+            file("client-ca-file", pki.authority()),
+            file("service-account-key-file", token_public),
+            file("service-account-signing-key-file", token_key),
+            format!("--service-account-issuer={TOKEN_ISSUER}"),
+            format!("--api-audiences={TOKEN_ISSUER}"),
+        ])
+        .args([
+            "--bind-address=127.0.0.1",
+            "--advertise-address=127.0.0.1",
+            // There is nothing behind the `kubernetes` Service, and nobody to write its endpoints for.
+            "--endpoint-reconciler-type=none",
+            "--anonymous-auth=false",
+            "--authorization-mode=Node,RBAC",
+            "--enable-admission-plugins=NodeRestriction",
+            "--service-cluster-ip-range=10.96.0.0/16",
+            "--allow-privileged=true",
+            "--profiling=false",
+            "--v=1",
+        ]))
+}
+
+fn kubeconfig(run: &RunDir, pki: &Pki, port: &Port, name: &str, identity: &Identity) -> Result<PathBuf> {
+    let config = serde_json::json!({
+        "apiVersion": "v1",
+        "kind": "Config",
+        "clusters": [{ "name": "test", "cluster": {
+            "server": format!("https://{}", port.address()),
+            "certificate-authority": pki.authority(),
+        }}],
+        "users": [{ "name": name, "user": {
+            "client-certificate": identity.certificate,
+            "client-key": identity.key,
+        }}],
+        "contexts": [{ "name": "test", "context": { "cluster": "test", "user": name } }],
+        "current-context": "test",
+    });
+    // JSON is YAML, and nothing in it needs quoting by hand.
+    run.write(&format!("{name}.kubeconfig"), serde_json::to_vec_pretty(&config)?)
+}
+
+async fn connect(kubeconfig: &Path) -> Result<Client> {
+    let shown = || format!("connecting with {}", kubeconfig.display());
+    let kubeconfig = Kubeconfig::read_from(kubeconfig).with_context(shown)?;
+    let config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default())
+        .await
+        .with_context(shown)?;
+    Client::try_from(config).with_context(shown)
+}

@@ -1,0 +1,369 @@
+//! warm-images on a cluster of real parts: owns the start of controller and agents with their configuration, rights and
+//! users, and what a test or a person asks of them. The parts themselves are `cluster`'s.
+
+mod nats_users;
+mod question;
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, anyhow};
+use serde_json::{Map, Value, json};
+
+use crate::cluster::{Cluster, ClusterSpec};
+use crate::http::Http;
+use crate::node::NodeSpec;
+use crate::port::Port;
+use crate::process::{Invocation, Process};
+use crate::proxy::tcp::TcpProxy;
+use crate::run::RunDir;
+
+pub use nats_users::{agent_user, reader, users};
+pub use question::{Row, deployment};
+
+/// No start of one of our processes takes longer on a busy machine.
+const START: Duration = Duration::from_secs(30);
+
+/// The Kubernetes user the controller is.
+const USER: &str = "warm-images-controller";
+
+/// What is to be installed on what.
+#[derive(Clone, Debug)]
+pub struct InstallationSpec {
+    nodes: Vec<NodeSpec>,
+    late: Vec<String>,
+    controller: Value,
+    agent: Value,
+    with_controllers: bool,
+    with_defaults: bool,
+    release: bool,
+}
+
+impl InstallationSpec {
+    /// Nodes `node-a` and `node-b`, every namespace but `kube-*`, test timings.
+    pub fn two_nodes() -> Self {
+        Self::new(vec![NodeSpec::new("node-a"), NodeSpec::new("node-b")])
+    }
+
+    /// These nodes, each with an agent.
+    pub fn new(nodes: Vec<NodeSpec>) -> Self {
+        Self {
+            nodes,
+            late: Vec::new(),
+            controller: json!({}),
+            agent: json!({}),
+            with_controllers: false,
+            with_defaults: false,
+            release: false,
+        }
+    }
+
+    /// NATS knows a user for the agent of this node, which joins later.
+    #[must_use]
+    pub fn late(mut self, node: &str) -> Self {
+        self.late.push(node.to_owned());
+        self
+    }
+
+    /// Merged over the controller's configuration.
+    #[must_use]
+    pub fn controller(mut self, config: Value) -> Self {
+        merge(&mut self.controller, config);
+        self
+    }
+
+    /// Merged over every agent's configuration.
+    #[must_use]
+    pub fn agent(mut self, config: Value) -> Self {
+        merge(&mut self.agent, config);
+        self
+    }
+
+    /// The usual Kubernetes controllers run too.
+    #[must_use]
+    pub fn with_kubernetes_controllers(mut self) -> Self {
+        self.with_controllers = true;
+        self
+    }
+
+    /// The intervals that users get, in place of the tests'.
+    #[must_use]
+    pub fn with_default_timings(mut self) -> Self {
+        self.with_defaults = true;
+        self
+    }
+
+    /// Release builds of our programs: what a benchmark measures.
+    #[must_use]
+    pub fn with_release_programs(mut self) -> Self {
+        self.release = true;
+        self
+    }
+}
+
+/// A process of ours with its admin address.
+pub struct Member {
+    /// The process.
+    pub process: Process,
+    /// Its way to NATS.
+    pub nats: TcpProxy,
+    /// Its configuration file.
+    pub config: PathBuf,
+    admin: Port,
+}
+
+impl Member {
+    /// `http://127.0.0.1:<port>`.
+    pub fn admin(&self) -> String {
+        format!("http://{}", self.admin.address())
+    }
+}
+
+/// A running installation. Fields drop in this order: ours before the parts.
+pub struct Installation {
+    /// The controller.
+    pub controller: Member,
+    /// The agents by node.
+    pub agents: BTreeMap<String, Member>,
+    /// The parts.
+    pub cluster: Cluster,
+    agent_config: Value,
+    programs: Programs,
+    http: Http,
+}
+
+impl Installation {
+    /// Starts parts, controller and agents, and waits until all are ready.
+    pub async fn start(run: &Arc<RunDir>, spec: InstallationSpec) -> Result<Self> {
+        let mut installation = Self::start_parts(run, spec).await?;
+        installation.until_ready().await?;
+        Ok(installation)
+    }
+
+    /// The same without waiting for readiness.
+    pub async fn start_parts(run: &Arc<RunDir>, spec: InstallationSpec) -> Result<Self> {
+        let release = spec.release;
+        let built = move || if release { Programs::release() } else { Programs::built() };
+        let programs = tokio::task::spawn_blocking(built).await.context("building the programs")??;
+        let names: Vec<&str> =
+            spec.nodes.iter().map(NodeSpec::name).chain(spec.late.iter().map(String::as_str)).collect();
+        let mut parts = ClusterSpec::new().nats(users("default", &names));
+        for node in &spec.nodes {
+            parts = parts.node(node.clone());
+        }
+        if spec.with_controllers {
+            parts = parts.controllers();
+        }
+        let cluster = Cluster::start(run, parts).await?;
+        let timings = if spec.with_defaults { (json!({}), json!({})) } else { test_timings() };
+        let controller = start_controller(&cluster, &programs, &[timings.0, spec.controller]).await?;
+        let mut agent_config = timings.1;
+        merge(&mut agent_config, spec.agent);
+        let mut installation =
+            Self { controller, agents: BTreeMap::new(), cluster, agent_config, programs, http: Http::new() };
+        for node in &spec.nodes {
+            installation.start_agent(node.name()).await?;
+        }
+        Ok(installation)
+    }
+
+    /// Starts the agent of a node that has a runtime.
+    pub async fn start_agent(&mut self, node: &str) -> Result<()> {
+        let nats = self.cluster.nats_proxy().await?;
+        let admin = Port::free()?;
+        let run = Arc::clone(self.cluster.run());
+        let password = run.write(&format!("{node}/nats-password"), agent_user(node))?;
+        let mut config = json!({
+            "nats": { "urls": [format!("nats://{}", nats.address())], "user": agent_user(node), "passwordFile": password },
+            "runtime": { "socket": self.cluster.node(node)?.containerd.socket() },
+            "stateDir": run.folder(&format!("{node}/state"))?,
+            "admin": { "listen": admin.address().to_string() },
+            "log": { "filter": "info" },
+        });
+        merge(&mut config, self.agent_config.clone());
+        let config = run.write(&format!("{node}/agent.yaml"), serde_json::to_vec_pretty(&config)?)?;
+        let process = self.cluster.spawn(
+            Invocation::new(format!("warm-agent-{node}"), &self.programs.agent)
+                .args(["run", "--config"])
+                .arg(&config)
+                .env("WARM_NODE_NAME", node),
+        )?;
+        self.agents.insert(node.to_owned(), Member { process, nats, config, admin });
+        Ok(())
+    }
+
+    /// The agent of a node.
+    pub fn agent(&mut self, node: &str) -> Result<&mut Member> {
+        self.agents.get_mut(node).with_context(|| format!("node {node} has no agent"))
+    }
+
+    /// Waits until controller and agents say that they are ready.
+    pub async fn until_ready(&mut self) -> Result<()> {
+        let http = self.http.clone();
+        for member in std::iter::once(&mut self.controller).chain(self.agents.values_mut()) {
+            until_ready(&http, member).await?;
+        }
+        Ok(())
+    }
+
+    /// Waits until one process is ready.
+    pub async fn until_agent_ready(&mut self, node: &str) -> Result<()> {
+        let http = self.http.clone();
+        until_ready(&http, self.agent(node)?).await
+    }
+
+    /// Waits until the controller is ready.
+    pub async fn until_controller_ready(&mut self) -> Result<()> {
+        let http = self.http.clone();
+        until_ready(&http, &mut self.controller).await
+    }
+
+    /// Merges into the controller's configuration file, which it reads again by itself.
+    pub fn reconfigure(&self, change: Value) -> Result<()> {
+        let path = &self.controller.config;
+        let mut config: Value = serde_json::from_slice(&std::fs::read(path)?)?;
+        merge(&mut config, change);
+        // As the kubelet does with a ConfigMap: the file is replaced, never half written.
+        let next = path.with_extension("next");
+        std::fs::write(&next, serde_json::to_vec_pretty(&config)?)?;
+        std::fs::rename(&next, path).context("replacing the controller's configuration")
+    }
+
+    /// The programs under test.
+    pub fn programs(&self) -> &Programs {
+        &self.programs
+    }
+}
+
+async fn until_ready(http: &Http, member: &mut Member) -> Result<()> {
+    let url = format!("{}/readyz", member.admin());
+    let name = member.process.name().to_owned();
+    member
+        .process
+        .until_ready(START, async || {
+            let answer = http.get(&url).await?;
+            if answer.status.is_success() {
+                return Ok(());
+            }
+            Err(anyhow!("{name} is not ready: {}", String::from_utf8_lossy(&answer.body)))
+        })
+        .await
+}
+
+async fn start_controller(cluster: &Cluster, programs: &Programs, configs: &[Value]) -> Result<Member> {
+    grant(cluster).await?;
+    let run = cluster.run();
+    let (nats, admin) = (cluster.nats_proxy().await?, Port::free()?);
+    let password = run.write("controller/nats-password", "controller")?;
+    let mut config = json!({
+        "nats": { "urls": [format!("nats://{}", nats.address())], "user": "controller", "passwordFile": password },
+        "kube": { "kubeconfig": cluster.api.kubeconfig_for(USER, None)? },
+        "admin": { "listen": admin.address().to_string() },
+        "log": { "filter": "info" },
+    });
+    for change in configs {
+        merge(&mut config, change.clone());
+    }
+    let config = run.write("controller/controller.yaml", serde_json::to_vec_pretty(&config)?)?;
+    let process = cluster.spawn(
+        Invocation::new("warm-controller", &programs.controller)
+            .args(["run", "--config"])
+            .arg(&config)
+            .env("WARM_POD_NAME", "warm-images-controller-0")
+            .env("WARM_POD_NAMESPACE", "warm-images"),
+    )?;
+    Ok(Member { process, nats, config, admin })
+}
+
+/// Gives the controller the rights its table of access declares, and no other.
+async fn grant(cluster: &Cluster) -> Result<()> {
+    use k8s_openapi::api::rbac::v1::{ClusterRole, ClusterRoleBinding};
+    use kube::api::{Api, PostParams};
+    let role: ClusterRole = serde_json::from_value(controller::api::access::cluster_role(USER))?;
+    Api::all(cluster.client()).create(&PostParams::default(), &role).await.context("creating the controller's role")?;
+    let binding: ClusterRoleBinding = serde_json::from_value(json!({
+        "metadata": { "name": USER },
+        "roleRef": { "apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": USER },
+        "subjects": [{ "kind": "User", "name": USER, "apiGroup": "rbac.authorization.k8s.io" }],
+    }))?;
+    Api::all(cluster.client()).create(&PostParams::default(), &binding).await.context("binding the controller's role")?;
+    Ok(())
+}
+
+/// Intervals that make a test fast; what they are for stands at their keys.
+fn test_timings() -> (Value, Value) {
+    let controller = json!({
+        "reload": "100ms",
+        "timing": {
+            "beat": "500ms", "spread": "100ms", "heartbeat": "500ms", "judge": "200ms", "labelWindow": "0ms",
+            "writeBackoff": "100ms", "writeBackoffMax": "1s",
+        },
+        "nats": { "reconnectMax": "500ms", "requestTimeout": "2s", "pingInterval": "1s" },
+    });
+    let agent = json!({
+        "timing": {
+            "heartbeat": "500ms", "verifyMin": "300ms", "verifyMax": "600ms", "inventoryDelay": "100ms",
+            "inventoryGap": "200ms", "inventoryEvery": "10s", "inventoryBackoffMax": "1s", "beatLost": "3s", "poll": "1s",
+            "startSpread": "100ms", "readRetry": "100ms", "persist": "200ms", "pullDeadline": "20s", "pullBackoff": "200ms",
+            "pullBackoffMax": "1s", "pullFinal": "2s",
+        },
+        "nats": { "reconnectMax": "500ms", "requestTimeout": "2s", "pingInterval": "1s" },
+    });
+    (controller, agent)
+}
+
+/// The programs under test.
+#[derive(Clone, Debug)]
+pub struct Programs {
+    /// `warm-controller`.
+    pub controller: PathBuf,
+    /// `warm-agent`.
+    pub agent: PathBuf,
+}
+
+impl Programs {
+    /// Builds them if need be, so that a test never runs an older one, and says where they are.
+    pub fn built() -> Result<Self> {
+        static BUILT: std::sync::Mutex<Option<PathBuf>> = std::sync::Mutex::new(None);
+        let mut built = BUILT.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let folder = if let Some(folder) = &*built {
+            folder.clone()
+        } else {
+            crate::xtask::cargo(&["build", "--quiet", "--locked", "-p", "controller", "-p", "agent", "--bins"], &[])?;
+            let me = std::env::current_exe().context("the path of this program")?;
+            let folder = me
+                .ancestors()
+                .skip(1)
+                .find(|folder| folder.join("warm-agent").is_file())
+                .with_context(|| format!("cargo built warm-agent, yet it is in no folder above {}", me.display()))?;
+            built.insert(folder.to_path_buf()).clone()
+        };
+        Ok(Self::in_folder(&folder))
+    }
+
+    /// The same, optimised.
+    pub fn release() -> Result<Self> {
+        crate::xtask::cargo(&["build", "--release", "--locked", "-p", "controller", "-p", "agent", "--bins"], &[])?;
+        let debug = Self::built()?;
+        let folder = debug.agent.ancestors().nth(2).context("the target folder")?.join("release");
+        Ok(Self::in_folder(&folder))
+    }
+
+    fn in_folder(folder: &std::path::Path) -> Self {
+        Self { controller: folder.join("warm-controller"), agent: folder.join("warm-agent") }
+    }
+}
+
+/// Merges objects deeply; anything else replaces.
+fn merge(into: &mut Value, from: Value) {
+    match (into, from) {
+        (Value::Object(into), Value::Object(from)) => {
+            for (key, value) in from {
+                merge(into.entry(key).or_insert(Value::Object(Map::new())), value);
+            }
+        }
+        (into, from) => *into = from,
+    }
+}

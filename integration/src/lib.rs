@@ -1,0 +1,27 @@
+//! Everything that needs the world: the pinned real parts, the harness that starts, disturbs and stops them for a test,
+//! and the `cargo xtask` commands. Nothing of the product imports it.
+#![expect(
+    clippy::disallowed_methods,
+    reason = "the harness is the world around the product: it owns real clocks, tasks and the environment"
+)]
+
+pub mod apiserver;
+pub mod cluster;
+pub mod containerd;
+pub mod controller_manager;
+pub mod crictl;
+pub mod eventually;
+pub mod http;
+pub mod image;
+pub mod installation;
+pub mod launch;
+pub mod nats;
+pub mod node;
+pub mod parts;
+pub mod pki;
+pub mod port;
+pub mod process;
+pub mod proxy;
+pub mod registry;
+pub mod run;
+pub mod xtask;

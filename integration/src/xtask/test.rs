@@ -1,0 +1,197 @@
+//! `cargo xtask test`: every check of the project, stage by stage, with the time of each. Owns the order and the list of
+//! stages; a stage is a command that anybody can also type.
+
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, bail};
+
+use super::say;
+use crate::parts::{Parts, Tool};
+
+/// The version of cargo-deny that is installed when the machine has none of it.
+const CARGO_DENY: &str = "0.20.2";
+
+/// Which checks to run.
+#[derive(clap::Args)]
+pub(super) struct Args {
+    /// Only these stages, by name; all of them when none is named.
+    #[arg(value_enum)]
+    stages: Vec<Stage>,
+}
+
+/// A check. The order is that of `ALL`: what is quick to fail comes first.
+#[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Stage {
+    /// Formatting.
+    Fmt,
+    /// The real parts are built.
+    Parts,
+    /// Lints, warnings denied.
+    Clippy,
+    /// Documentation builds, warnings denied.
+    Doc,
+    /// Licences, bans, sources of dependencies.
+    Deny,
+    /// Tables, properties, layering: no real part.
+    Unit,
+    /// Adapters against their real peers.
+    Contract,
+    /// Processes and real parts end to end.
+    System,
+}
+
+impl Stage {
+    const ALL: [Self; 8] =
+        [Self::Fmt, Self::Parts, Self::Clippy, Self::Doc, Self::Deny, Self::Unit, Self::Contract, Self::System];
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Fmt => "fmt",
+            Self::Parts => "parts",
+            Self::Clippy => "clippy",
+            Self::Doc => "doc",
+            Self::Deny => "deny",
+            Self::Unit => "unit",
+            Self::Contract => "contract",
+            Self::System => "system",
+        }
+    }
+
+    fn run(self) -> Result<()> {
+        match self {
+            Self::Fmt => cargo(&["fmt", "--all", "--check"], &[]),
+            Self::Parts => Parts::ensure(Tool::ALL).map(drop),
+            Self::Clippy => cargo(&["clippy", "--locked", "--workspace", "--all-targets", "--", "-D", "warnings"], &[]),
+            Self::Doc => cargo(
+                &["doc", "--locked", "--workspace", "--no-deps", "--document-private-items"],
+                &[("RUSTDOCFLAGS", "-D warnings")],
+            ),
+            Self::Deny => deny(),
+            Self::Unit => unit(),
+            Self::Contract => integration("contract_", "2"),
+            // Each test has a control plane, a NATS server and two runtimes of its own: two at a time fill two cores.
+            Self::System => integration("system_", "2"),
+        }
+    }
+}
+
+pub(super) fn run(args: &Args) -> Result<()> {
+    let stages: Vec<Stage> =
+        Stage::ALL.into_iter().filter(|s| args.stages.is_empty() || args.stages.contains(s)).collect();
+    let mut times = Vec::new();
+    for stage in stages {
+        say(&format!("==> {}", stage.name()));
+        let start = Instant::now();
+        let done = stage.run();
+        times.push((stage.name(), start.elapsed(), done.is_ok()));
+        if let Err(error) = done {
+            print_times(&times)?;
+            return Err(error.context(format!("stage `{}` failed; alone: cargo xtask test {0}", stage.name())));
+        }
+    }
+    print_times(&times)
+}
+
+fn print_times(times: &[(&str, Duration, bool)]) -> Result<()> {
+    let mut out = std::io::stdout().lock();
+    writeln!(out, "\n{:<10} {:>8}  result", "stage", "seconds")?;
+    for (name, took, passed) in times {
+        writeln!(out, "{name:<10} {:>8.1}  {}", took.as_secs_f64(), if *passed { "passed" } else { "FAILED" })?;
+    }
+    let total: Duration = times.iter().map(|(_, took, _)| *took).sum();
+    writeln!(out, "{:<10} {:>8.1}", "all", total.as_secs_f64())?;
+    let passed = times.iter().filter(|(.., passed)| *passed).count();
+    writeln!(out, "{passed} passed, {} failed", times.len().saturating_sub(passed))?;
+    Ok(())
+}
+
+/// The top of the work tree.
+pub(crate) fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().map_or_else(|| PathBuf::from("."), Path::to_path_buf)
+}
+
+/// Runs cargo in the work tree with the terminal as its own.
+pub(crate) fn cargo(args: &[&str], envs: &[(&str, &str)]) -> Result<()> {
+    let program = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let status = Command::new(program)
+        .args(args)
+        .envs(envs.iter().copied())
+        .current_dir(root())
+        .status()
+        .with_context(|| format!("starting cargo {}", args.join(" ")))?;
+    if !status.success() {
+        bail!("cargo {} ended with {status}", args.join(" "));
+    }
+    Ok(())
+}
+
+fn unit() -> Result<()> {
+    cargo(&["test", "--locked", "--workspace", "--exclude", "integration"], &[])?;
+    let names = tests()?;
+    let rest: Vec<&str> =
+        names.iter().filter(|n| !n.starts_with("contract_") && !n.starts_with("system_")).map(String::as_str).collect();
+    let mut args = vec!["test", "--locked", "-p", "integration", "--lib", "--bins"];
+    for name in &rest {
+        args.extend(["--test", name]);
+    }
+    cargo(&args, &[])
+}
+
+/// Runs the integration tests whose file begins with `prefix`; none is an error, so that a rename cannot hide them.
+fn integration(prefix: &str, threads: &str) -> Result<()> {
+    let names = tests()?;
+    let chosen: Vec<&str> = names.iter().filter(|n| n.starts_with(prefix)).map(String::as_str).collect();
+    if chosen.is_empty() {
+        bail!("there is no integration/tests/{prefix}*.rs");
+    }
+    // The harness runs the programs that cargo has built last, so that a test never meets an older one.
+    cargo(&["build", "--locked", "-p", "controller", "-p", "agent", "-p", "integration", "--bins"], &[])?;
+    let mut args = vec!["test", "--locked", "-p", "integration"];
+    for name in &chosen {
+        args.extend(["--test", name]);
+    }
+    args.extend(["--", "--test-threads", threads]);
+    cargo(&args, &[])
+}
+
+fn tests() -> Result<Vec<String>> {
+    let folder = root().join("integration/tests");
+    let mut names: Vec<String> = std::fs::read_dir(&folder)
+        .with_context(|| format!("reading {}", folder.display()))?
+        .filter_map(|entry| entry.ok()?.file_name().into_string().ok()?.strip_suffix(".rs").map(str::to_owned))
+        .collect();
+    names.sort();
+    Ok(names)
+}
+
+fn deny() -> Result<()> {
+    let program = cargo_deny()?;
+    let status = Command::new(&program)
+        .args(["--offline", "--log-level", "error", "check", "licenses", "bans", "sources"])
+        .current_dir(root())
+        .status()
+        .with_context(|| format!("starting {}", program.display()))?;
+    if !status.success() {
+        bail!("cargo deny ended with {status}; what is allowed and why stands in deny.toml");
+    }
+    Ok(())
+}
+
+/// cargo-deny of the pinned version, built once into the cache.
+fn cargo_deny() -> Result<PathBuf> {
+    let folder = crate::parts::cache()?.join(format!("cargo-deny-{CARGO_DENY}"));
+    let program = folder.join("bin/cargo-deny");
+    if !program.is_file() {
+        say(&format!("building cargo-deny {CARGO_DENY} once (some 3 minutes on two cores)"));
+        let (root, version) = (folder.display().to_string(), format!("cargo-deny@{CARGO_DENY}"));
+        let target = folder.join("target");
+        let target_folder = target.display().to_string();
+        cargo(&["install", "--quiet", "--locked", &version, "--root", &root, "--target-dir", &target_folder], &[])?;
+        // What it was built from is not needed again.
+        std::fs::remove_dir_all(&target).with_context(|| format!("removing {}", target.display()))?;
+    }
+    Ok(program)
+}

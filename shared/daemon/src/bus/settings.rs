@@ -1,0 +1,124 @@
+//! The `nats:` section of both processes.
+//!
+//! Owns its keys, defaults and what is wrong with them. Never connects.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use async_nats::ServerAddr;
+use serde::{Deserialize, Serialize};
+
+use crate::config::{Problems, SecretFile, Validate};
+
+/// Where NATS is and how to log in.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct NatsConfig {
+    /// Servers, such as `nats://nats.nats.svc:4222`, or `tls://…` where TLS is a must. Others of the cluster are learned.
+    pub urls: Vec<String>,
+    /// User name, with `passwordFile`.
+    pub user: Option<String>,
+    /// File with the password, read at each connect.
+    pub password_file: Option<SecretFile>,
+    /// Credentials file (JWT and seed), read at each connect.
+    pub creds_file: Option<SecretFile>,
+    /// TLS.
+    pub tls: TlsConfig,
+    /// Longest wait between two attempts. Waits double from a sixteenth of it; each, the first too, is drawn between zero
+    /// and that, so that a fleet spreads.
+    #[serde(with = "shared::duration")]
+    pub reconnect_max: Duration,
+    /// How long an answer may take.
+    #[serde(with = "shared::duration")]
+    pub request_timeout: Duration,
+    /// How often a silent connection is tried; two failures end it.
+    #[serde(with = "shared::duration")]
+    pub ping_interval: Duration,
+}
+
+/// TLS to NATS.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct TlsConfig {
+    /// Certificates of the authority (PEM), instead of the system's.
+    pub ca_file: Option<PathBuf>,
+    /// Our certificate (PEM), with `keyFile`.
+    pub cert_file: Option<PathBuf>,
+    /// Our key (PEM), with `certFile`.
+    pub key_file: Option<PathBuf>,
+    /// Refuse servers without TLS.
+    pub required: bool,
+}
+
+impl Default for NatsConfig {
+    fn default() -> Self {
+        Self {
+            urls: vec!["nats://127.0.0.1:4222".to_owned()],
+            user: None,
+            password_file: None,
+            creds_file: None,
+            tls: TlsConfig::default(),
+            reconnect_max: Duration::from_secs(30),
+            request_timeout: Duration::from_secs(5),
+            ping_interval: Duration::from_secs(20),
+        }
+    }
+}
+
+impl Validate for NatsConfig {
+    fn problems(&self, found: &mut Problems) {
+        if self.urls.is_empty() {
+            found.add("urls", "is empty; name a server, such as nats://nats.nats.svc:4222");
+        }
+        for (index, url) in self.urls.iter().enumerate() {
+            if let Err(why) = address(url) {
+                found.add(&format!("urls[{index}]"), why);
+            }
+        }
+        match (&self.user, &self.password_file, &self.creds_file) {
+            (Some(_), _, Some(_)) => found.add("credsFile", "stands beside `user`; keep one of the two"),
+            (None, Some(_), Some(_)) => found.add("credsFile", "stands beside `passwordFile`; keep one of the two"),
+            (Some(_), None, None) => found.add("user", "stands there without `passwordFile`; give both or neither"),
+            (None, Some(_), None) => found.add("passwordFile", "stands there without `user`; give both or neither"),
+            _ => {}
+        }
+        for (key, value) in [
+            ("reconnectMax", self.reconnect_max),
+            ("requestTimeout", self.request_timeout),
+            ("pingInterval", self.ping_interval),
+        ] {
+            if value < Duration::from_millis(1) {
+                found.add(key, "must be longer than zero");
+            }
+        }
+        found.section("tls", &self.tls);
+    }
+}
+
+impl Validate for TlsConfig {
+    fn problems(&self, found: &mut Problems) {
+        match (&self.cert_file, &self.key_file) {
+            (Some(_), None) => found.add("certFile", "stands there without `keyFile`; give both or neither"),
+            (None, Some(_)) => found.add("keyFile", "stands there without `certFile`; give both or neither"),
+            _ => {}
+        }
+    }
+}
+
+/// Parses a server; the text of an error never repeats credentials.
+pub(super) fn address(url: &str) -> Result<ServerAddr, String> {
+    let usage = "write nats://host:port, or tls://host:port where TLS is a must";
+    if url.contains('@') {
+        return Err("has credentials in it; give `user` and `passwordFile`, or `credsFile`, instead".to_owned());
+    }
+    let address: ServerAddr = url
+        .parse()
+        .map_err(|error| format!("`{url}` is not a server ({error}); {usage}"))?;
+    if address.is_websocket() {
+        return Err(format!("`{url}`: websockets are not supported; {usage}"));
+    }
+    if address.host().is_empty() {
+        return Err(format!("`{url}` has no host; {usage}"));
+    }
+    Ok(address)
+}

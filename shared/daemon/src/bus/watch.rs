@@ -1,0 +1,410 @@
+//! Watches a bucket: everything in it, then every change, and everything again after whatever may have cost one.
+//!
+//! Owns the ordered consumer of one process on one bucket. For controllers: agents read by direct get, since a consumer per
+//! node would cost the server too much.
+
+use std::collections::BTreeMap;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use async_nats::Subscriber;
+use futures::{Stream, StreamExt as _};
+use serde_json::{Value, json};
+use shared::backoff::Backoff;
+use tokio::sync::mpsc;
+use tracing::{debug, warn};
+
+use super::{BucketInfo, BucketSpec, Bus, BusError, Headers, Status, Stored};
+use crate::supervise::{Shutdown, Tasks};
+
+const ROOM: usize = 1_024;
+const HEARTBEAT: Duration = Duration::from_secs(2);
+/// Three heartbeats missed.
+const SILENCE: Duration = Duration::from_millis(6_500);
+/// How long the server keeps a consumer that nobody listens to.
+const ABANDONED: Duration = Duration::from_secs(10);
+const RETRY: Backoff = Backoff {
+    base: Duration::from_millis(250),
+    ceiling: Duration::from_secs(15),
+};
+const CONTROL: u16 = 100;
+
+/// What a watch tells.
+#[derive(Debug, Clone)]
+pub enum BucketEvent {
+    /// The whole content: what was known before no longer counts.
+    Read {
+        /// When the stream was made; another text is another stream.
+        created: String,
+        /// The stream's last sequence that is covered.
+        head: u64,
+        /// Every key's last message, markers included, in order of their sequences.
+        entries: Vec<Stored>,
+    },
+    /// A key changed, after `Read`.
+    Changed(Stored),
+    /// Changes may be missed from now on; a `Read` will follow.
+    Lost,
+    /// The bucket cannot be made, verified or read; it is tried again.
+    Failed(BusError),
+}
+
+/// The events of [`Bus::watch_bucket`]. Dropping it ends the watch.
+#[derive(Debug)]
+pub struct BucketWatch(mpsc::Receiver<BucketEvent>);
+
+impl BucketWatch {
+    /// The next event; `None` when the process ends.
+    pub async fn recv(&mut self) -> Option<BucketEvent> {
+        self.0.recv().await
+    }
+}
+
+impl Stream for BucketWatch {
+    type Item = BucketEvent;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<BucketEvent>> {
+        self.0.poll_recv(cx)
+    }
+}
+
+impl Bus {
+    /// Ensures the bucket (see [`Bus::ensure_bucket`]) and watches it until the shutdown, over reconnects, lost consumers
+    /// and recreated streams: each of them ends in a new [`BucketEvent::Read`].
+    pub fn watch_bucket(&self, spec: BucketSpec, manage: bool, tasks: &Tasks) -> BucketWatch {
+        let (events, receiver) = mpsc::channel(ROOM);
+        let watcher = Watcher {
+            bus: self.clone(),
+            status: self.status(),
+            spec,
+            manage,
+            events,
+        };
+        tasks.spawn("nats-bucket-watch", watcher.run(tasks.shutdown()));
+        BucketWatch(receiver)
+    }
+}
+
+struct Watcher {
+    bus: Bus,
+    status: Status,
+    spec: BucketSpec,
+    manage: bool,
+    events: mpsc::Sender<BucketEvent>,
+}
+
+/// Why following ended.
+enum End {
+    /// Nobody listens any more.
+    Unwatched,
+    /// Before or after the content was read.
+    Error { error: BusError, was_read: bool },
+}
+
+impl Watcher {
+    async fn run(mut self, shutdown: Shutdown) {
+        tokio::select! {
+            () = shutdown.cancelled() => {}
+            () = self.follow_for_ever() => shutdown.cancelled().await,
+        }
+    }
+
+    async fn follow_for_ever(&mut self) {
+        let mut failures = 0;
+        loop {
+            let connected = self.status.wait_for(super::BusStatus::is_connected).await;
+            let Some(generation) = connected.ok().and_then(|status| status.generation()) else {
+                return;
+            };
+            let (error, was_read) = match self.follow(generation).await {
+                End::Unwatched => return,
+                End::Error { error, was_read } => (error, was_read),
+            };
+            failures = if was_read { 1 } else { failures + 1 };
+            let event = if was_read {
+                debug!(bucket = self.spec.name, %error, "the watch is lost");
+                BucketEvent::Lost
+            } else {
+                if failures == 1 {
+                    warn!(bucket = self.spec.name, %error, "the bucket cannot be watched; trying again");
+                }
+                BucketEvent::Failed(error)
+            };
+            if self.events.send(event).await.is_err() {
+                return;
+            }
+            // A new connection is worth a try at once.
+            let wait = RETRY.equal_jitter(failures, &mut fastrand::Rng::new());
+            let reconnected = self
+                .status
+                .wait_for(|status| status.generation().is_some_and(|now| now != generation));
+            let _ = tokio::time::timeout(wait, reconnected).await;
+        }
+    }
+
+    async fn follow(&mut self, generation: u64) -> End {
+        let mut feed = match Feed::open(&self.bus, &self.spec, self.manage).await {
+            Ok(feed) => feed,
+            Err(error) => return End::Error { error, was_read: false },
+        };
+        let mut was_read = false;
+        let end = tokio::select! {
+            end = self.forward(&mut feed, &mut was_read) => end,
+            () = gone(self.status.clone(), generation) => Some(self.bus.connected("the watch").err()
+                .unwrap_or_else(|| feed.broken("the connection was made anew"))),
+        };
+        feed.close(&self.bus).await;
+        end.map_or(End::Unwatched, |error| End::Error { error, was_read })
+    }
+
+    /// `None` when nobody listens any more.
+    async fn forward(&self, feed: &mut Feed, was_read: &mut bool) -> Option<BusError> {
+        let read = match feed.read_all(&self.bus).await {
+            Ok(read) => read,
+            Err(error) => return Some(error),
+        };
+        *was_read = true;
+        self.events.send(read).await.ok()?;
+        loop {
+            match feed.next(&self.bus).await {
+                Ok(Item::Message(stored, _)) => self.events.send(BucketEvent::Changed(stored)).await.ok()?,
+                Ok(Item::Idle) => {}
+                Err(error) => return Some(error),
+            }
+        }
+    }
+}
+
+/// Waits until the connection is not the one of `generation`.
+async fn gone(mut status: Status, generation: u64) {
+    // The sender lives as long as the bus, which the watcher holds.
+    let _ = status.wait_for(|status| status.generation() != Some(generation)).await;
+}
+
+enum Item {
+    /// A message and how many are still to come.
+    Message(Stored, u64),
+    /// The server has nothing to say.
+    Idle,
+}
+
+/// One ordered consumer: last value of every key, then every change. Any gap breaks it.
+struct Feed {
+    stream: String,
+    consumer: String,
+    messages: Subscriber,
+    info: BucketInfo,
+    /// What the server had to deliver when the consumer was made.
+    pending: u64,
+    /// Messages delivered so far, as the server counts.
+    delivered: u64,
+}
+
+impl Feed {
+    async fn open(bus: &Bus, spec: &BucketSpec, manage: bool) -> Result<Self, BusError> {
+        let before = bus.ensure_bucket(spec, manage).await?;
+        let inbox = bus.inner.client.new_inbox();
+        let messages = bus.subscriber(inbox.clone()).await?;
+        let stream = spec.stream();
+        let request = json!({ "stream_name": stream, "config": {
+            "deliver_subject": inbox,
+            "deliver_policy": "last_per_subject",
+            "filter_subject": spec.all_keys(),
+            "ack_policy": "none",
+            "replay_policy": "instant",
+            "max_deliver": 1,
+            "flow_control": true,
+            "idle_heartbeat": nanos(HEARTBEAT),
+            "inactive_threshold": nanos(ABANDONED),
+            "mem_storage": true,
+            "num_replicas": 1,
+        }});
+        let what = format!("watching bucket {}", spec.name);
+        let made = bus.api(&what, &format!("CONSUMER.CREATE.{stream}"), &request).await?;
+        let consumer = made.get("name").and_then(Value::as_str).unwrap_or_default().to_owned();
+        let pending = made.get("num_pending").and_then(Value::as_u64).unwrap_or_default();
+        // Had the stream been made anew meanwhile, `created` would be the wrong one.
+        let info = bus.bucket_info(spec).await?;
+        let feed = Self {
+            stream,
+            consumer,
+            messages,
+            info: before,
+            pending,
+            delivered: 0,
+        };
+        if feed.info.created != info.created {
+            return Err(feed.broken("the stream was made anew"));
+        }
+        Ok(feed)
+    }
+
+    fn broken(&self, why: &str) -> BusError {
+        BusError::Invalid {
+            what: format!("watching {}", self.stream),
+            text: why.to_owned(),
+        }
+    }
+
+    async fn read_all(&mut self, bus: &Bus) -> Result<BucketEvent, BusError> {
+        let mut entries: BTreeMap<u64, Stored> = BTreeMap::new();
+        let mut newest: BTreeMap<String, u64> = BTreeMap::new();
+        let mut left = self.pending;
+        while left > 0 {
+            match self.next(bus).await? {
+                Item::Message(stored, pending) => {
+                    left = pending;
+                    // Rewritten while it was read: the later counts.
+                    if let Some(older) = newest.insert(stored.subject.clone(), stored.seq) {
+                        entries.remove(&older);
+                    }
+                    entries.insert(stored.seq, stored);
+                }
+                // What was left has expired or been overwritten meanwhile.
+                Item::Idle => left = 0,
+            }
+        }
+        let head = entries
+            .keys()
+            .next_back()
+            .copied()
+            .unwrap_or_default()
+            .max(self.info.last_seq);
+        let created = self.info.created.clone();
+        Ok(BucketEvent::Read {
+            created,
+            head,
+            entries: entries.into_values().collect(),
+        })
+    }
+
+    async fn next(&mut self, bus: &Bus) -> Result<Item, BusError> {
+        loop {
+            let message = tokio::time::timeout(SILENCE, self.messages.next())
+                .await
+                .map_err(|_| self.broken("the server is silent; was the stream removed?"))?
+                .ok_or_else(|| self.broken("the subscription ended"))?;
+            match message.status.map(|status| status.as_u16()) {
+                None => return self.stored(message),
+                Some(CONTROL) => {
+                    if let Some(idle) = self.control(bus, message).await? {
+                        return Ok(idle);
+                    }
+                }
+                Some(status) => {
+                    let text = message.description.unwrap_or_default();
+                    return Err(self.broken(&format!("the server says {status} {text}")));
+                }
+            }
+        }
+    }
+
+    fn stored(&mut self, message: async_nats::Message) -> Result<Item, BusError> {
+        let place = message
+            .reply
+            .as_deref()
+            .and_then(Place::parse)
+            .filter(|place| place.stream == self.stream);
+        let Some(place) = place else {
+            return Err(self.broken("a message came that no stream sent"));
+        };
+        if place.delivered != self.delivered + 1 {
+            return Err(self.broken("a message got lost"));
+        }
+        self.delivered = place.delivered;
+        let (seq, time, pending) = (place.seq, place.time.clone(), place.pending);
+        let subject = message.subject.into_string();
+        let stored = Stored {
+            subject,
+            seq,
+            time,
+            headers: Headers::new(message.headers),
+            payload: message.payload,
+        };
+        Ok(Item::Message(stored, pending))
+    }
+
+    /// A heartbeat says how much was delivered; a flow control wants an answer.
+    async fn control(&self, bus: &Bus, message: async_nats::Message) -> Result<Option<Item>, BusError> {
+        let headers = Headers::new(message.headers);
+        let stalled = headers.get("Nats-Consumer-Stalled").map(str::to_owned);
+        let is_heartbeat = message.reply.is_none();
+        if let Some(reply) = message.reply.map(async_nats::Subject::into_string).or(stalled) {
+            let answered = bus
+                .in_time("flow control", bus.inner.client.publish(reply, "".into()))
+                .await?;
+            answered.map_err(|error| BusError::invalid("flow control", error))?;
+        }
+        if !is_heartbeat {
+            return Ok(None);
+        }
+        if headers
+            .number("Nats-Last-Consumer")
+            .is_some_and(|delivered| delivered != self.delivered)
+        {
+            return Err(self.broken("the last message got lost"));
+        }
+        Ok(Some(Item::Idle))
+    }
+
+    async fn close(self, bus: &Bus) {
+        // Best effort: the server removes a consumer that nobody listens to.
+        if bus.connected("").is_ok() {
+            let subject = format!("$JS.API.CONSUMER.DELETE.{}.{}", self.stream, self.consumer);
+            let _ = bus.in_time("", bus.inner.client.publish(subject, "".into())).await;
+        }
+    }
+}
+
+/// What the reply subject of a delivered message says:
+/// `$JS.ACK.[<domain>.<account>.]<stream>.<consumer>.<tries>.<seq>.<delivered>.<nanoseconds>.<pending>[.<token>]`.
+struct Place<'a> {
+    stream: &'a str,
+    seq: u64,
+    delivered: u64,
+    time: String,
+    pending: u64,
+}
+
+impl<'a> Place<'a> {
+    fn parse(reply: &'a str) -> Option<Self> {
+        let tokens: Vec<&str> = reply.strip_prefix("$JS.ACK.")?.split('.').collect();
+        let tokens = if tokens.len() >= 9 {
+            tokens.get(2..)?
+        } else {
+            tokens.as_slice()
+        };
+        let [stream, _, _, seq, delivered, nanos, pending, ..] = tokens else {
+            return None;
+        };
+        let time = jiff::Timestamp::from_nanosecond(nanos.parse().ok()?).ok()?.to_string();
+        let (seq, delivered, pending) = (seq.parse().ok()?, delivered.parse().ok()?, pending.parse().ok()?);
+        Some(Self {
+            stream,
+            seq,
+            delivered,
+            time,
+            pending,
+        })
+    }
+}
+
+fn nanos(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_place_of_a_message_is_read_from_both_forms_of_its_reply() {
+        let old = Place::parse("$JS.ACK.KV_a.cons.1.42.7.1700000000000000000.3").unwrap();
+        assert_eq!((old.stream, old.seq, old.delivered, old.pending), ("KV_a", 42, 7, 3));
+        assert_eq!(old.time, "2023-11-14T22:13:20Z");
+        let new = Place::parse("$JS.ACK._.ACC.KV_a.cons.1.42.7.1700000000000000000.3.tok").unwrap();
+        assert_eq!((new.stream, new.seq, new.delivered, new.pending), ("KV_a", 42, 7, 3));
+        assert!(Place::parse("_INBOX.x").is_none());
+    }
+}
