@@ -79,6 +79,8 @@ pub(crate) struct Image {
     pub(crate) since: Timestamp,
     /// Nobody has been told of it yet.
     pub(crate) is_new: bool,
+    /// What the runtime holds was not compared with what is wanted now.
+    pub(crate) is_unseen: bool,
     pub(crate) present: Option<Present>,
     /// Attempts that failed in a row.
     pub(crate) tries: u32,
@@ -113,6 +115,7 @@ impl Image {
             why: None,
             since: now.wall,
             is_new: true,
+            is_unseen: true,
             present: None,
             tries: 0,
             unanswered: 0,
@@ -132,6 +135,7 @@ impl Image {
                 self.reference = Reference::parse(&want.image).ok();
             }
             self.forget_trouble();
+            self.is_unseen = true;
         }
         self.want = want;
         is_another
@@ -153,6 +157,7 @@ impl Image {
 
     /// Compares with what the runtime holds.
     pub(crate) fn look(&mut self, id: &ImageKey, listing: &Listing, now: Moment) -> Look {
+        self.is_unseen = false;
         let found = self
             .reference
             .as_ref()

@@ -14,15 +14,12 @@ use shared::pool_set::PoolSummary;
 use shared::reason::Reason;
 
 use crate::content::Content;
+use crate::doubt::Doubt;
 use crate::fact::{PoolContent, Stored};
 use crate::persisted::PersistedPool;
+use crate::ranges::Ranges;
 use crate::reading::retry;
 use crate::timing::Timing;
-
-/// Beats in a row that must differ before everything is read, doubling with each full read that did not help.
-const BEATS_OF_DOUBT: u32 = 2;
-/// That many doublings at most.
-const MAX_FRUITLESS: u32 = 3;
 
 /// How far back a read goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -58,28 +55,6 @@ impl Verdict {
     }
 }
 
-/// Beats that contradict what is known, so far in a row.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Doubt {
-    None,
-    /// At our head, or after a read up to theirs, the sets differ.
-    Differs(u32),
-    /// The stream's head lies below this one of ours.
-    Behind(u64, u32),
-}
-
-/// A delta that did not connect: covers the sequences after `prev` up to `to`.
-#[derive(Debug, Clone, Copy)]
-struct Range {
-    prev: u64,
-    to: u64,
-    /// It arrived while a read was under way that may not have seen it.
-    during: bool,
-}
-
-/// More unconnected deltas than this are not remembered; beats show what they meant.
-const MAX_RANGES: usize = 64;
-
 #[derive(Debug, Clone, Copy)]
 struct InFlight {
     number: u64,
@@ -102,8 +77,7 @@ pub(crate) struct Pool {
     /// The beat that caused the read under way or due.
     asked: Option<PoolSummary>,
     doubt: Doubt,
-    fruitless: u32,
-    ranges: Vec<Range>,
+    ranges: Ranges,
     /// Changes by delta since the read under way began.
     touched: BTreeMap<ImageKey, u64>,
     heard: Moment,
@@ -131,9 +105,8 @@ impl Pool {
             in_flight: None,
             failures: 0,
             asked: None,
-            doubt: Doubt::None,
-            fruitless: 0,
-            ranges: Vec::new(),
+            doubt: Doubt::default(),
+            ranges: Ranges::default(),
             touched: BTreeMap::new(),
             heard: now,
         }
@@ -167,7 +140,7 @@ impl Pool {
     /// Listening begins anew.
     pub(crate) fn listen(&mut self, now: Moment) {
         self.heard = now;
-        self.fruitless = 0;
+        self.doubt.forgive();
     }
 
     /// A word for people.
@@ -207,9 +180,7 @@ impl Pool {
         let (_, depth) = self.due.take()?;
         self.in_flight = Some(InFlight { number, depth });
         self.touched.clear();
-        for range in &mut self.ranges {
-            range.during = false;
-        }
+        self.ranges.read_begins();
         Some(if depth == Depth::Since {
             self.head.saturating_add(1)
         } else {
@@ -235,16 +206,10 @@ impl Pool {
         }
         if self.is_exact && delta.prev <= self.head {
             self.head = self.head.max(delta.to);
-            self.connect_ranges();
+            self.head = self.ranges.connect(self.head);
         } else {
             let during = self.in_flight.is_some();
-            if self.ranges.len() < MAX_RANGES {
-                self.ranges.push(Range {
-                    prev: delta.prev,
-                    to: delta.to,
-                    during,
-                });
-            }
+            self.ranges.push(delta.prev, delta.to, during);
             if !during && self.due.is_none() {
                 verdict.read = Some(Depth::Since);
             }
@@ -273,18 +238,6 @@ impl Pool {
         true
     }
 
-    /// Moves the head over remembered deltas that now connect.
-    fn connect_ranges(&mut self) {
-        self.ranges.sort_by_key(|range| range.prev);
-        for range in &self.ranges {
-            if range.prev <= self.head {
-                self.head = self.head.max(range.to);
-            }
-        }
-        let head = self.head;
-        self.ranges.retain(|range| range.to > head);
-    }
-
     /// A beat of this epoch.
     pub(crate) fn beat(&mut self, beat: &Beat, now: Moment) -> Verdict {
         self.heard = now;
@@ -296,69 +249,31 @@ impl Pool {
             return Verdict::QUIET;
         }
         match told.head.cmp(&self.head) {
-            Ordering::Greater if self.doubt == Doubt::None => {
-                self.asked = Some(told);
-                Verdict::read(Depth::Since)
-            }
-            Ordering::Less => self.doubt_head(told.head),
-            Ordering::Equal | Ordering::Greater => self.doubt_set(told),
+            Ordering::Less if self.doubt.is_behind(told.head, self.head) => Verdict::read(Depth::Reset),
+            Ordering::Less => Verdict::QUIET,
+            Ordering::Greater if self.doubt.is_none() => self.ask(told),
+            _ if self.doubt.differs() => Verdict::read(Depth::Full),
+            Ordering::Greater => self.ask(told),
+            Ordering::Equal => Verdict::QUIET,
         }
+    }
+
+    /// Reads what the beat has and we have not.
+    fn ask(&mut self, told: PoolSummary) -> Verdict {
+        self.asked = Some(told);
+        Verdict::read(Depth::Since)
     }
 
     fn agree(&mut self, head: u64, now: Moment) -> Verdict {
         self.head = self.head.max(head);
-        self.doubt = Doubt::None;
-        self.fruitless = 0;
-        self.connect_ranges();
-        let news = !self.is_current;
+        self.doubt.agreed();
+        self.head = self.ranges.connect(self.head);
+        let is_news = !self.is_current;
         (self.is_exact, self.is_current) = (true, true);
         Verdict {
-            changed: self.content.agreed(now) || news,
+            changed: self.content.agreed(now) || is_news,
             read: None,
         }
-    }
-
-    fn doubt_set(&mut self, told: PoolSummary) -> Verdict {
-        let beats = if let Doubt::Differs(beats) = self.doubt {
-            beats + 1
-        } else {
-            1
-        };
-        self.doubt = Doubt::Differs(beats);
-        if beats >= self.patience() {
-            return self.read_everything(Depth::Full);
-        }
-        if told.head > self.head {
-            self.asked = Some(told);
-            return Verdict::read(Depth::Since);
-        }
-        Verdict::QUIET
-    }
-
-    /// A beat's head below ours is usual just after a delta. It is a rollback if the stream's head stays below what ours
-    /// was when that was first noticed: whether our set up to there agrees does not matter, for what came later may be
-    /// what was lost.
-    fn doubt_head(&mut self, head: u64) -> Verdict {
-        let (ours, beats) = match self.doubt {
-            Doubt::Behind(ours, beats) if head < ours => (ours, beats + 1),
-            _ => (self.head, 1),
-        };
-        self.doubt = Doubt::Behind(ours, beats);
-        if beats >= self.patience() {
-            self.read_everything(Depth::Reset)
-        } else {
-            Verdict::QUIET
-        }
-    }
-
-    fn read_everything(&mut self, depth: Depth) -> Verdict {
-        self.doubt = Doubt::None;
-        self.fruitless = (self.fruitless + 1).min(MAX_FRUITLESS);
-        Verdict::read(depth)
-    }
-
-    fn patience(&self) -> u32 {
-        BEATS_OF_DOUBT << self.fruitless.min(MAX_FRUITLESS)
     }
 
     /// A read ended. `None` if it is not the one under way; else whether anything changed.
@@ -397,11 +312,10 @@ impl Pool {
         };
         self.touched.clear();
         (self.is_exact, self.is_current) = (true, true);
-        self.connect_ranges();
-        if self.ranges.iter().any(|range| range.during) {
+        self.head = self.ranges.connect(self.head);
+        if self.ranges.read_ended() {
             self.schedule(Depth::Since, now);
         }
-        self.ranges.clear();
         if let Some(asked) = self.asked.take() {
             self.answer(&asked, newest, now);
         }
@@ -445,10 +359,10 @@ impl Pool {
             self.agree(asked.head, now);
         } else if self.content.summary_up_to(asked.head).is_same_set(asked) {
             self.head = self.head.max(asked.head);
-            self.doubt = Doubt::None;
-        } else if newest <= asked.head && self.doubt == Doubt::None {
+            self.doubt.explained();
+        } else if newest <= asked.head && self.doubt.is_none() {
             // Everything up to the beat's head was read and the sets still differ: one more beat, then everything.
-            self.doubt = Doubt::Differs(1);
+            self.doubt.differs();
         }
     }
 }

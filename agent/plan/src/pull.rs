@@ -27,6 +27,8 @@ pub(crate) struct Flight {
     /// The canonical reference.
     pub(crate) image: String,
     pub(crate) since: Moment,
+    /// Its size, if known: it takes this much of the room below the mark.
+    pub(crate) bytes: u64,
     /// Nobody wants it any more; it still counts until it ended.
     pub(crate) is_cancelled: bool,
     /// What is wanted changed: a failure says nothing.
@@ -64,14 +66,18 @@ pub(crate) fn start(
     if free == 0 {
         return Vec::new();
     }
-    let mut climate = *climate;
+    let taken: u64 = flights.values().fold(0, |sum, flight| sum.saturating_add(flight.bytes));
+    let mut climate = Climate {
+        room: climate.room.map(|room| room.saturating_sub(taken)),
+        ..*climate
+    };
     let mut effects = Vec::new();
     for (id, image) in queue(images, flights, &climate, now) {
         let bytes = image.want.bytes.unwrap_or(0);
         if effects.len() == free || climate.room.is_some_and(|room| bytes > room) {
             continue;
         }
-        climate.room = climate.room.map(|room| room - bytes);
+        climate.room = climate.room.map(|room| room.saturating_sub(bytes));
         let deadline = deadline(timing, image.want.bytes);
         effects.push(Effect::Pull {
             id: id.clone(),
@@ -81,6 +87,7 @@ pub(crate) fn start(
         let flight = Flight {
             image: image.want.image.clone(),
             since: now,
+            bytes,
             is_cancelled: false,
             is_outdated: false,
         };

@@ -2,24 +2,24 @@
 //!
 //! Owns the composition of facts and of a step. Each decision is in the module that is named after it.
 
+mod learn;
+mod report;
+
 use std::collections::BTreeMap;
-use std::time::Duration;
 
 use fastrand::Rng;
 use jiff::Timestamp;
 use shared::machine::{Changed, Machine, Moment, Now};
-use shared::message::{Event, Heartbeat, Inventory, SCHEMA};
+use shared::message::Event;
 use shared::name::{ImageKey, NodeName};
-use shared::reason::Reason;
 use shared::state::ImageState;
-use shared::subject::RequestVerb;
 
 use crate::ack;
 use crate::effect::Effect;
 use crate::explain;
-use crate::fact::{Fact, PullFailure, PulledImage, RuntimeImage};
-use crate::image::{Attempt, Climate, Image, Look};
-use crate::inventory::{Claim, Evidence, Reporter, reported};
+use crate::fact::Fact;
+use crate::image::{Climate, Image, Look};
+use crate::inventory::Reporter;
 use crate::ledger::Ledger;
 use crate::persisted::{Persisted, VERSION};
 use crate::pull::{self, Flights};
@@ -85,7 +85,7 @@ pub struct NodeState {
     pub(crate) counters: BTreeMap<&'static str, u64>,
     /// Revision of the view of NATS that `images` is of.
     wanted_revision: u64,
-    /// Something was learned about what the runtime holds.
+    /// A list of the runtime's images came.
     is_look_due: bool,
     is_dirty: bool,
     wake: Option<Moment>,
@@ -173,96 +173,12 @@ impl NodeState {
         (self.sync.stored_revision(), self.ledger.revision())
     }
 
-    fn connected(&mut self, now: Now) {
-        let is_first = !self.counters.contains_key("connected");
-        self.count("connected");
-        self.sync.connected(now.mono);
-        let delay = if is_first { Duration::ZERO } else { self.sync.spread() };
-        self.reporter
-            .connected(now.mono, delay.min(self.settings.timing.heartbeat));
-    }
-
-    fn listed(&mut self, result: Result<Vec<RuntimeImage>, Reason>, now: Now) {
-        let is_list = result.is_ok();
-        self.runtime
-            .listed(result, now.mono, &self.settings.timing, &mut self.rng);
-        if is_list {
-            let listing = &self.runtime.listing;
-            self.ledger.keep(|image| listing.has(&ImageKey::of(image), image));
-            self.is_look_due = true;
-        }
-    }
-
-    fn pulled(&mut self, id: &ImageKey, result: Result<PulledImage, PullFailure>, now: Now) {
-        let flight = self.flights.remove(id);
-        match result {
-            Ok(PulledImage { image: held, took }) => {
-                if let Some(flight) = &flight {
-                    self.ledger.pulled(flight.image.clone(), &held, now.wall);
-                }
-                self.runtime.listing.pulled(id.clone(), held, now.mono);
-                self.is_look_due = true;
-                self.count("pulled");
-                let Some(image) = self.images.get_mut(id) else { return };
-                image.attempt = Some(Attempt {
-                    took,
-                    number: image.tries.saturating_add(1),
-                });
-                image.look(id, &self.runtime.listing, now.mono);
-                let is_answer = flight.is_some_and(|flight| !flight.is_outdated);
-                if is_answer && !image.is_present() {
-                    let failure = PullFailure {
-                        reason: Reason::Corrupt,
-                        retry_after: None,
-                        took,
-                    };
-                    let Settings {
-                        timing, final_after, ..
-                    } = &self.settings;
-                    pull::fail(image, &failure, timing, *final_after, now, &mut self.rng);
-                }
-            }
-            Err(failure) => {
-                self.count("pull-failed");
-                if failure.reason == Reason::RuntimeUnavailable {
-                    self.runtime
-                        .did_not_answer(now.mono, &self.settings.timing, &mut self.rng);
-                }
-                let is_answer = flight.is_some_and(|flight| !flight.is_outdated && !flight.is_cancelled);
-                if let Some(image) = self.images.get_mut(id).filter(|_| is_answer) {
-                    let Settings {
-                        timing, final_after, ..
-                    } = &self.settings;
-                    pull::fail(image, &failure, timing, *final_after, now, &mut self.rng);
-                }
-            }
-        }
-    }
-
-    fn requested(&mut self, verb: RequestVerb, body: &str, reply: Option<u64>, now: Now) {
-        let answer = match verb {
-            RequestVerb::Inventory => {
-                self.reporter.force(now.mono);
-                serde_json::json!({ "ok": true })
-            }
-            RequestVerb::Resync => {
-                self.sync.resync(now.mono);
-                serde_json::json!({ "ok": true })
-            }
-            RequestVerb::Explain => explain::answer(self, body, now),
-        };
-        if let Some(reply) = reply {
-            self.outbox.push(Effect::Reply { reply, body: answer });
-        }
-    }
-
     /// Brings `images` in line with what is wanted.
     fn refresh(&mut self, now: Now, effects: &mut Vec<Effect>) {
         if self.wanted_revision == self.sync.revision() {
             return;
         }
         self.wanted_revision = self.sync.revision();
-        self.is_look_due = true;
         let wanted = wanted(&self.identity.node, self.sync.pools());
         self.images.retain(|id, _| wanted.contains_key(id));
         for (id, flight) in &mut self.flights {
@@ -286,14 +202,15 @@ impl NodeState {
         }
     }
 
-    /// Compares every wanted image with what the runtime holds.
+    /// Compares with what the runtime holds: after a list every image, else those that are new or changed.
     fn look(&mut self, now: Now, effects: &mut Vec<Effect>) {
-        if !std::mem::take(&mut self.is_look_due) || !self.runtime.is_listed() {
+        if !self.runtime.is_listed() {
             return;
         }
+        let is_all = std::mem::take(&mut self.is_look_due);
         let uid = self.uid();
         let mut events = Vec::new();
-        for (id, image) in &mut self.images {
+        for (id, image) in self.images.iter_mut().filter(|(_, image)| is_all || image.is_unseen) {
             match image.look(id, &self.runtime.listing, now.mono) {
                 Look::Same => {}
                 Look::Moved => {
@@ -337,88 +254,6 @@ impl NodeState {
         }
     }
 
-    fn report(&mut self, now: Now, effects: &mut Vec<Effect>) {
-        if self.sync.is_synced() {
-            self.reporter.synced(now.mono);
-        }
-        let is_listed = self.runtime.is_listed();
-        let evidence = Evidence::compose(&self.images, self.sync.pools(), is_listed, self.started);
-        let claim = Claim {
-            epoch: self.sync.epoch().unwrap_or_default().to_owned(),
-            uid: self.uid(),
-            digest: evidence.digest(),
-        };
-        self.reporter.observe(&claim, now.mono);
-        if !self.sync.is_connected() {
-            return;
-        }
-        let inv_digest = claim.digest;
-        let pools = reported(self.sync.pools());
-        let timing = &self.settings.timing;
-        if self.sync.epoch().is_some()
-            && self
-                .reporter
-                .start_put(claim.clone(), pools.clone(), now.mono, timing, &mut self.rng)
-        {
-            self.n += 1;
-            effects.push(Effect::PutInventory(Box::new(Inventory {
-                node: self.identity.node.clone(),
-                uid: claim.uid,
-                boot: self.identity.boot.clone(),
-                agent: self.identity.agent_version.clone(),
-                inst: self.identity.inst.clone(),
-                n: self.n,
-                epoch: claim.epoch,
-                pools: pools.clone(),
-                content: evidence.content,
-                complete: evidence.complete,
-                digests: evidence.digests,
-                disk: self.runtime.disk,
-                runtime: self.runtime.info.clone(),
-                ts: now.wall,
-            })));
-        }
-        if self.reporter.start_heartbeat(now.mono, timing, &mut self.rng) {
-            effects.push(Effect::PublishHeartbeat(Heartbeat {
-                node: self.identity.node.clone(),
-                inst: self.identity.inst.clone(),
-                boot: self.identity.boot.clone(),
-                n: self.n,
-                inv_digest,
-                pools: self.reporter.moved(pools),
-                schema: vec![SCHEMA],
-                refused: self.counters.get("refused").copied().unwrap_or(0),
-                ts: now.wall,
-            }));
-        }
-    }
-
-    fn save(&mut self, now: Now, effects: &mut Vec<Effect>) {
-        if self
-            .saver
-            .start(self.revisions(), self.settings.timing.persist, now.mono)
-        {
-            effects.push(Effect::Persist(Box::new(self.persisted())));
-        }
-    }
-
-    fn persisted(&self) -> Persisted {
-        let pools = self
-            .sync
-            .pools()
-            .iter()
-            .map(|(id, pool)| (id.clone(), pool.content.store(pool.head())));
-        Persisted {
-            v: VERSION,
-            epoch: self.sync.epoch().map(str::to_owned),
-            term: self.sync.term(),
-            assignment: self.sync.assignment().cloned(),
-            pools: pools.collect(),
-            ledger: self.ledger.entries().clone(),
-            n: self.n,
-        }
-    }
-
     /// The earliest of all timers that lie ahead. What is overdue waits for a fact, not for time.
     fn next_wake(&self, now: Moment) -> Option<Moment> {
         let timing = &self.settings.timing;
@@ -440,76 +275,7 @@ impl Machine for NodeState {
     type Effect = Effect;
 
     fn apply(&mut self, fact: Fact, now: Now) -> Changed {
-        let mono = now.mono;
-        let changed = match fact {
-            Fact::Connected => {
-                self.connected(now);
-                true
-            }
-            Fact::Disconnected => {
-                self.sync.disconnected();
-                true
-            }
-            Fact::Gap => {
-                self.sync.gap(mono);
-                self.count("gap");
-                true
-            }
-            Fact::Meta(result) => {
-                self.sync.meta_read(result, mono);
-                true
-            }
-            Fact::AssignmentRead(result) => {
-                self.sync.assignment_read(result, mono);
-                true
-            }
-            Fact::AssignmentCopy { epoch, assignment } => {
-                self.sync.assignment_copied(&epoch, assignment, mono);
-                true
-            }
-            Fact::Subscribed(pools) => {
-                self.sync.subscribed(pools, mono);
-                true
-            }
-            Fact::Delta(delta) => self.sync.delta(delta, mono),
-            Fact::Beat(beat) => self.sync.beat(&beat, mono),
-            Fact::PoolRead { pool, read, result } => self.sync.pool_read(&pool, read, result, mono),
-            Fact::Images(result) => {
-                self.listed(result, now);
-                true
-            }
-            Fact::Pulled { id, result } => {
-                self.pulled(&id, result, now);
-                true
-            }
-            Fact::Observed { disk, runtime } => {
-                let is_moved = (disk, &runtime) != (self.runtime.disk, &self.runtime.info);
-                (self.runtime.disk, self.runtime.info) = (disk, runtime);
-                is_moved
-            }
-            Fact::InventoryPut(result) => {
-                self.count(if result.is_ok() {
-                    "inventory-put"
-                } else {
-                    "inventory-put-failed"
-                });
-                self.reporter
-                    .put_ended(result.is_ok(), mono, &self.settings.timing, &mut self.rng);
-                true
-            }
-            Fact::Persisted(result) => {
-                self.saver.ended(result.is_ok());
-                true
-            }
-            Fact::Request { verb, body, reply } => {
-                self.requested(verb, &body, reply, now);
-                true
-            }
-            Fact::Refused { reason, .. } => {
-                self.count(if reason == Reason::Forged { "forged" } else { "refused" });
-                false
-            }
-        };
+        let changed = self.learn(fact, now);
         self.is_dirty |= changed;
         changed.into()
     }

@@ -300,10 +300,11 @@ async fn write(
 ) {
     while let Some((arrived, chunk)) = receiver.recv().await {
         until_due(arrived, &mut modes).await;
+        // Before, not after: whoever has received them finds them counted.
+        passed(chunk.len() as u64);
         if to.write_all(&chunk).await.is_err() {
             return;
         }
-        passed(chunk.len() as u64);
     }
     let _ = to.shutdown().await;
 }

@@ -11,7 +11,7 @@ use crate::world::{World, brisk, intent, ms, secs};
 
 const POOLS: [&str; 2] = ["all", "auto-0123456789"];
 
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Copy)]
 enum Move {
     Put(usize, u8, u8),
     Purge(usize, u8),
@@ -86,7 +86,13 @@ impl Chaos {
         let world = &mut self.world;
         match step {
             Move::Put(p, n, v) => {
-                world.put(POOLS[p], Intent { priority: 50 + v, ..intent(&format!("x{n}")) });
+                world.put(
+                    POOLS[p],
+                    Intent {
+                        priority: 50 + v,
+                        ..intent(&format!("x{n}"))
+                    },
+                );
             }
             Move::Purge(p, n) => {
                 world.purge(POOLS[p], &format!("x{n}"));

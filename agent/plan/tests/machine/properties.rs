@@ -6,10 +6,11 @@ use node_plan::fact::{PoolContent, PulledImage, RuntimeImage, Stored, StoredInte
 use node_plan::{Effect, Fact, NodeState, Settings};
 use proptest::prelude::*;
 use shared::machine::{Machine, Moment, Now};
-use shared::message::{Assignment, Beat, Delta, DeltaChange, DeltaEntry, Disk, Meta, Runtime};
+use shared::message::{Assignment, Beat, Content, Delta, DeltaChange, DeltaEntry, Disk, Meta, Runtime};
 use shared::name::{ImageKey, PoolId};
 use shared::pool_set::SetDigest;
 use shared::reason::Reason;
+use shared::state::ImageState;
 use shared::subject::RequestVerb;
 
 use crate::world::{brisk, failure, held, identity, intent, key, ms, pool, start};
@@ -42,11 +43,23 @@ fn deltas() -> impl Strategy<Value = Fact> {
     let entry = (small(), images(), any::<bool>()).prop_map(|(seq, name, is_put)| DeltaEntry {
         seq,
         id: key(name),
-        change: if is_put { DeltaChange::Put(Box::new(intent(name))) } else { DeltaChange::Del },
+        change: if is_put {
+            DeltaChange::Put(Box::new(intent(name)))
+        } else {
+            DeltaChange::Del
+        },
     });
     let entries = prop::option::of(prop::collection::vec(entry, 0..4));
     (pools(), epochs(), 1..3_u64, small(), small(), entries).prop_map(|(pool, epoch, term, prev, to, entries)| {
-        Fact::Delta(Delta { pool, epoch, term, prev, to, spread_ms: 50, entries })
+        Fact::Delta(Delta {
+            pool,
+            epoch,
+            term,
+            prev,
+            to,
+            spread_ms: 50,
+            entries,
+        })
     })
 }
 
@@ -101,13 +114,25 @@ fn outcome<T: std::fmt::Debug + Clone>(
 fn pulleds() -> impl Strategy<Value = Fact> {
     (images(), outcome(Just(()), reasons())).prop_map(|(name, result)| Fact::Pulled {
         id: key(name),
-        result: result.map(|()| PulledImage { image: held(name, name), took: ms(1) }).map_err(failure),
+        result: result
+            .map(|()| PulledImage {
+                image: held(name, name),
+                took: ms(1),
+            })
+            .map_err(failure),
     })
 }
 
 /// Messages and changes that come by themselves.
 fn news() -> impl Strategy<Value = Fact> {
-    let beat = (pools(), epochs(), 1..3_u64, small(), 0..3_u64, prop_oneof![Just(0_u64), any::<u64>()]);
+    let beat = (
+        pools(),
+        epochs(),
+        1..3_u64,
+        small(),
+        0..3_u64,
+        prop_oneof![Just(0_u64), any::<u64>()],
+    );
     prop_oneof![
         2 => Just(Fact::Connected),
         1 => Just(Fact::Disconnected),
@@ -132,8 +157,11 @@ fn outcomes() -> impl Strategy<Value = Fact> {
         outcome(metas(), reasons()).prop_map(Fact::Meta),
         outcome(prop::option::of(assignments()), reasons()).prop_map(Fact::AssignmentRead),
         prop::collection::vec(pools(), 0..3).prop_map(Fact::Subscribed),
-        (pools(), 0..30_u64, outcome(contents(), reasons()))
-            .prop_map(|(pool, read, result)| Fact::PoolRead { pool, read, result }),
+        (pools(), 0..30_u64, outcome(contents(), reasons())).prop_map(|(pool, read, result)| Fact::PoolRead {
+            pool,
+            read,
+            result
+        }),
         outcome(lists(), reasons()).prop_map(Fact::Images),
         pulleds(),
         outcome(Just(()), reasons()).prop_map(Fact::InventoryPut),
@@ -166,7 +194,13 @@ fn answers() -> impl Strategy<Value = Answers> {
         outcome(lists(), reasons()),
         outcome(Just(()), reasons()),
     )
-        .prop_map(|(meta, assignment, content, list, done)| Answers { meta, assignment, content, list, done })
+        .prop_map(|(meta, assignment, content, list, done)| Answers {
+            meta,
+            assignment,
+            content,
+            list,
+            done,
+        })
 }
 
 fn orderly() -> impl Strategy<Value = Vec<Step>> {
@@ -205,7 +239,10 @@ struct Watch {
 
 impl Watch {
     fn new(limit: usize, seed: u64, is_exact: bool) -> Self {
-        let settings = Settings { max_in_flight: limit, ..brisk() };
+        let settings = Settings {
+            max_in_flight: limit,
+            ..brisk()
+        };
         Self {
             node: NodeState::new(identity(), settings, None, seed, start()),
             now: start(),
@@ -226,7 +263,10 @@ impl Watch {
             Step::Learn(fact) => self.learn(fact),
             Step::Pass(millis) => {
                 let at = self.now.mono + ms(millis.into());
-                self.now = Now { mono: at, wall: self.now.wall + ms(millis.into()) };
+                self.now = Now {
+                    mono: at,
+                    wall: self.now.wall + ms(millis.into()),
+                };
             }
             Step::Answer(n, answers) => {
                 if n < self.open.len() {
@@ -262,9 +302,25 @@ impl Watch {
         let _ = self.node.apply(fact, self.now);
     }
 
+    /// Whatever is said to be warm is there.
+    fn judge(&self, effect: &Effect) {
+        let is_there = |id: &ImageKey| !self.is_exact || self.present.contains_key(id);
+        match effect {
+            Effect::PublishEvent(event) => assert!(event.st != ImageState::Warm || is_there(&event.id)),
+            Effect::PutInventory(inventory) => {
+                if let Content::WarmIds(ids) = &inventory.content {
+                    assert!(ids.iter().all(is_there), "{ids:?}");
+                }
+                assert!(inventory.digests.keys().all(is_there), "{:?}", inventory.digests);
+            }
+            _ => {}
+        }
+    }
+
     fn decide(&mut self) {
         let effects = self.node.step(self.now);
         for effect in &effects {
+            self.judge(effect);
             match effect {
                 Effect::Pull { id, .. } => {
                     assert!(self.has_list, "pulled before a list was seen");
@@ -284,13 +340,20 @@ impl Watch {
                 _ => {}
             }
             for kind in [Effect::ReadMeta, Effect::ReadAssignment, Effect::ListImages] {
-                assert!(!self.is_exact || *effect != kind || !self.open.contains(&kind), "{kind:?} twice at once");
+                assert!(
+                    !self.is_exact || *effect != kind || !self.open.contains(&kind),
+                    "{kind:?} twice at once"
+                );
             }
         }
-        self.open.extend(effects.iter().filter(|effect| has_outcome(effect)).cloned());
+        self.open
+            .extend(effects.iter().filter(|effect| has_outcome(effect)).cloned());
         self.trace.extend(effects);
         assert_eq!(self.node.step(self.now), vec![], "a second step at the same time");
-        assert!(self.node.next_due().is_none_or(|due| due > self.now.mono), "a step is due in the past");
+        assert!(
+            self.node.next_due().is_none_or(|due| due > self.now.mono),
+            "a step is due in the past"
+        );
         let _ = (self.node.summary(self.now), self.node.counts(), self.node.is_synced());
         let _ = self.node.explain(key("a").as_str(), self.now);
     }
@@ -312,11 +375,24 @@ fn answer(effect: Effect, answers: Answers) -> Option<Fact> {
         Effect::ReadMeta => Fact::Meta(answers.meta),
         Effect::ReadAssignment => Fact::AssignmentRead(answers.assignment),
         Effect::Subscribe(pools) => Fact::Subscribed(pools),
-        Effect::ReadPool { pool, read, .. } => Fact::PoolRead { pool, read, result: answers.content },
+        Effect::ReadPool { pool, read, .. } => Fact::PoolRead {
+            pool,
+            read,
+            result: answers.content,
+        },
         Effect::Pull { id, image, .. } => {
-            let name = image.trim_start_matches("registry.test/").trim_end_matches(":1").to_owned();
-            let result = answers.done.map(|()| PulledImage { image: held(&name, &name), took: ms(1) });
-            Fact::Pulled { id, result: result.map_err(failure) }
+            let name = image
+                .trim_start_matches("registry.test/")
+                .trim_end_matches(":1")
+                .to_owned();
+            let result = answers.done.map(|()| PulledImage {
+                image: held(&name, &name),
+                took: ms(1),
+            });
+            Fact::Pulled {
+                id,
+                result: result.map_err(failure),
+            }
         }
         Effect::ListImages => Fact::Images(answers.list),
         Effect::PutInventory(_) => Fact::InventoryPut(answers.done),

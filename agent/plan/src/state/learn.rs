@@ -1,0 +1,175 @@
+//! What each fact changes.
+//!
+//! Owns learning: cheap, and without effects but answers to people. Deciding is the step's.
+
+use std::time::Duration;
+
+use shared::machine::Now;
+use shared::name::ImageKey;
+use shared::reason::Reason;
+use shared::subject::RequestVerb;
+
+use super::{NodeState, Settings};
+use crate::effect::Effect;
+use crate::explain;
+use crate::fact::{Fact, PullFailure, PulledImage, RuntimeImage};
+use crate::image::Attempt;
+use crate::pull;
+
+impl NodeState {
+    /// Learns a fact. Gives whether a step could act on it.
+    pub(super) fn learn(&mut self, fact: Fact, now: Now) -> bool {
+        let mono = now.mono;
+        match fact {
+            Fact::Connected => {
+                self.connected(now);
+                true
+            }
+            Fact::Disconnected => {
+                self.sync.disconnected();
+                true
+            }
+            Fact::Gap => {
+                self.sync.gap(mono);
+                self.count("gap");
+                true
+            }
+            Fact::Meta(result) => {
+                self.sync.meta_read(result, mono);
+                true
+            }
+            Fact::AssignmentRead(result) => {
+                self.sync.assignment_read(result, mono);
+                true
+            }
+            Fact::AssignmentCopy { epoch, assignment } => {
+                self.sync.assignment_copied(&epoch, assignment, mono);
+                true
+            }
+            Fact::Subscribed(pools) => {
+                self.sync.subscribed(pools, mono);
+                true
+            }
+            Fact::Delta(delta) => self.sync.delta(delta, mono),
+            Fact::Beat(beat) => self.sync.beat(&beat, mono),
+            Fact::PoolRead { pool, read, result } => self.sync.pool_read(&pool, read, result, mono),
+            Fact::Images(result) => {
+                self.listed(result, now);
+                true
+            }
+            Fact::Pulled { id, result } => {
+                self.pulled(&id, result, now);
+                true
+            }
+            Fact::Observed { disk, runtime } => {
+                let is_moved = (disk, &runtime) != (self.runtime.disk, &self.runtime.info);
+                (self.runtime.disk, self.runtime.info) = (disk, runtime);
+                is_moved
+            }
+            Fact::InventoryPut(result) => {
+                self.count(if result.is_ok() {
+                    "inventory-put"
+                } else {
+                    "inventory-put-failed"
+                });
+                self.reporter
+                    .put_ended(result.is_ok(), mono, &self.settings.timing, &mut self.rng);
+                true
+            }
+            Fact::Persisted(result) => {
+                self.saver.ended(result.is_ok());
+                true
+            }
+            Fact::Request { verb, body, reply } => {
+                self.requested(verb, &body, reply, now);
+                true
+            }
+            Fact::Refused { reason, .. } => {
+                self.count(if reason == Reason::Forged { "forged" } else { "refused" });
+                false
+            }
+        }
+    }
+
+    fn connected(&mut self, now: Now) {
+        let is_first = !self.counters.contains_key("connected");
+        self.count("connected");
+        self.sync.connected(now.mono);
+        let delay = if is_first { Duration::ZERO } else { self.sync.spread() };
+        self.reporter
+            .connected(now.mono, delay.min(self.settings.timing.heartbeat));
+    }
+
+    fn listed(&mut self, result: Result<Vec<RuntimeImage>, Reason>, now: Now) {
+        let is_list = result.is_ok();
+        self.runtime
+            .listed(result, now.mono, &self.settings.timing, &mut self.rng);
+        if is_list {
+            let listing = &self.runtime.listing;
+            self.ledger.keep(|image| listing.has(&ImageKey::of(image), image));
+            self.is_look_due = true;
+        }
+    }
+
+    fn pulled(&mut self, id: &ImageKey, result: Result<PulledImage, PullFailure>, now: Now) {
+        let flight = self.flights.remove(id);
+        match result {
+            Ok(PulledImage { image: held, took }) => {
+                if let Some(flight) = &flight {
+                    self.ledger.pulled(flight.image.clone(), &held, now.wall);
+                }
+                self.runtime.listing.pulled(id.clone(), held, now.mono);
+                self.count("pulled");
+                let Some(image) = self.images.get_mut(id) else { return };
+                image.attempt = Some(Attempt {
+                    took,
+                    number: image.tries.saturating_add(1),
+                });
+                image.look(id, &self.runtime.listing, now.mono);
+                let is_answer = flight.is_some_and(|flight| !flight.is_outdated);
+                if is_answer && !image.is_present() {
+                    let failure = PullFailure {
+                        reason: Reason::Corrupt,
+                        retry_after: None,
+                        took,
+                    };
+                    let Settings {
+                        timing, final_after, ..
+                    } = &self.settings;
+                    pull::fail(image, &failure, timing, *final_after, now, &mut self.rng);
+                }
+            }
+            Err(failure) => {
+                self.count("pull-failed");
+                if failure.reason == Reason::RuntimeUnavailable {
+                    self.runtime
+                        .did_not_answer(now.mono, &self.settings.timing, &mut self.rng);
+                }
+                let is_answer = flight.is_some_and(|flight| !flight.is_outdated && !flight.is_cancelled);
+                if let Some(image) = self.images.get_mut(id).filter(|_| is_answer) {
+                    let Settings {
+                        timing, final_after, ..
+                    } = &self.settings;
+                    pull::fail(image, &failure, timing, *final_after, now, &mut self.rng);
+                }
+            }
+        }
+    }
+
+    fn requested(&mut self, verb: RequestVerb, body: &str, reply: Option<u64>, now: Now) {
+        let answer = match verb {
+            RequestVerb::Inventory => {
+                self.reporter.force(now.mono);
+                serde_json::json!({ "ok": true })
+            }
+            RequestVerb::Resync => {
+                self.sync.resync(now.mono);
+                serde_json::json!({ "ok": true })
+            }
+            RequestVerb::Explain => explain::answer(self, body, now),
+        };
+        if let Some(reply) = reply {
+            self.outbox.push(Effect::Reply { reply, body: answer });
+        }
+    }
+}
