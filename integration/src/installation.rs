@@ -145,10 +145,22 @@ impl Installation {
     /// The same without waiting for readiness.
     pub async fn start_parts(run: &Arc<RunDir>, spec: InstallationSpec) -> Result<Self> {
         let release = spec.release;
-        let built = move || if release { Programs::release() } else { Programs::built() };
-        let programs = tokio::task::spawn_blocking(built).await.context("building the programs")??;
-        let names: Vec<&str> =
-            spec.nodes.iter().map(NodeSpec::name).chain(spec.late.iter().map(String::as_str)).collect();
+        let built = move || {
+            if release {
+                Programs::release()
+            } else {
+                Programs::built()
+            }
+        };
+        let programs = tokio::task::spawn_blocking(built)
+            .await
+            .context("building the programs")??;
+        let names: Vec<&str> = spec
+            .nodes
+            .iter()
+            .map(NodeSpec::name)
+            .chain(spec.late.iter().map(String::as_str))
+            .collect();
         let mut parts = ClusterSpec::new().nats(users("default", &names));
         for node in &spec.nodes {
             parts = parts.node(node.clone());
@@ -157,12 +169,22 @@ impl Installation {
             parts = parts.controllers();
         }
         let cluster = Cluster::start(run, parts).await?;
-        let timings = if spec.with_defaults { (json!({}), json!({})) } else { test_timings() };
+        let timings = if spec.with_defaults {
+            (json!({}), json!({}))
+        } else {
+            test_timings()
+        };
         let controller = start_controller(&cluster, &programs, &[timings.0, spec.controller]).await?;
         let mut agent_config = timings.1;
         merge(&mut agent_config, spec.agent);
-        let mut installation =
-            Self { controller, agents: BTreeMap::new(), cluster, agent_config, programs, http: Http::new() };
+        let mut installation = Self {
+            controller,
+            agents: BTreeMap::new(),
+            cluster,
+            agent_config,
+            programs,
+            http: Http::new(),
+        };
         for node in &spec.nodes {
             installation.start_agent(node.name()).await?;
         }
@@ -190,13 +212,23 @@ impl Installation {
                 .arg(&config)
                 .env("WARM_NODE_NAME", node),
         )?;
-        self.agents.insert(node.to_owned(), Member { process, nats, config, admin });
+        self.agents.insert(
+            node.to_owned(),
+            Member {
+                process,
+                nats,
+                config,
+                admin,
+            },
+        );
         Ok(())
     }
 
     /// The agent of a node.
     pub fn agent(&mut self, node: &str) -> Result<&mut Member> {
-        self.agents.get_mut(node).with_context(|| format!("node {node} has no agent"))
+        self.agents
+            .get_mut(node)
+            .with_context(|| format!("node {node} has no agent"))
     }
 
     /// Waits until controller and agents say that they are ready.
@@ -247,7 +279,10 @@ async fn until_ready(http: &Http, member: &mut Member) -> Result<()> {
             if answer.status.is_success() {
                 return Ok(());
             }
-            Err(anyhow!("{name} is not ready: {}", String::from_utf8_lossy(&answer.body)))
+            Err(anyhow!(
+                "{name} is not ready: {}",
+                String::from_utf8_lossy(&answer.body)
+            ))
         })
         .await
 }
@@ -274,7 +309,12 @@ async fn start_controller(cluster: &Cluster, programs: &Programs, configs: &[Val
             .env("WARM_POD_NAME", "warm-images-controller-0")
             .env("WARM_POD_NAMESPACE", "warm-images"),
     )?;
-    Ok(Member { process, nats, config, admin })
+    Ok(Member {
+        process,
+        nats,
+        config,
+        admin,
+    })
 }
 
 /// Gives the controller the rights its table of access declares, and no other.
@@ -282,13 +322,19 @@ async fn grant(cluster: &Cluster) -> Result<()> {
     use k8s_openapi::api::rbac::v1::{ClusterRole, ClusterRoleBinding};
     use kube::api::{Api, PostParams};
     let role: ClusterRole = serde_json::from_value(controller::api::access::cluster_role(USER))?;
-    Api::all(cluster.client()).create(&PostParams::default(), &role).await.context("creating the controller's role")?;
+    Api::all(cluster.client())
+        .create(&PostParams::default(), &role)
+        .await
+        .context("creating the controller's role")?;
     let binding: ClusterRoleBinding = serde_json::from_value(json!({
         "metadata": { "name": USER },
         "roleRef": { "apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": USER },
         "subjects": [{ "kind": "User", "name": USER, "apiGroup": "rbac.authorization.k8s.io" }],
     }))?;
-    Api::all(cluster.client()).create(&PostParams::default(), &binding).await.context("binding the controller's role")?;
+    Api::all(cluster.client())
+        .create(&PostParams::default(), &binding)
+        .await
+        .context("binding the controller's role")?;
     Ok(())
 }
 
@@ -331,7 +377,19 @@ impl Programs {
         let folder = if let Some(folder) = &*built {
             folder.clone()
         } else {
-            crate::xtask::cargo(&["build", "--quiet", "--locked", "-p", "controller", "-p", "agent", "--bins"], &[])?;
+            crate::xtask::cargo(
+                &[
+                    "build",
+                    "--quiet",
+                    "--locked",
+                    "-p",
+                    "controller",
+                    "-p",
+                    "agent",
+                    "--bins",
+                ],
+                &[],
+            )?;
             let me = std::env::current_exe().context("the path of this program")?;
             let folder = me
                 .ancestors()
@@ -345,14 +403,34 @@ impl Programs {
 
     /// The same, optimised.
     pub fn release() -> Result<Self> {
-        crate::xtask::cargo(&["build", "--release", "--locked", "-p", "controller", "-p", "agent", "--bins"], &[])?;
+        crate::xtask::cargo(
+            &[
+                "build",
+                "--release",
+                "--locked",
+                "-p",
+                "controller",
+                "-p",
+                "agent",
+                "--bins",
+            ],
+            &[],
+        )?;
         let debug = Self::built()?;
-        let folder = debug.agent.ancestors().nth(2).context("the target folder")?.join("release");
+        let folder = debug
+            .agent
+            .ancestors()
+            .nth(2)
+            .context("the target folder")?
+            .join("release");
         Ok(Self::in_folder(&folder))
     }
 
     fn in_folder(folder: &std::path::Path) -> Self {
-        Self { controller: folder.join("warm-controller"), agent: folder.join("warm-agent") }
+        Self {
+            controller: folder.join("warm-controller"),
+            agent: folder.join("warm-agent"),
+        }
     }
 }
 

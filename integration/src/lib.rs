@@ -11,6 +11,7 @@ pub mod containerd;
 pub mod controller_manager;
 pub mod crictl;
 pub mod eventually;
+pub mod generate;
 pub mod http;
 pub mod image;
 pub mod installation;

@@ -1,6 +1,7 @@
 //! The commands of `cargo xtask`: owns their names and how a failure is shown; each command is a file of its own.
 
 mod bench;
+mod generate;
 mod parts;
 mod test;
 mod up;
@@ -30,6 +31,8 @@ enum Command {
     Parts(parts::Args),
     /// Show the main job on a local cluster of real parts.
     Up(up::Args),
+    /// Write the generated files.
+    Generate,
     /// Run every check.
     Test(test::Args),
     /// Measure on real parts; prints a table and one line of JSON.
@@ -46,6 +49,7 @@ pub fn main() -> ExitCode {
     let done = match Cli::parse().command {
         Command::Parts(args) => parts::run(&args),
         Command::Up(args) => up::run(&args),
+        Command::Generate => generate::run(),
         Command::Test(args) => test::run(&args),
         Command::Bench(args) => bench::run(&args),
     };

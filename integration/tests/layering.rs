@@ -271,7 +271,8 @@ impl<'a> Visit<'a> for Names {
 
 /// A file that holds only tests, whatever it is a module of.
 fn holds_tests(path: &Path) -> bool {
-    path.file_stem().is_some_and(|stem| stem == "tests" || stem.to_string_lossy().ends_with("_tests"))
+    path.file_stem()
+        .is_some_and(|stem| stem == "tests" || stem.to_string_lossy().ends_with("_tests"))
         || path.components().any(|c| c.as_os_str() == "tests")
 }
 

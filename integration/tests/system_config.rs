@@ -24,11 +24,29 @@ fn check_config_reports_every_problem_at_once_with_key_file_and_line() -> Result
         let programs = Programs::built()?;
         let text = "clusterId: default\nnats:\n  urls: [\"nats://127.0.0.1:4222\"]\n  user: someone\n  passwordFile: /does/not/exist\n\
                     timing:\n  beat: soon\n  heartbeats: 3s\nlabells: {}\n";
-        for (program, name) in [(&programs.controller, "controller.yaml"), (&programs.agent, "agent.yaml")] {
-            let path = run.write(name, text.replace("beat:", if name == "agent.yaml" { "poll:" } else { "beat:" }))?;
+        for (program, name) in [
+            (&programs.controller, "controller.yaml"),
+            (&programs.agent, "agent.yaml"),
+        ] {
+            let path = run.write(
+                name,
+                text.replace("beat:", if name == "agent.yaml" { "poll:" } else { "beat:" }),
+            )?;
             let checked = check(&run, program, &path).await?;
-            let key = if name == "agent.yaml" { "timing.poll" } else { "timing.beat" };
-            for expected in [name, key, "soon", "timing.heartbeats", "labells", "nats.passwordFile", "/does/not/exist"] {
+            let key = if name == "agent.yaml" {
+                "timing.poll"
+            } else {
+                "timing.beat"
+            };
+            for expected in [
+                name,
+                key,
+                "soon",
+                "timing.heartbeats",
+                "labells",
+                "nats.passwordFile",
+                "/does/not/exist",
+            ] {
                 ensure!(checked.contains(expected), "`{expected}` is not said:\n{checked}");
             }
             ensure!(checked.contains(":7:"), "the line of {key} is not said:\n{checked}");
@@ -36,7 +54,9 @@ fn check_config_reports_every_problem_at_once_with_key_file_and_line() -> Result
         let good = run.write("good.yaml", "clusterId: default\n")?;
         let fine = output(
             &run,
-            &Invocation::new("check", &programs.controller).arg("check-config").arg(&good),
+            &Invocation::new("check", &programs.controller)
+                .arg("check-config")
+                .arg(&good),
             Duration::from_secs(20),
         )
         .await?;
@@ -45,7 +65,10 @@ fn check_config_reports_every_problem_at_once_with_key_file_and_line() -> Result
 }
 
 async fn check(run: &std::sync::Arc<integration::run::RunDir>, program: &Path, config: &Path) -> Result<String> {
-    let invocation = Invocation::new("check", program).arg("check-config").arg(config).env("WARM_NODE_NAME", "node-a");
+    let invocation = Invocation::new("check", program)
+        .arg("check-config")
+        .arg(config)
+        .env("WARM_NODE_NAME", "node-a");
     let done = output(run, &invocation, Duration::from_secs(20)).await?;
     let text = format!("{}{}", done.stdout, done.stderr);
     ensure!(done.success().is_err(), "it says that all is well:\n{text}");
@@ -56,16 +79,20 @@ async fn check(run: &std::sync::Arc<integration::run::RunDir>, program: &Path, c
 async fn waits_and_says(member: &mut Member, words: &[&str]) -> Result<()> {
     let url = format!("{}/readyz", member.admin());
     let http = Http::new();
-    eventually(format!("{} is not ready and says {words:?}", member.process.name()), Duration::from_secs(20), async || {
-        let answer = http.get(&url).await?;
-        let body = String::from_utf8_lossy(&answer.body).into_owned();
-        ensure!(!answer.status.is_success(), "it says that it is ready");
-        let said = format!("{body}\n{}", member.process.log_text());
-        for word in words {
-            ensure!(said.contains(word), "`{word}` is not said: {body}");
-        }
-        Ok(())
-    })
+    eventually(
+        format!("{} is not ready and says {words:?}", member.process.name()),
+        Duration::from_secs(20),
+        async || {
+            let answer = http.get(&url).await?;
+            let body = String::from_utf8_lossy(&answer.body).into_owned();
+            ensure!(!answer.status.is_success(), "it says that it is ready");
+            let said = format!("{body}\n{}", member.process.log_text());
+            for word in words {
+                ensure!(said.contains(word), "`{word}` is not said: {body}");
+            }
+            Ok(())
+        },
+    )
     .await?;
     member.process.check().context("waiting was right, ending is not")
 }
@@ -90,7 +117,10 @@ fn nats_that_cannot_be_reached_and_wrong_credentials_are_waited_out() -> Result<
         std::fs::write(&password, "wrong-and-secret")?;
         installation.controller.process.restart()?;
         waits_and_says(&mut installation.controller, &["controller", "uthorization"]).await?;
-        ensure!(!installation.controller.process.log_text().contains("wrong-and-secret"), "the password is in the log");
+        ensure!(
+            !installation.controller.process.log_text().contains("wrong-and-secret"),
+            "the password is in the log"
+        );
         // The file is read again with each attempt, so mending it is enough.
         std::fs::write(&password, "controller")?;
         installation.until_controller_ready().await
@@ -100,19 +130,36 @@ fn nats_that_cannot_be_reached_and_wrong_credentials_are_waited_out() -> Result<
 #[test]
 fn a_bucket_of_another_cluster_is_never_written() -> Result<()> {
     scenario("foreign", LIMIT, async |run| {
-        let mut installation =
-            Installation::start(&run, InstallationSpec::new(vec![NodeSpec::new("node-a")])).await?;
-        installation.controller.process.terminate(Duration::from_secs(20)).await?;
+        let mut installation = Installation::start(&run, InstallationSpec::new(vec![NodeSpec::new("node-a")])).await?;
+        installation
+            .controller
+            .process
+            .terminate(Duration::from_secs(20))
+            .await?;
         let mut meta = installation.kv("intents", "_meta").await?;
         meta["cluster"] = json!("11111111-2222-3333-4444-555555555555");
         let foreign = serde_json::to_string(&meta)?;
-        installation.cluster.nats.cli("admin", &["kv", "put", "warm-default-intents", "_meta", &foreign]).await?;
+        installation
+            .cluster
+            .nats
+            .cli("admin", &["kv", "put", "warm-default-intents", "_meta", &foreign])
+            .await?;
         installation.deploy("web", &["registry.test/team/web:1"]).await?;
         installation.controller.process.start_again()?;
-        waits_and_says(&mut installation.controller, &["11111111-2222-3333-4444-555555555555", "clusterId"]).await?;
+        waits_and_says(
+            &mut installation.controller,
+            &["11111111-2222-3333-4444-555555555555", "clusterId"],
+        )
+        .await?;
         let keys = installation.kv_keys("intents").await?;
-        ensure!(keys.iter().all(|k| !k.contains(".i.")), "written all the same: {keys:?}");
-        ensure!(installation.kv("intents", "_meta").await? == meta, "the foreign document was changed");
+        ensure!(
+            keys.iter().all(|k| !k.contains(".i.")),
+            "written all the same: {keys:?}"
+        );
+        ensure!(
+            installation.kv("intents", "_meta").await? == meta,
+            "the foreign document was changed"
+        );
         Ok(())
     })
 }

@@ -16,14 +16,20 @@ const LIMIT: Duration = Duration::from_secs(200);
 const NODES: [&str; 2] = ["node-a", "node-b"];
 
 async fn deploy(installation: &Installation, name: &str) -> Result<Published> {
-    let image = installation.cluster.registry.push(&Image::new(format!("team/{name}"), "1").layer(3_000)).await?;
+    let image = installation
+        .cluster
+        .registry
+        .push(&Image::new(format!("team/{name}"), "1").layer(3_000))
+        .await?;
     installation.deploy(name, &[&image.by_tag(REGISTRY)]).await?;
     Ok(image)
 }
 
 async fn until_warm(installation: &Installation, image: &Published) -> Result<()> {
     for node in NODES {
-        installation.until_labelled(node, &image.by_tag(REGISTRY), &image.digest).await?;
+        installation
+            .until_labelled(node, &image.by_tag(REGISTRY), &image.digest)
+            .await?;
     }
     Ok(())
 }
@@ -32,8 +38,16 @@ async fn until_warm(installation: &Installation, image: &Published) -> Result<()
 fn pulled_once(installation: &Installation, images: &[&Published]) -> Result<()> {
     for (node, image) in NODES.iter().flat_map(|n| images.iter().map(move |i| (n, i))) {
         for layer in &image.layers {
-            let times = installation.cluster.requests.count(|r| r.node == *node && r.path.contains(layer.as_str()));
-            ensure!(times == 1, "{node} read {} {times} times:\n{}", image.repository, installation.cluster.requests.show());
+            let times = installation
+                .cluster
+                .requests
+                .count(|r| r.node == *node && r.path.contains(layer.as_str()));
+            ensure!(
+                times == 1,
+                "{node} read {} {times} times:\n{}",
+                image.repository,
+                installation.cluster.requests.show()
+            );
         }
     }
     Ok(())
@@ -88,7 +102,10 @@ fn nats_wiped_is_filled_again_in_a_new_epoch() -> Result<()> {
         ensure!(now != epoch && now.is_string(), "the epoch stayed {epoch}");
         eventually("inventories are there again", Duration::from_secs(20), async || {
             let inventory = installation.kv("nodes", "node-a.inv").await?;
-            ensure!(inventory["epoch"] == now && inventory["pools"]["all"]["count"] == 3, "{inventory}");
+            ensure!(
+                inventory["epoch"] == now && inventory["pools"]["all"]["count"] == 3,
+                "{inventory}"
+            );
             Ok(())
         })
         .await?;
@@ -99,12 +116,20 @@ fn nats_wiped_is_filled_again_in_a_new_epoch() -> Result<()> {
 async fn until_unready(installation: &Installation) -> Result<()> {
     let http = integration::http::Http::new();
     let url = format!("{}/readyz", installation.controller.admin());
-    eventually("the controller says that it is not ready", Duration::from_secs(15), async || {
-        let answer = http.get(&url).await?;
-        let text = String::from_utf8_lossy(&answer.body).into_owned();
-        ensure!(!answer.status.is_success() && text.to_lowercase().contains("nats"), "{}: {text}", answer.status);
-        Ok(())
-    })
+    eventually(
+        "the controller says that it is not ready",
+        Duration::from_secs(15),
+        async || {
+            let answer = http.get(&url).await?;
+            let text = String::from_utf8_lossy(&answer.body).into_owned();
+            ensure!(
+                !answer.status.is_success() && text.to_lowercase().contains("nats"),
+                "{}: {text}",
+                answer.status
+            );
+            Ok(())
+        },
+    )
     .await
 }
 
@@ -117,7 +142,9 @@ fn an_agent_cut_off_for_20_s_catches_up() -> Result<()> {
         installation.agent("node-a")?.nats.cut().await?;
         let cut = std::time::Instant::now();
         let during = deploy(&installation, "during").await?;
-        installation.until_labelled("node-b", &during.by_tag(REGISTRY), &during.digest).await?;
+        installation
+            .until_labelled("node-b", &during.by_tag(REGISTRY), &during.digest)
+            .await?;
         // Missed heartbeats make the node unknown; nothing is taken away. Then until 20 s are over.
         eventually("node-a is unknown for 20 s", Duration::from_secs(40), async || {
             let state = installation.controller_state().await?;

@@ -16,20 +16,34 @@ const LIMIT: Duration = Duration::from_secs(200);
 const STOP: Duration = Duration::from_secs(20);
 
 async fn deploy(installation: &Installation, name: &str) -> Result<Published> {
-    let image = installation.cluster.registry.push(&Image::new(format!("team/{name}"), "1").layer(3_000)).await?;
+    let image = installation
+        .cluster
+        .registry
+        .push(&Image::new(format!("team/{name}"), "1").layer(3_000))
+        .await?;
     installation.deploy(name, &[&image.by_tag(REGISTRY)]).await?;
     Ok(image)
 }
 
 async fn until_warm(installation: &Installation, node: &str, image: &Published) -> Result<()> {
-    installation.until_labelled(node, &image.by_tag(REGISTRY), &image.digest).await
+    installation
+        .until_labelled(node, &image.by_tag(REGISTRY), &image.digest)
+        .await
 }
 
 fn pulled_once(installation: &Installation, node: &str, images: &[&Published]) -> Result<()> {
     for image in images {
         for layer in &image.layers {
-            let times = installation.cluster.requests.count(|r| r.node == node && r.path.contains(layer.as_str()));
-            ensure!(times == 1, "{node} read {} {times} times:\n{}", image.repository, installation.cluster.requests.show());
+            let times = installation
+                .cluster
+                .requests
+                .count(|r| r.node == node && r.path.contains(layer.as_str()));
+            ensure!(
+                times == 1,
+                "{node} read {} {times} times:\n{}",
+                image.repository,
+                installation.cluster.requests.show()
+            );
         }
     }
     Ok(())
@@ -55,7 +69,10 @@ fn a_node_that_joins_late_gets_everything() -> Result<()> {
 fn an_agent_that_was_away_during_ten_changes_catches_up() -> Result<()> {
     scenario("away", LIMIT, async |run| {
         let mut installation = Installation::start(&run, InstallationSpec::two_nodes()).await?;
-        let (kept, withdrawn) = (deploy(&installation, "kept").await?, deploy(&installation, "withdrawn").await?);
+        let (kept, withdrawn) = (
+            deploy(&installation, "kept").await?,
+            deploy(&installation, "withdrawn").await?,
+        );
         until_warm(&installation, "node-a", &kept).await?;
         until_warm(&installation, "node-a", &withdrawn).await?;
         installation.agent("node-a")?.process.terminate(STOP).await?;
@@ -73,7 +90,9 @@ fn an_agent_that_was_away_during_ten_changes_catches_up() -> Result<()> {
         for image in &images {
             until_warm(&installation, "node-a", image).await?;
         }
-        installation.until_unlabelled("node-a", &withdrawn.by_tag(REGISTRY)).await?;
+        installation
+            .until_unlabelled("node-a", &withdrawn.by_tag(REGISTRY))
+            .await?;
         let mut all: Vec<&Published> = images.iter().collect();
         all.extend([&kept, &withdrawn]);
         pulled_once(&installation, "node-a", &all)
@@ -89,7 +108,13 @@ fn restarts_of_agent_and_controller_pull_nothing_twice_and_lose_no_label() -> Re
             until_warm(&installation, node, &one).await?;
             until_warm(&installation, node, &two).await?;
         }
-        let version = installation.cluster.node_objects().get("node-a").await?.metadata.resource_version;
+        let version = installation
+            .cluster
+            .node_objects()
+            .get("node-a")
+            .await?
+            .metadata
+            .resource_version;
         installation.agent("node-a")?.process.terminate(STOP).await?;
         installation.agent("node-a")?.process.start_again()?;
         installation.until_agent_ready("node-a").await?;
@@ -126,7 +151,13 @@ async fn no_label_went(
     use shared::image::Reference;
     use shared::label::image_label;
     let keys = [one, two].map(|i| Reference::parse(&i.by_tag(REGISTRY)).map(|r| image_label(&r.key())));
-    let last = installation.cluster.node_objects().get("node-a").await?.metadata.resource_version;
+    let last = installation
+        .cluster
+        .node_objects()
+        .get("node-a")
+        .await?
+        .metadata
+        .resource_version;
     let nodes = installation.cluster.node_objects();
     let params = WatchParams::default().fields("metadata.name=node-a").timeout(5);
     let mut versions = std::pin::pin!(nodes.api().watch(&params, version.unwrap_or("0")).await?);
@@ -136,12 +167,18 @@ async fn no_label_went(
         seen += 1;
         let labels = node.metadata.labels.unwrap_or_default();
         for key in keys.iter().flatten() {
-            ensure!(labels.contains_key(key), "a version of the Node lacks {key}: {labels:?}");
+            ensure!(
+                labels.contains_key(key),
+                "a version of the Node lacks {key}: {labels:?}"
+            );
         }
         if node.metadata.resource_version == last {
             break;
         }
     }
-    ensure!(seen >= 1, "the sentinel's label is a change of the Node, yet none was seen");
+    ensure!(
+        seen >= 1,
+        "the sentinel's label is a change of the Node, yet none was seen"
+    );
     Ok(())
 }

@@ -44,7 +44,11 @@ pub(crate) struct Key<T> {
 
 impl<T> Default for Key<T> {
     fn default() -> Self {
-        Self { seq: 0, held: Held::Nothing, good: None }
+        Self {
+            seq: 0,
+            held: Held::Nothing,
+            good: None,
+        }
     }
 }
 
@@ -71,13 +75,26 @@ impl<T: PartialEq> Key<T> {
     }
 }
 
+/// An intent that ended.
+#[derive(Debug, Clone)]
+pub(crate) struct Ended {
+    /// Its pool.
+    pub(crate) pool: PoolId,
+    /// Its image.
+    pub(crate) id: ImageKey,
+    /// Since when it had lived without a break.
+    pub(crate) born: u64,
+    /// The sequence at which it ended.
+    pub(crate) seq: u64,
+}
+
 /// What became of the sets since somebody asked.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Moves {
     /// Pools whose set is another.
     pub(crate) pools: BTreeSet<PoolId>,
-    /// Intents that ended, with the sequence at which they did: whoever vouched for them vouches no more.
-    pub(crate) ended: Vec<(PoolId, ImageKey, u64)>,
+    /// Intents that ended: whoever vouched for them vouches no more.
+    pub(crate) ended: Vec<Ended>,
     /// Whether the stream is another: nothing is known of what was before.
     pub(crate) renewed: bool,
 }
@@ -226,15 +243,21 @@ impl IntentsBucket {
                 let head = self.head;
                 let bucket = self.of(pool);
                 let before = bucket.version();
-                let was_live = bucket.is_live(id);
+                let was_born = bucket.born(id);
                 let changed = bucket.take_intent(id, seq, only(value, as_intent));
                 let is_another = bucket.version() != before;
-                let is_ended = was_live && !bucket.is_live(id);
+                let ended = was_born.filter(|_| bucket.born(id).is_none());
                 if is_another {
                     self.moves.pools.insert(pool.clone());
                 }
-                if is_ended {
-                    self.moves.ended.push((pool.clone(), id.clone(), if seq == 0 { head } else { seq }));
+                if let Some(born) = ended {
+                    let seq = if seq == 0 { head } else { seq };
+                    self.moves.ended.push(Ended {
+                        pool: pool.clone(),
+                        id: id.clone(),
+                        born,
+                        seq,
+                    });
                 }
                 changed
             }
@@ -242,7 +265,9 @@ impl IntentsBucket {
     }
 
     fn of(&mut self, pool: &PoolId) -> &mut PoolBucket {
-        self.pools.entry(pool.clone()).or_insert_with(|| PoolBucket::new(pool.clone()))
+        self.pools
+            .entry(pool.clone())
+            .or_insert_with(|| PoolBucket::new(pool.clone()))
     }
 }
 
@@ -256,13 +281,25 @@ fn only<T>(value: StoredValue<IntentsDoc>, get: impl Fn(IntentsDoc) -> Option<T>
 }
 
 fn as_meta(doc: IntentsDoc) -> Option<Meta> {
-    if let IntentsDoc::Meta(meta) = doc { Some(meta) } else { None }
+    if let IntentsDoc::Meta(meta) = doc {
+        Some(meta)
+    } else {
+        None
+    }
 }
 
 fn as_definition(doc: IntentsDoc) -> Option<Value> {
-    if let IntentsDoc::Definition(value) = doc { Some(value) } else { None }
+    if let IntentsDoc::Definition(value) = doc {
+        Some(value)
+    } else {
+        None
+    }
 }
 
 fn as_intent(doc: IntentsDoc) -> Option<Arc<Intent>> {
-    if let IntentsDoc::Intent(intent) = doc { Some(Arc::from(intent)) } else { None }
+    if let IntentsDoc::Intent(intent) = doc {
+        Some(Arc::from(intent))
+    } else {
+        None
+    }
 }

@@ -1,23 +1,23 @@
 //! What agents have said, node by node.
 //!
 //! Owns who said what when: instances and counters, lateness, reports that wait for their set, and what ends the
-//! worth of evidence. What a report proves is [`crate::judge`]'s. Silence never takes anything away.
+//! worth of evidence. What a report says is [`crate::judge`]'s. Silence never takes anything away.
 
 mod node;
+mod view;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
 use std::time::Duration;
 
 use shared::machine::Moment;
 use shared::message::{Event, Heartbeat, Inventory};
 use shared::name::{ImageKey, NodeName, PoolId};
-use shared::pool_set::{PoolSummary, SetDigest};
 
 pub(crate) use self::node::{Agent, NodeEvidence};
+pub(crate) use self::view::{Class, Classes};
 use crate::bucket::{AssignBucket, IntentsBucket, Moves};
 use crate::fact::{Stored, StoredValue};
-use crate::judge::Images;
+use crate::judge::{ImageEvidence, Shared};
 use crate::plan::Plan;
 
 /// Heartbeats that may be missed before a node is unknown.
@@ -27,6 +27,9 @@ const MISSED: u32 = 3;
 #[derive(Debug, Clone)]
 pub(crate) struct Evidence {
     nodes: BTreeMap<NodeName, NodeEvidence>,
+    shared: Shared,
+    /// Sizes of images as any runtime last told.
+    sizes: BTreeMap<ImageKey, u64>,
     /// How long a node may be silent.
     patience: Duration,
     /// Whose reports are to be judged.
@@ -45,26 +48,46 @@ pub(crate) struct Scope<'a> {
 }
 
 impl<'a> Scope<'a> {
-    fn pools(self, node: &NodeName) -> BTreeSet<&'a PoolId> {
-        let planned = self.plan.nodes.get(node).into_iter().flat_map(|n| &n.pools);
-        planned.chain(self.assigned.pools_of(node)).collect()
+    /// Sorted.
+    fn pools(self, node: &NodeName) -> Vec<&'a PoolId> {
+        let planned = self.plan.nodes.get(node).map_or(&[][..], |n| &n.pools);
+        let told = self.assigned.pools_of(node);
+        let mut pools: Vec<&PoolId> = planned.iter().collect();
+        if planned != told {
+            pools.extend(told);
+            pools.sort();
+            pools.dedup();
+        }
+        pools
     }
 
     /// Whether a node can be asked about an image at all.
     pub(crate) fn covers(self, node: &NodeName, id: &ImageKey) -> bool {
         self.plan.wants(node, id)
-            || self.assigned.pools_of(node).iter().any(|pool| self.intents.born(pool, id).is_some())
+            || self
+                .assigned
+                .pools_of(node)
+                .iter()
+                .any(|pool| self.intents.born(pool, id).is_some())
     }
 
     /// Whether an image has been wanted there without a break since before `seq`.
-    fn covered_since(self, pools: &BTreeSet<&PoolId>, id: &ImageKey, seq: u64) -> bool {
-        pools.iter().any(|pool| self.intents.born(pool, id).is_some_and(|born| born < seq))
+    fn covered_since(self, pools: &[&PoolId], id: &ImageKey, seq: u64) -> bool {
+        pools
+            .iter()
+            .any(|pool| self.intents.born(pool, id).is_some_and(|born| born < seq))
     }
 }
 
 impl Evidence {
     pub(crate) fn new(heartbeat: Duration) -> Self {
-        Self { nodes: BTreeMap::new(), patience: heartbeat * MISSED, unjudged: BTreeSet::new() }
+        Self {
+            nodes: BTreeMap::new(),
+            shared: Shared::default(),
+            sizes: BTreeMap::new(),
+            patience: heartbeat * MISSED,
+            unjudged: BTreeSet::new(),
+        }
     }
 
     /// What is known of a node.
@@ -72,9 +95,14 @@ impl Evidence {
         self.nodes.get(node)
     }
 
-    /// What is proven about the images of a node.
-    pub(crate) fn images(&self, node: &NodeName) -> Option<&Images> {
-        self.nodes.get(node).map(NodeEvidence::images)
+    /// What is proven of an image on a node.
+    pub(crate) fn of(&self, node: &NodeName, id: &ImageKey, intents: &IntentsBucket) -> Option<ImageEvidence> {
+        self.nodes.get(node)?.of(id, intents)
+    }
+
+    /// Size of an image, if any agent ever told.
+    pub(crate) fn size(&self, id: &ImageKey) -> Option<u64> {
+        self.sizes.get(id).copied()
     }
 
     /// Every node that ever said anything.
@@ -90,15 +118,6 @@ impl Evidence {
         }
     }
 
-    /// The entry of a node whose Node has this UID, if it is known.
-    fn entry(&mut self, name: &NodeName, uid: Option<&str>) -> &mut NodeEvidence {
-        let node = self.nodes.entry(name.clone()).or_default();
-        if let Some(uid) = uid.filter(|uid| !node.is_of(uid)) {
-            node.renew(uid);
-        }
-        node
-    }
-
     /// There is no such Node.
     pub(crate) fn node_gone(&mut self, name: &NodeName) {
         self.nodes.remove(name);
@@ -108,12 +127,8 @@ impl Evidence {
     /// Takes a pulse. A step is only needed if it may prove something. Here and below `uid` is that of the Node, if it is
     /// known.
     pub(crate) fn heartbeat(&mut self, heartbeat: &Heartbeat, uid: Option<&str>, now: Moment) -> bool {
-        let patience = self.patience;
-        let node = self.entry(&heartbeat.node, uid);
-        if !node.admits(&heartbeat.inst, heartbeat.n, now, patience) {
-            return false;
-        }
-        let changed = node.heartbeat(heartbeat, now);
+        let node = entry(&mut self.nodes, &heartbeat.node, uid);
+        let changed = node.admits(&heartbeat.inst, heartbeat.n, now, self.patience) && node.heartbeat(heartbeat, now);
         if changed {
             self.unjudged.insert(heartbeat.node.clone());
         }
@@ -121,13 +136,17 @@ impl Evidence {
     }
 
     /// Takes a transition of an image that the node can be asked about.
-    pub(crate) fn event(&mut self, event: &Event, uid: Option<&str>, now: Moment) -> bool {
+    pub(crate) fn event(&mut self, event: &Event, uid: Option<&str>, intents: &IntentsBucket, now: Moment) -> bool {
         if !event.uid.is_empty() && uid != Some(event.uid.as_str()) {
             return false;
         }
-        let patience = self.patience;
-        let node = self.entry(&event.node, uid);
-        node.admits(&event.inst, event.n, now, patience) && node.event(event, now)
+        let node = entry(&mut self.nodes, &event.node, uid);
+        let changed =
+            node.admits(&event.inst, event.n, now, self.patience) && node.event(event, intents, &mut self.shared, now);
+        if let Some(bytes) = event.bytes.filter(|_| changed) {
+            self.sizes.insert(event.id.clone(), bytes);
+        }
+        changed
     }
 
     /// Takes a full read of the nodes bucket: an inventory that is not in it has expired.
@@ -156,10 +175,9 @@ impl Evidence {
                 false
             }
             StoredValue::Value(inventory) => {
-                let patience = self.patience;
-                let node = self.entry(&key, uid);
-                let admitted = node.admits(&inventory.inst, inventory.n, now, patience)
-                    && node.take_inventory(*inventory, heard);
+                let node = entry(&mut self.nodes, &key, uid);
+                let admitted = node.admits(&inventory.inst, inventory.n, now, self.patience)
+                    && node.take_inventory(*inventory, &mut self.shared, heard);
                 if admitted {
                     self.unjudged.insert(key);
                 }
@@ -169,35 +187,49 @@ impl Evidence {
     }
 
     /// Judges what has not been judged, and drops what nobody vouches for any more. Gives the nodes whose evidence
-    /// differs since.
-    pub(crate) fn judge(&mut self, moves: &Moves, replanned: bool, scope: Scope<'_>) -> BTreeSet<NodeName> {
+    /// may differ since.
+    pub(crate) fn judge(&mut self, moves: &Moves, rescoped: bool, scope: Scope<'_>) -> BTreeSet<NodeName> {
         let mut changed = BTreeSet::new();
-        let mut proven = Proven::default();
-        for (name, node) in &mut self.nodes {
-            let is_unjudged = self.unjudged.contains(name);
+        let intents = scope.intents;
+        let everyone = rescoped || moves.renewed || !moves.ended.is_empty() || !moves.pools.is_empty();
+        let unjudged = std::mem::take(&mut self.unjudged);
+        let shared = &mut self.shared;
+        let mut look = |name: &NodeName, node: &mut NodeEvidence, is_unjudged: bool| {
+            let mut differs = moves.renewed && node.forget_proofs();
+            let ended: Vec<_> = moves.ended.iter().filter(|ended| node.knows(&ended.id)).collect();
             let is_waiting = node.waits_for_any(&moves.pools);
-            let has_ended = moves.ended.iter().any(|(_, id, _)| node.images().contains_key(id));
-            if !(replanned || moves.renewed || is_unjudged || is_waiting || has_ended) {
-                continue;
-            }
-            let pools = scope.pools(name);
-            let mut differs = false;
-            if has_ended {
-                for (_, id, seq) in moves.ended.iter().filter(|(pool, ..)| pools.contains(pool)) {
-                    differs |= !scope.covered_since(&pools, id, *seq) && node.drop_image(id);
+            let mut is_another = moves.renewed;
+            if rescoped || moves.renewed || is_unjudged || !ended.is_empty() {
+                let pools = scope.pools(name);
+                for ended in ended {
+                    differs |= node.ended(ended, scope.covered_since(&pools, &ended.id, ended.seq));
+                }
+                if node.enters(&pools) || moves.renewed {
+                    differs |= node.keep(intents, |id| scope.covers(name, id));
+                    is_another = true;
                 }
             }
-            if node.enters(&pools) || moves.renewed {
-                differs |= node.keep_images(|id| scope.covers(name, id));
-                differs |= node.judge(&pools, |pool, set| proven.by(scope.intents, pool, set));
-            } else if is_unjudged || is_waiting {
-                differs |= node.judge(&pools, |pool, set| proven.by(scope.intents, pool, set));
+            if is_another || is_unjudged || is_waiting {
+                differs |= node.judge(intents, |pool, set| {
+                    shared.set(pool, set, || intents.pool(pool).and_then(|p| p.set_of(set)))
+                });
             }
             if differs {
                 changed.insert(name.clone());
             }
+        };
+        if everyone {
+            for (name, node) in &mut self.nodes {
+                look(name, node, unjudged.contains(name));
+            }
+        } else {
+            for name in &unjudged {
+                if let Some(node) = self.nodes.get_mut(name) {
+                    look(name, node, true);
+                }
+            }
         }
-        self.unjudged.clear();
+        self.shared.tidy();
         changed
     }
 
@@ -212,7 +244,10 @@ impl Evidence {
 
     /// Nodes whose inventory is to be asked for; asked once each.
     pub(crate) fn take_requests(&mut self) -> Vec<NodeName> {
-        let asked = self.nodes.iter_mut().filter_map(|(name, node)| node.take_request().then(|| name.clone()));
+        let asked = self
+            .nodes
+            .iter_mut()
+            .filter_map(|(name, node)| node.take_request().then(|| name.clone()));
         asked.collect()
     }
 
@@ -226,25 +261,22 @@ impl Evidence {
         self.nodes.retain(|name, _| exists(name));
         self.unjudged.retain(|name| exists(name));
     }
-}
 
-/// Shared by the nodes that report the same set.
-type Ids = Option<Arc<[ImageKey]>>;
-
-/// What sets prove, looked up once a step: many nodes report the same set.
-#[derive(Default)]
-struct Proven {
-    seen: BTreeMap<(PoolId, u64, SetDigest), Ids>,
-}
-
-impl Proven {
-    fn by(
-        &mut self,
-        intents: &IntentsBucket,
-        pool: &PoolId,
-        set: &PoolSummary,
-    ) -> Ids {
-        let look_up = || intents.pool(pool).and_then(|p| p.proven_by(set)).map(Arc::from);
-        self.seen.entry((pool.clone(), set.count, set.digest)).or_insert_with(look_up).clone()
+    /// Drops sizes of images that are not wanted any more.
+    pub(crate) fn keep_sizes(&mut self, is_wanted: impl Fn(&ImageKey) -> bool) {
+        self.sizes.retain(|id, _| is_wanted(id));
     }
+}
+
+/// The entry of a node whose Node has this UID, if it is known.
+fn entry<'a>(
+    nodes: &'a mut BTreeMap<NodeName, NodeEvidence>,
+    name: &NodeName,
+    uid: Option<&str>,
+) -> &'a mut NodeEvidence {
+    let node = nodes.entry(name.clone()).or_default();
+    if let Some(uid) = uid.filter(|uid| !node.is_of(uid)) {
+        node.renew(uid);
+    }
+    node
 }

@@ -1,13 +1,16 @@
 //! The evidence rule: what a report proves (`protocol.md` section 3).
 //!
-//! Owns the reading of an inventory against the sets that a pool has been. Pure; never forgets anything itself.
+//! Owns what a report says of the images of a set it is about. Nodes that say the same share one [`Content`], and nodes
+//! that speak of the same set share one [`IdSet`], so that a large cluster at rest costs little. Pure values; nothing
+//! here forgets anything.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
+use std::sync::{Arc, Weak};
 
 use shared::image::Digest;
-use shared::message::{Content, Exception, Inventory};
+use shared::message::{self, Inventory};
 use shared::name::{ImageKey, PoolId};
-use shared::pool_set::PoolSummary;
+use shared::pool_set::{PoolSummary, SetDigest};
 use shared::reason::Reason;
 use shared::state::ImageState;
 
@@ -19,82 +22,236 @@ pub(crate) struct ImageEvidence {
     /// Why, where there is a reason.
     pub(crate) why: Option<Reason>,
     /// What is there, if it is not what the intent names.
-    pub(crate) digest: Option<Digest>,
-    /// Size, if ever told.
-    pub(crate) bytes: Option<u64>,
-    /// The agent's counter when it said so.
-    pub(crate) n: u64,
+    pub(crate) digest: Option<Arc<Digest>>,
 }
 
-/// Everything proven about the images of a node.
-pub(crate) type Images = BTreeMap<ImageKey, ImageEvidence>;
-
-/// One report, ready to be asked about single images.
-pub(crate) struct Testimony<'r> {
-    inventory: &'r Inventory,
-    n: u64,
-    exceptions: BTreeMap<&'r ImageKey, &'r Exception>,
-    warm: BTreeSet<&'r ImageKey>,
-}
-
-impl<'r> Testimony<'r> {
-    /// `n` is the counter up to which the report holds: a heartbeat may have confirmed it since.
-    pub(crate) fn new(inventory: &'r Inventory, n: u64) -> Self {
-        let (mut exceptions, mut warm) = (BTreeMap::new(), BTreeSet::new());
-        match &inventory.content {
-            Content::Except(list) => exceptions.extend(list.iter().map(|e| (&e.id, e))),
-            Content::WarmIds(list) => warm.extend(list),
+impl ImageEvidence {
+    fn warm(digest: Option<Arc<Digest>>) -> Self {
+        Self {
+            state: ImageState::Warm,
+            why: None,
+            digest,
         }
-        Self { inventory, n, exceptions, warm }
     }
+}
 
-    /// What the report says of an image of a set it is about; `None` if it leaves it open. `before` is what was known.
-    fn of(&self, id: &ImageKey, before: Option<&ImageEvidence>) -> Option<ImageEvidence> {
-        let bytes = before.and_then(|b| b.bytes);
-        if let Some(e) = self.exceptions.get(id) {
-            let digest = e.digest.clone();
-            return Some(ImageEvidence { state: e.st, why: e.why, digest, bytes: e.bytes.or(bytes), n: self.n });
+/// What a report says of one image of a set it is about.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Word {
+    /// This.
+    Is(ImageEvidence),
+    /// That it is not warm, and not what it is instead.
+    NotWarm,
+    /// Nothing.
+    Open,
+}
+
+/// What a report says: its lists, without names and counters of its node.
+#[derive(Debug)]
+pub(crate) struct Content {
+    /// Tells contents apart.
+    pub(crate) number: u64,
+    lists: Lists,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+struct Lists {
+    exceptions: BTreeMap<Arc<ImageKey>, ImageEvidence>,
+    /// Sorted; `None` if the exceptions are listed instead.
+    warm: Option<Box<[Arc<ImageKey>]>>,
+    /// Sorted.
+    digests: Box<[(Arc<ImageKey>, Arc<Digest>)]>,
+    complete: bool,
+}
+
+impl Content {
+    /// What it says of an image of a set it is about.
+    pub(crate) fn of(&self, id: &ImageKey) -> Word {
+        let lists = &self.lists;
+        if let Some(exception) = lists.exceptions.get(id) {
+            return Word::Is(exception.clone());
         }
-        let is_listed_warm = self.warm.contains(id);
-        let is_warm = match self.inventory.content {
-            Content::Except(_) if self.inventory.complete => true,
-            Content::WarmIds(_) if is_listed_warm || self.inventory.complete => is_listed_warm,
-            Content::Except(_) | Content::WarmIds(_) => return None,
+        let is_warm = match &lists.warm {
+            None => lists.complete,
+            Some(warm) => warm.binary_search_by(|there| there.as_ref().cmp(id)).is_ok(),
         };
         if is_warm {
-            let digest = self.inventory.digests.get(id).cloned();
-            return Some(ImageEvidence { state: ImageState::Warm, why: None, digest, bytes, n: self.n });
+            let at = lists.digests.binary_search_by(|(there, _)| there.as_ref().cmp(id)).ok();
+            let digest = at
+                .and_then(|at| lists.digests.get(at))
+                .map(|(_, digest)| Arc::clone(digest));
+            Word::Is(ImageEvidence::warm(digest))
+        } else if lists.complete {
+            Word::NotWarm
+        } else {
+            Word::Open
         }
-        // Not warm, and the report does not say what instead: what was said before stands, if that was not warm.
-        let told = before.filter(|b| b.state != ImageState::Warm);
-        let (state, why) = told.map_or((ImageState::Pending, None), |b| (b.state, b.why));
-        Some(ImageEvidence { state, why, digest: None, bytes, n: self.n })
     }
 
-    /// Enters into `images` what the report proves of a set of images; what was proven later stays. Says whether
-    /// anything but counters differs.
-    pub(crate) fn enter(&self, ids: &[ImageKey], images: &mut Images) -> bool {
-        let mut changed = false;
-        for id in ids {
-            let before = images.get(id);
-            if before.is_some_and(|b| b.n > self.n) {
-                continue;
-            }
-            let Some(evidence) = self.of(id, before) else { continue };
-            let is_same = before.is_some_and(|b| {
-                b.state == evidence.state && b.why == evidence.why && b.digest == evidence.digest
-            });
-            changed |= !is_same;
-            images.insert(id.clone(), evidence);
-        }
-        changed
+    /// Whether it covers its sets; if not, only what is listed is proven.
+    pub(crate) fn is_complete(&self) -> bool {
+        self.lists.complete
+    }
+
+    /// The images it names.
+    pub(crate) fn listed(&self) -> impl Iterator<Item = &ImageKey> {
+        let warm = self.lists.warm.iter().flatten();
+        self.lists.exceptions.keys().chain(warm).map(AsRef::as_ref)
     }
 }
 
-/// Pools of a report: those of the inventory, moved as a heartbeat has said since.
-pub(crate) fn pools<'r>(
-    inventory: &'r Inventory,
-    moved: &'r BTreeMap<PoolId, PoolSummary>,
-) -> BTreeMap<&'r PoolId, &'r PoolSummary> {
-    inventory.pools.iter().chain(moved).collect()
+/// A set that a pool was, by name.
+#[derive(Debug)]
+pub(crate) struct IdSet {
+    /// Tells sets apart.
+    pub(crate) number: u64,
+    /// Sorted, with the sequences of then.
+    ids: Box<[(ImageKey, u64)]>,
+}
+
+impl IdSet {
+    /// Sequence of an image in it.
+    pub(crate) fn seq(&self, id: &ImageKey) -> Option<u64> {
+        let at = self.ids.binary_search_by(|(there, _)| there.cmp(id)).ok()?;
+        self.ids.get(at).map(|(_, seq)| *seq)
+    }
+
+    /// Its images.
+    pub(crate) fn ids(&self) -> impl Iterator<Item = &ImageKey> {
+        self.ids.iter().map(|(id, _)| id)
+    }
+}
+
+/// Everything that is shared, found by what it is. Holds nothing alive.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Shared {
+    next: u64,
+    contents: BTreeMap<SetDigest, Vec<Weak<Content>>>,
+    sets: BTreeMap<(PoolId, u64, SetDigest), Weak<IdSet>>,
+    keys: BTreeMap<ImageKey, Weak<ImageKey>>,
+    digests: BTreeMap<Digest, Weak<Digest>>,
+    /// How many entries make it worth to look for those that nobody holds any more.
+    sweep_at: usize,
+}
+
+/// Fewer entries than this are never swept.
+const SWEEP_MIN: usize = 4_096;
+
+impl Shared {
+    /// What an inventory says. Two nodes share it only if every word is equal: an agent is never trusted about another.
+    pub(crate) fn content(&mut self, inventory: &Inventory, digest: SetDigest) -> Arc<Content> {
+        let lists = self.lists(inventory);
+        let same = self
+            .contents
+            .get(&digest)
+            .into_iter()
+            .flatten()
+            .filter_map(Weak::upgrade);
+        if let Some(content) = same.into_iter().find(|c| c.lists == lists) {
+            return content;
+        }
+        let content = Arc::new(Content {
+            number: self.number(),
+            lists,
+        });
+        let entry = self.contents.entry(digest).or_default();
+        entry.retain(|weak| weak.strong_count() > 0);
+        entry.push(Arc::downgrade(&content));
+        content
+    }
+
+    fn lists(&mut self, inventory: &Inventory) -> Lists {
+        let mut exceptions = BTreeMap::new();
+        let mut warm = None;
+        match &inventory.content {
+            message::Content::Except(list) => {
+                for e in list {
+                    let digest = e.digest.as_ref().map(|d| self.digest(d));
+                    exceptions.insert(
+                        self.key(&e.id),
+                        ImageEvidence {
+                            state: e.st,
+                            why: e.why,
+                            digest,
+                        },
+                    );
+                }
+            }
+            message::Content::WarmIds(list) => {
+                let mut keys: Vec<Arc<ImageKey>> = list.iter().map(|id| self.key(id)).collect();
+                keys.sort();
+                warm = Some(keys.into());
+            }
+        }
+        let digests = inventory
+            .digests
+            .iter()
+            .map(|(id, d)| (self.key(id), self.digest(d)))
+            .collect();
+        Lists {
+            exceptions,
+            warm,
+            digests,
+            complete: inventory.complete,
+        }
+    }
+
+    /// A set by name; `look_up` finds it the first time.
+    pub(crate) fn set(
+        &mut self,
+        pool: &PoolId,
+        summary: &PoolSummary,
+        look_up: impl FnOnce() -> Option<Vec<(ImageKey, u64)>>,
+    ) -> Option<Arc<IdSet>> {
+        let name = (pool.clone(), summary.count, summary.digest);
+        if let Some(set) = self.sets.get(&name).and_then(Weak::upgrade) {
+            return Some(set);
+        }
+        let set = Arc::new(IdSet {
+            ids: look_up()?.into(),
+            number: self.number(),
+        });
+        self.sets.insert(name, Arc::downgrade(&set));
+        Some(set)
+    }
+
+    /// One copy of a digest.
+    pub(crate) fn digest(&mut self, digest: &Digest) -> Arc<Digest> {
+        if let Some(there) = self.digests.get(digest).and_then(Weak::upgrade) {
+            return there;
+        }
+        let new = Arc::new(digest.clone());
+        self.digests.insert(digest.clone(), Arc::downgrade(&new));
+        new
+    }
+
+    fn key(&mut self, id: &ImageKey) -> Arc<ImageKey> {
+        if let Some(there) = self.keys.get(id).and_then(Weak::upgrade) {
+            return there;
+        }
+        let new = Arc::new(id.clone());
+        self.keys.insert(id.clone(), Arc::downgrade(&new));
+        new
+    }
+
+    fn number(&mut self) -> u64 {
+        self.next += 1;
+        self.next
+    }
+
+    /// Forgets what nobody holds any more, once in a while.
+    pub(crate) fn tidy(&mut self) {
+        let len = |s: &Self| s.contents.len() + s.sets.len() + s.keys.len() + s.digests.len();
+        if len(self) < self.sweep_at.max(SWEEP_MIN) {
+            return;
+        }
+        self.contents.retain(|_, list| {
+            list.retain(|weak| weak.strong_count() > 0);
+            !list.is_empty()
+        });
+        self.sets.retain(|_, weak| weak.strong_count() > 0);
+        self.keys.retain(|_, weak| weak.strong_count() > 0);
+        self.digests.retain(|_, weak| weak.strong_count() > 0);
+        self.sweep_at = len(self) * 2;
+    }
 }

@@ -56,7 +56,16 @@ impl Leadership {
     pub(crate) fn new(candidate: String) -> Self {
         let standing = Standing::Idle;
         let retry = Moment::default();
-        Self { standing, candidate, epochs: 0, highest: 0, failures: 0, last: None, retry, kept: None }
+        Self {
+            standing,
+            candidate,
+            epochs: 0,
+            highest: 0,
+            failures: 0,
+            last: None,
+            retry,
+            kept: None,
+        }
     }
 
     /// Where this controller stands.
@@ -66,12 +75,20 @@ impl Leadership {
 
     /// What it wrote, while it holds the term.
     pub(crate) fn leads(&self) -> Option<&Meta> {
-        if let Standing::Leading { meta, .. } = &self.standing { Some(meta) } else { None }
+        if let Standing::Leading { meta, .. } = &self.standing {
+            Some(meta)
+        } else {
+            None
+        }
     }
 
     /// What had been taken in when the term was taken.
     pub(crate) fn head(&self) -> u64 {
-        if let Standing::Leading { head, .. } = &self.standing { *head } else { 0 }
+        if let Standing::Leading { head, .. } = &self.standing {
+            *head
+        } else {
+            0
+        }
     }
 
     /// The highest term seen.
@@ -98,7 +115,9 @@ impl Leadership {
                 return;
             }
         }
-        let Standing::Leading { meta: mine, .. } = &self.standing else { return };
+        let Standing::Leading { meta: mine, .. } = &self.standing else {
+            return;
+        };
         match (&meta.good, meta.held) {
             (Some(there), _) if there.term > mine.term => self.standing = Standing::Superseded(there.clone()),
             (Some(there), Held::Value) if there == mine && mine.stream_created == bucket.created() => {}
@@ -127,8 +146,14 @@ impl Leadership {
             stream_created: bucket.created().to_owned(),
             by: instance.to_owned(),
         };
-        self.standing = Standing::Taking { meta: meta.clone(), head: bucket.head() };
-        Some(Effect::TakeTerm { meta, expected: there.seq })
+        self.standing = Standing::Taking {
+            meta: meta.clone(),
+            head: bucket.head(),
+        };
+        Some(Effect::TakeTerm {
+            meta,
+            expected: there.seq,
+        })
     }
 
     /// Keeps what a re-read found of `_meta` until the outcome of the attempt tells whether it is to be believed.
@@ -166,7 +191,10 @@ impl Leadership {
                 }
                 self.highest = self.highest.max(meta.term);
                 (self.failures, self.last) = (0, None);
-                self.standing = Standing::Leading { meta: meta.clone(), head };
+                self.standing = Standing::Leading {
+                    meta: meta.clone(),
+                    head,
+                };
                 Some((seq, meta))
             }
             Err(reason) => {

@@ -51,6 +51,14 @@ enum State {
     Over,
 }
 
+impl Patched {
+    fn end(&mut self) {
+        self.state = State::Over;
+        self.labels.clear();
+        self.before.clear();
+    }
+}
+
 impl Pace {
     pub(crate) fn new(per_second: u32, now: Moment) -> Self {
         let rate = u64::from(per_second.max(1));
@@ -72,21 +80,31 @@ impl Pace {
         }
     }
 
-    /// There is no such Node.
+    /// There is no such Node any more, or it is another object.
     pub(crate) fn forget(&mut self, node: &NodeName) {
         self.dirty.remove(node);
         self.nodes.remove(node);
         self.retries.succeeded(node);
     }
 
-    /// What a node has to be taken to show: what was applied, until the Node shows it, or shows something that is
-    /// neither that nor what was there before, or `patience` has passed.
-    pub(crate) fn shown<'a>(&'a mut self, node: &NodeName, shows: &'a Labels) -> &'a Labels {
-        let Some(patched) = self.nodes.get_mut(node) else { return shows };
-        if matches!(patched.state, State::Applied(_)) && !patched.before.contains(shows) {
-            patched.state = State::Over;
+    /// The Node shows this: if it is what was applied, or is neither that nor what was there before, there is nothing
+    /// to remember any more.
+    pub(crate) fn shows(&mut self, node: &NodeName, shows: &Labels) {
+        let patched = self
+            .nodes
+            .get_mut(node)
+            .filter(|p| matches!(p.state, State::Applied(_)));
+        if let Some(patched) = patched.filter(|p| !p.before.contains(shows)) {
+            patched.end();
         }
-        if patched.state == State::Over { shows } else { &patched.labels }
+    }
+
+    /// What a node has to be taken to show: what was applied, until the Node itself tells or `patience` has passed.
+    pub(crate) fn shown<'a>(&'a self, node: &NodeName, shows: &'a Labels) -> &'a Labels {
+        match self.nodes.get(node) {
+            Some(patched) if patched.state != State::Over => &patched.labels,
+            _ => shows,
+        }
     }
 
     /// Gives the nodes that may be patched now, at most as many as there are tokens for. The caller says of each, by
@@ -94,15 +112,21 @@ impl Pace {
     pub(crate) fn look(&mut self, window: Duration, patience: Duration, now: Moment) -> Vec<NodeName> {
         for (node, patched) in &mut self.nodes {
             if matches!(patched.state, State::Applied(at) if at + patience <= now) {
-                patched.state = State::Over;
+                patched.end();
                 self.dirty.insert(node.clone());
             }
         }
-        let gained = u64::try_from(now.since(self.filled).as_millis()).unwrap_or(u64::MAX).saturating_mul(self.rate);
+        let gained = u64::try_from(now.since(self.filled).as_millis())
+            .unwrap_or(u64::MAX)
+            .saturating_mul(self.rate);
         self.tokens = self.tokens.saturating_add(gained).min(self.rate * PATCH);
         self.filled = self.filled.max(now);
         self.starved = None;
-        self.dirty.iter().filter(|node| self.waits_until(node, window).is_none_or(|due| due <= now)).cloned().collect()
+        self.dirty
+            .iter()
+            .filter(|node| self.waits_until(node, window).is_none_or(|due| due <= now))
+            .cloned()
+            .collect()
     }
 
     /// Until when a node cannot be patched; the end of time while a patch is in flight.
@@ -138,7 +162,15 @@ impl Pace {
             before.push(last.labels);
         }
         before.retain(|b| *b != labels);
-        self.nodes.insert(node.clone(), Patched { sent: now, labels, before, state: State::InFlight });
+        self.nodes.insert(
+            node.clone(),
+            Patched {
+                sent: now,
+                labels,
+                before,
+                state: State::InFlight,
+            },
+        );
     }
 
     /// A patch ended; says whether it was one of ours.
@@ -150,12 +182,14 @@ impl Pace {
         backoff: &Backoff,
         rng: &mut Rng,
     ) -> bool {
-        let Some(patched) = self.nodes.get_mut(node).filter(|p| p.state == State::InFlight) else { return false };
+        let Some(patched) = self.nodes.get_mut(node).filter(|p| p.state == State::InFlight) else {
+            return false;
+        };
         if result.is_ok() {
             patched.state = State::Applied(now);
             self.retries.succeeded(node);
         } else {
-            patched.state = State::Over;
+            patched.end();
             self.retries.failed(node.clone(), now, backoff, rng);
         }
         self.dirty.insert(node.clone());
@@ -164,12 +198,20 @@ impl Pace {
 
     /// When the next look is due.
     pub(crate) fn next(&self, window: Duration, patience: Duration, now: Moment) -> Option<Moment> {
-        let waits = self.dirty.iter().filter_map(|node| self.waits_until(node, window)).filter(|due| *due > now);
+        let waits = self
+            .dirty
+            .iter()
+            .filter_map(|node| self.waits_until(node, window))
+            .filter(|due| *due > now);
         let echoes = self.nodes.values().filter_map(|p| match p.state {
             State::Applied(at) => Some(at + patience),
             State::InFlight | State::Over => None,
         });
-        waits.chain(echoes).chain(self.starved).filter(|due| due.0 != u64::MAX).min()
+        waits
+            .chain(echoes)
+            .chain(self.starved)
+            .filter(|due| due.0 != u64::MAX)
+            .min()
     }
 
     /// How many patches are in flight.

@@ -64,14 +64,23 @@ pub(crate) fn is_eligible(constraint: &Constraint, name: &NodeName, node: &Node)
     if let Some(wanted) = constraint.node_name.as_deref().filter(|n| !n.is_empty()) {
         return wanted == name.as_str();
     }
-    constraint.node_selector.iter().all(|(key, value)| node.labels.get(key) == Some(value))
-        && constraint.affinity.as_ref().is_none_or(|terms| terms.iter().any(|t| matches_term(t, name, node)))
+    constraint
+        .node_selector
+        .iter()
+        .all(|(key, value)| node.labels.get(key) == Some(value))
+        && constraint
+            .affinity
+            .as_ref()
+            .is_none_or(|terms| terms.iter().any(|t| matches_term(t, name, node)))
         && hard_taints(node).all(|taint| constraint.tolerations.iter().any(|t| tolerates(t, taint)))
 }
 
 fn matches_term(term: &NodeSelectorTerm, name: &NodeName, node: &Node) -> bool {
     !is_dead(term)
-        && term.match_expressions.iter().all(|e| matches(e, node.labels.get(&e.key).map(String::as_str)))
+        && term
+            .match_expressions
+            .iter()
+            .all(|e| matches(e, node.labels.get(&e.key).map(String::as_str)))
         && term.match_fields.iter().all(|e| matches(e, Some(name.as_str())))
 }
 
@@ -124,4 +133,228 @@ pub(crate) fn tolerates(toleration: &Toleration, taint: &Taint) -> bool {
             TolerationOperator::Equal => toleration.key.is_some() && toleration.value == taint.value,
             TolerationOperator::Unknown => false,
         }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use rstest::rstest;
+
+    use super::*;
+
+    fn taint(key: &str, value: &str, effect: TaintEffect) -> Taint {
+        Taint {
+            key: key.to_owned(),
+            value: value.to_owned(),
+            effect,
+        }
+    }
+
+    fn node(labels: &[(&str, &str)], taints: &[Taint]) -> Node {
+        let labels: BTreeMap<_, _> = labels.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
+        Node {
+            labels,
+            taints: taints.iter().cloned().collect(),
+            ..Node::default()
+        }
+    }
+
+    fn expression(key: &str, operator: Operator, values: &[&str]) -> MatchExpression {
+        MatchExpression {
+            key: key.to_owned(),
+            operator,
+            values: values.iter().map(ToString::to_string).collect(),
+        }
+    }
+
+    fn affinity(expressions: &[MatchExpression], fields: &[MatchExpression]) -> Constraint {
+        let term = NodeSelectorTerm {
+            match_expressions: expressions.iter().cloned().collect(),
+            match_fields: fields.iter().cloned().collect(),
+        };
+        Constraint {
+            affinity: Some(vec![term]),
+            ..Constraint::default()
+        }
+    }
+
+    fn name() -> NodeName {
+        NodeName::parse("node-1").unwrap()
+    }
+
+    #[rstest]
+    #[case(Operator::In, &["a", "b"], Some("b"), true)]
+    #[case(Operator::In, &["a", "b"], Some("c"), false)]
+    #[case(Operator::In, &["a"], None, false)]
+    #[case(Operator::In, &[], Some(""), false)]
+    #[case(Operator::NotIn, &["a"], Some("b"), true)]
+    #[case(Operator::NotIn, &["a"], Some("a"), false)]
+    #[case(Operator::NotIn, &["a"], None, true)]
+    #[case(Operator::NotIn, &[], None, false)]
+    #[case(Operator::Exists, &[], Some(""), true)]
+    #[case(Operator::Exists, &[], None, false)]
+    #[case(Operator::DoesNotExist, &[], None, true)]
+    #[case(Operator::DoesNotExist, &[], Some("x"), false)]
+    #[case(Operator::Gt, &["5"], Some("6"), true)]
+    #[case(Operator::Gt, &["5"], Some("5"), false)]
+    #[case(Operator::Gt, &["5"], Some("many"), false)]
+    #[case(Operator::Gt, &["5"], None, false)]
+    #[case(Operator::Gt, &["5", "6"], Some("7"), false)]
+    #[case(Operator::Lt, &["-5"], Some("-6"), true)]
+    #[case(Operator::Lt, &["5"], Some("5"), false)]
+    #[case(Operator::Lt, &["five"], Some("1"), false)]
+    #[case(Operator::Unknown, &["a"], Some("a"), false)]
+    fn an_expression_holds_as_the_scheduler_says(
+        #[case] operator: Operator,
+        #[case] values: &[&str],
+        #[case] label: Option<&str>,
+        #[case] eligible: bool,
+    ) {
+        let labels: Vec<(&str, &str)> = label.map(|v| ("key", v)).into_iter().collect();
+        let constraint = affinity(&[expression("key", operator, values)], &[]);
+        assert_eq!(is_eligible(&constraint, &name(), &node(&labels, &[])), eligible);
+    }
+
+    #[rstest]
+    #[case("metadata.name", Operator::In, &["node-1"], true)]
+    #[case("metadata.name", Operator::In, &["node-2"], false)]
+    #[case("metadata.name", Operator::NotIn, &["node-2"], true)]
+    #[case("metadata.name", Operator::NotIn, &["node-1"], false)]
+    #[case("metadata.name", Operator::Exists, &[], false)]
+    #[case("metadata.uid", Operator::In, &["node-1"], false)]
+    fn a_field_is_the_name_or_nothing(
+        #[case] key: &str,
+        #[case] operator: Operator,
+        #[case] values: &[&str],
+        #[case] eligible: bool,
+    ) {
+        let constraint = affinity(&[], &[expression(key, operator, values)]);
+        assert_eq!(is_eligible(&constraint, &name(), &node(&[], &[])), eligible);
+    }
+
+    #[test]
+    fn any_term_is_enough_all_expressions_are_needed_and_empty_ones_match_nothing() {
+        let there = node(&[("a", "1"), ("b", "2")], &[]);
+        let both = |b: &str| {
+            affinity(
+                &[
+                    expression("a", Operator::In, &["1"]),
+                    expression("b", Operator::In, &[b]),
+                ],
+                &[],
+            )
+        };
+        assert!(is_eligible(&both("2"), &name(), &there));
+        assert!(!is_eligible(&both("3"), &name(), &there));
+        let terms = [both("3"), both("2")]
+            .into_iter()
+            .flat_map(|c| c.affinity.unwrap())
+            .collect();
+        assert!(is_eligible(
+            &Constraint {
+                affinity: Some(terms),
+                ..Constraint::default()
+            },
+            &name(),
+            &there
+        ));
+        assert!(!is_eligible(&affinity(&[], &[]), &name(), &there));
+        assert!(!is_eligible(
+            &Constraint {
+                affinity: Some(vec![]),
+                ..Constraint::default()
+            },
+            &name(),
+            &there
+        ));
+    }
+
+    #[rstest]
+    #[case(Some("gpu"), TolerationOperator::Exists, "", None, true)]
+    #[case(Some("gpu"), TolerationOperator::Equal, "a100", None, true)]
+    #[case(Some("gpu"), TolerationOperator::Equal, "t4", None, false)]
+    #[case(Some("gpu"), TolerationOperator::Exists, "", Some(TaintEffect::NoSchedule), true)]
+    #[case(Some("gpu"), TolerationOperator::Exists, "", Some(TaintEffect::NoExecute), false)]
+    #[case(Some("other"), TolerationOperator::Exists, "", None, false)]
+    #[case(None, TolerationOperator::Exists, "", None, true)]
+    #[case(None, TolerationOperator::Exists, "", Some(TaintEffect::NoExecute), false)]
+    #[case(None, TolerationOperator::Equal, "a100", None, false)]
+    #[case(Some("gpu"), TolerationOperator::Unknown, "a100", None, false)]
+    fn a_taint_must_be_tolerated(
+        #[case] key: Option<&str>,
+        #[case] operator: TolerationOperator,
+        #[case] value: &str,
+        #[case] effect: Option<TaintEffect>,
+        #[case] eligible: bool,
+    ) {
+        let toleration = Toleration {
+            key: key.map(ToOwned::to_owned),
+            operator,
+            value: value.to_owned(),
+            effect,
+        };
+        let constraint = Constraint {
+            tolerations: [toleration].into(),
+            ..Constraint::default()
+        };
+        let tainted = node(&[], &[taint("gpu", "a100", TaintEffect::NoSchedule)]);
+        assert_eq!(is_eligible(&constraint, &name(), &tainted), eligible);
+        assert!(!is_eligible(&Constraint::default(), &name(), &tainted));
+    }
+
+    #[rstest]
+    #[case("node.kubernetes.io/not-ready", TaintEffect::NoExecute, true)]
+    #[case("node.kubernetes.io/disk-pressure", TaintEffect::NoSchedule, true)]
+    #[case("node.kubernetes.io/unschedulable", TaintEffect::NoSchedule, true)]
+    #[case("node.cloudprovider.kubernetes.io/uninitialized", TaintEffect::NoSchedule, false)]
+    #[case("prefer", TaintEffect::PreferNoSchedule, true)]
+    #[case("new", TaintEffect::Unknown, true)]
+    #[case("ToBeDeletedByClusterAutoscaler", TaintEffect::NoSchedule, false)]
+    #[case("karpenter.sh/disrupted", TaintEffect::NoSchedule, false)]
+    #[case("virtual-kubelet.io/provider", TaintEffect::NoSchedule, false)]
+    fn some_taints_do_not_count_and_some_always_do(
+        #[case] key: &str,
+        #[case] effect: TaintEffect,
+        #[case] eligible: bool,
+    ) {
+        let tainted = node(&[], &[taint(key, "x", effect)]);
+        assert_eq!(is_eligible(&Constraint::default(), &name(), &tainted), eligible);
+        let everything = Toleration {
+            key: None,
+            operator: TolerationOperator::Exists,
+            value: String::new(),
+            effect: None,
+        };
+        let constraint = Constraint {
+            tolerations: [everything].into(),
+            ..Constraint::default()
+        };
+        let never = DELETION_TAINTS.contains(&key) || key == VIRTUAL_TAINT;
+        assert_eq!(is_eligible(&constraint, &name(), &tainted), !never);
+    }
+
+    #[test]
+    fn a_named_node_is_taken_whatever_its_taints_unless_it_is_leaving() {
+        let constraint = Constraint {
+            node_name: Some("node-1".to_owned()),
+            ..Constraint::default()
+        };
+        let tainted = node(&[], &[taint("gpu", "", TaintEffect::NoSchedule)]);
+        assert!(is_eligible(&constraint, &name(), &tainted));
+        assert!(!is_eligible(&constraint, &NodeName::parse("node-2").unwrap(), &tainted));
+        assert!(!is_eligible(
+            &constraint,
+            &name(),
+            &Node {
+                deleting: true,
+                ..tainted
+            }
+        ));
+        assert!(!is_eligible(
+            &constraint,
+            &name(),
+            &node(&[("type", "virtual-kubelet")], &[])
+        ));
+    }
 }

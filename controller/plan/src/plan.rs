@@ -3,12 +3,14 @@
 //! Owns the composition of selection, pools and placement into intents and assignments. A value; never looks at what
 //! the buckets hold now.
 
-use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::Value;
+use shared::image::Digest;
+use shared::message::Intent;
 use shared::message::assignment::Pressure;
 use shared::message::intent::{Keep, MAX_OWNERS};
-use shared::message::Intent;
 use shared::name::{ImageKey, NodeName, PoolId};
 use shared::wave::Wave;
 
@@ -17,7 +19,10 @@ use crate::known::Known;
 use crate::member::Membership;
 use crate::place;
 use crate::pool;
-use crate::select::{self, Demand, Want};
+use crate::select::{self, Demand, DemandPool, Want};
+
+/// The images wanted on a node: highest priority, and the digest that the intent names.
+pub(crate) type Wanted<'a> = BTreeMap<&'a ImageKey, (u8, Option<&'a Digest>)>;
 
 /// The plan.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -30,13 +35,17 @@ pub(crate) struct Plan {
     pub(crate) workloads: usize,
     /// What of them cannot be used.
     pub(crate) problems: BTreeMap<WorkloadKey, Vec<String>>,
-    /// How many constraints went to private pools for lack of room.
+    /// How many pairs of node and constraint went to private pools for lack of room.
     pub(crate) overflow: usize,
+    /// Whether a limit was met, so that what is planned for a node depends on more than that node.
+    pub(crate) is_limited: bool,
 }
 
 /// One pool.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct PlannedPool {
+    /// Its normalised constraint.
+    pub(crate) constraint: Constraint,
     /// Its document for people.
     pub(crate) definition: Value,
     /// Its intents; their term is filled in when they are written.
@@ -57,10 +66,23 @@ pub(crate) struct PlannedNode {
 }
 
 impl Plan {
-    /// The intents of a node, by pool.
-    pub(crate) fn intents_of(&self, node: &NodeName) -> impl Iterator<Item = (&ImageKey, &Intent)> {
-        let pools = self.nodes.get(node).into_iter().flat_map(|n| &n.pools);
-        pools.filter_map(|pool| self.pools.get(pool)).flat_map(|pool| &pool.intents)
+    /// The intents of some pools; an image can occur in several.
+    pub(crate) fn intents_in(&self, pools: &[PoolId]) -> impl Iterator<Item = (&ImageKey, &Intent)> {
+        pools
+            .iter()
+            .filter_map(|pool| self.pools.get(pool))
+            .flat_map(|pool| &pool.intents)
+    }
+
+    /// The images wanted by some pools, at their highest priority.
+    pub(crate) fn wanted_in(&self, pools: &[PoolId]) -> Wanted<'_> {
+        let mut wanted = Wanted::new();
+        for (id, intent) in self.intents_in(pools) {
+            let (priority, digest) = wanted.entry(id).or_insert((intent.priority, None));
+            *priority = (*priority).max(intent.priority);
+            *digest = digest.or(intent.digest.as_ref());
+        }
+        wanted
     }
 
     /// Whether an image is wanted on a node.
@@ -72,34 +94,61 @@ impl Plan {
 
 /// Composes the plan from what is wanted and who is where.
 pub(crate) fn plan(demand: Demand<'_>, membership: &Membership, nodes: &Known<NodeName, Node>) -> Plan {
-    let mut wants: BTreeMap<PoolId, (Constraint, BTreeMap<ImageKey, Want<'_>>)> = BTreeMap::new();
-    for (node, beyond) in &membership.overflow {
-        let constraint = Constraint { node_name: Some(node.as_str().to_owned()), ..Constraint::default() };
-        let (_, private) = wants.entry(PoolId::private(node)).or_insert_with(|| (constraint, BTreeMap::new()));
-        for pool in beyond.iter().filter_map(|id| demand.pools.get(id)) {
-            select::join(private, &pool.wants);
-        }
-    }
-    for (id, pool) in demand.pools {
-        if !membership.dropped.contains(&id) {
-            let (_, into) = wants.entry(id).or_insert_with(|| (pool.constraint.clone(), BTreeMap::new()));
-            select::join(into, &pool.wants);
-        }
-    }
-    let overflow = membership.overflow.values().map(std::collections::BTreeSet::len).sum();
+    let of_node = |name: &NodeName| membership.of_node.get(name).cloned().unwrap_or_default();
+    let real = nodes.good().filter_map(|(name, node)| Some((name.clone(), planned_node(node, of_node(name))?)));
     Plan {
-        pools: wants.into_iter().map(|(id, (constraint, wants))| planned(id, &constraint, wants)).collect(),
-        nodes: assignments(membership, nodes),
+        nodes: real.collect(),
         workloads: demand.workloads,
+        overflow: membership.overflow.values().map(BTreeSet::len).sum(),
+        is_limited: !membership.is_within_limits(),
+        pools: pools(demand.pools, membership),
         problems: demand.problems,
-        overflow,
     }
 }
 
-fn planned(id: PoolId, constraint: &Constraint, wants: BTreeMap<ImageKey, Want<'_>>) -> (PoolId, PlannedPool) {
-    let definition = pool::definition(&id, constraint);
+/// The pools of a plan.
+pub(crate) fn pools(
+    demand: BTreeMap<PoolId, DemandPool<'_>>,
+    membership: &Membership,
+) -> BTreeMap<PoolId, PlannedPool> {
+    let mut wants: BTreeMap<PoolId, (Constraint, BTreeMap<ImageKey, Want<'_>>)> = BTreeMap::new();
+    for (node, beyond) in &membership.overflow {
+        let constraint = Constraint {
+            node_name: Some(node.as_str().to_owned()),
+            ..Constraint::default()
+        };
+        let (_, private) = wants.entry(PoolId::private(node)).or_insert_with(|| (constraint, BTreeMap::new()));
+        for pool in beyond.iter().filter_map(|id| demand.get(id)) {
+            select::join(private, &pool.wants);
+        }
+    }
+    for (id, pool) in demand {
+        if membership.dropped.contains(&id) {
+            continue;
+        }
+        match wants.entry(id) {
+            Entry::Vacant(entry) => drop(entry.insert((pool.constraint.clone(), pool.wants))),
+            Entry::Occupied(mut entry) => select::join(&mut entry.get_mut().1, &pool.wants),
+        }
+    }
+    wants.into_iter().map(|(id, (constraint, wants))| planned_pool(id, constraint, wants)).collect()
+}
+
+fn planned_pool(id: PoolId, constraint: Constraint, wants: BTreeMap<ImageKey, Want<'_>>) -> (PoolId, PlannedPool) {
+    let definition = pool::definition(&id, &constraint);
     let intents = wants.into_iter().map(|(id, want)| (id.clone(), intent(id, want))).collect();
-    (id, PlannedPool { definition, intents })
+    (id, PlannedPool { constraint, definition, intents })
+}
+
+/// What is planned for a node in these pools: an assignment for every node with a runtime of its own, an empty one for
+/// one that is leaving.
+pub(crate) fn planned_node(node: &Node, pools: Vec<PoolId>) -> Option<PlannedNode> {
+    (!place::is_virtual(node)).then(|| PlannedNode {
+        uid: node.uid.clone(),
+        pools,
+        pressure: node.pressure.iter().copied().collect(),
+        stays: !place::is_leaving(node),
+    })
 }
 
 fn intent(id: ImageKey, mut want: Want<'_>) -> Intent {
@@ -123,13 +172,3 @@ fn intent(id: ImageKey, mut want: Want<'_>) -> Intent {
     }
 }
 
-/// Every node with a runtime of its own has an assignment, one that is leaving an empty one.
-fn assignments(membership: &Membership, nodes: &Known<NodeName, Node>) -> BTreeMap<NodeName, PlannedNode> {
-    let real = nodes.good().filter(|(_, node)| !place::is_virtual(node));
-    real.map(|(name, node)| {
-        let pools = membership.of_node.get(name).cloned().unwrap_or_default();
-        let pressure = node.pressure.iter().copied().collect();
-        (name.clone(), PlannedNode { uid: node.uid.clone(), pools, pressure, stays: !place::is_leaving(node) })
-    })
-    .collect()
-}

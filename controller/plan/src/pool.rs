@@ -18,7 +18,10 @@ use crate::place;
 pub(crate) fn normalise(constraint: &Constraint) -> Constraint {
     if let Some(name) = constraint.node_name.as_deref().filter(|n| !n.is_empty()) {
         return match NodeName::parse(name) {
-            Ok(_) => Constraint { node_name: Some(name.to_owned()), ..Constraint::default() },
+            Ok(_) => Constraint {
+                node_name: Some(name.to_owned()),
+                ..Constraint::default()
+            },
             Err(_) => nowhere(),
         };
     }
@@ -34,17 +37,28 @@ pub(crate) fn normalise(constraint: &Constraint) -> Constraint {
         }
         Some(terms) => Some(terms.into_iter().collect()),
     };
-    Constraint { node_selector, affinity, tolerations: normalise_tolerations(&constraint.tolerations), node_name: None }
+    Constraint {
+        node_selector,
+        affinity,
+        tolerations: normalise_tolerations(&constraint.tolerations),
+        node_name: None,
+    }
 }
 
 /// What matches no node.
 fn nowhere() -> Constraint {
-    Constraint { affinity: Some(Vec::new()), ..Constraint::default() }
+    Constraint {
+        affinity: Some(Vec::new()),
+        ..Constraint::default()
+    }
 }
 
 fn normalise_terms(terms: &[NodeSelectorTerm]) -> BTreeSet<NodeSelectorTerm> {
     let plain = |e: &MatchExpression| match e.operator {
-        Operator::Exists | Operator::DoesNotExist => MatchExpression { values: BTreeSet::new(), ..e.clone() },
+        Operator::Exists | Operator::DoesNotExist => MatchExpression {
+            values: BTreeSet::new(),
+            ..e.clone()
+        },
         _ => e.clone(),
     };
     terms
@@ -76,11 +90,18 @@ fn normalise_tolerations(tolerations: &BTreeSet<Toleration>) -> BTreeSet<Tolerat
         })
         .filter(|t| !matches!(t.effect, Some(TaintEffect::PreferNoSchedule | TaintEffect::Unknown)))
         .map(|t| match t.operator {
-            TolerationOperator::Exists => Toleration { value: String::new(), ..t.clone() },
+            TolerationOperator::Exists => Toleration {
+                value: String::new(),
+                ..t.clone()
+            },
             _ => t.clone(),
         })
         .collect();
-    relevant.iter().filter(|t| !relevant.iter().any(|other| *t != other && covers(other, t))).cloned().collect()
+    relevant
+        .iter()
+        .filter(|t| !relevant.iter().any(|other| *t != other && covers(other, t)))
+        .cloned()
+        .collect()
 }
 
 /// Whether `wide` tolerates all that `narrow` tolerates.
@@ -122,7 +143,10 @@ pub(crate) fn canonical(normalised: &Constraint) -> Value {
         object.insert("nodeSelector".to_owned(), json!(normalised.node_selector));
     }
     if !normalised.tolerations.is_empty() {
-        object.insert("tolerations".to_owned(), normalised.tolerations.iter().map(canonical_toleration).collect());
+        object.insert(
+            "tolerations".to_owned(),
+            normalised.tolerations.iter().map(canonical_toleration).collect(),
+        );
     }
     Value::Object(object)
 }
@@ -147,4 +171,261 @@ fn canonical_toleration(toleration: &Toleration) -> Value {
 /// The document `<pool>.def`, for people.
 pub(crate) fn definition(pool: &PoolId, normalised: &Constraint) -> Value {
     json!({ "constraint": canonical(normalised), "pool": pool, "v": 1 })
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::input::{Node, Taint};
+
+    fn toleration(
+        key: Option<&str>,
+        operator: TolerationOperator,
+        value: &str,
+        effect: Option<TaintEffect>,
+    ) -> Toleration {
+        Toleration {
+            key: key.map(ToOwned::to_owned),
+            operator,
+            value: value.to_owned(),
+            effect,
+        }
+    }
+
+    fn tolerating(tolerations: &[Toleration]) -> Constraint {
+        Constraint {
+            tolerations: tolerations.iter().cloned().collect(),
+            ..Constraint::default()
+        }
+    }
+
+    fn term(expressions: &[(&str, Operator, &[&str])]) -> NodeSelectorTerm {
+        let expression = |(key, operator, values): &(&str, Operator, &[&str])| MatchExpression {
+            key: (*key).to_owned(),
+            operator: *operator,
+            values: values.iter().map(ToString::to_string).collect(),
+        };
+        NodeSelectorTerm {
+            match_expressions: expressions.iter().map(expression).collect(),
+            match_fields: BTreeSet::new(),
+        }
+    }
+
+    #[test]
+    fn ids_are_pinned_for_ever() {
+        assert_eq!(id_of(&Constraint::default()).as_str(), "all");
+        let selecting = Constraint {
+            node_selector: [("disk".to_owned(), "ssd".to_owned())].into(),
+            ..Constraint::default()
+        };
+        assert_eq!(canonical(&selecting).to_string(), r#"{"nodeSelector":{"disk":"ssd"}}"#);
+        let full = Constraint {
+            affinity: Some(vec![
+                term(&[("b", Operator::Gt, &["1"]), ("a", Operator::Exists, &["junk"])]),
+                term(&[("z", Operator::In, &["2", "1"])]),
+            ]),
+            tolerations: [toleration(Some("gpu"), TolerationOperator::Exists, "junk", None)].into(),
+            ..selecting
+        };
+        let text = concat!(
+            r#"{"affinity":[{"matchExpressions":[{"key":"a","operator":"Exists","values":[]},"#,
+            r#"{"key":"b","operator":"Gt","values":["1"]}],"matchFields":[]},"#,
+            r#"{"matchExpressions":[{"key":"z","operator":"In","values":["1","2"]}],"matchFields":[]}],"#,
+            r#""nodeSelector":{"disk":"ssd"},"#,
+            r#""tolerations":[{"effect":null,"key":"gpu","operator":"Exists","value":""}]}"#,
+        );
+        assert_eq!(canonical(&normalise(&full)).to_string(), text);
+        assert_eq!(id_of(&normalise(&full)), PoolId::auto(text));
+        let named = Constraint {
+            node_name: Some("n1".to_owned()),
+            ..full
+        };
+        assert_eq!(
+            id_of(&normalise(&named)),
+            PoolId::private(&NodeName::parse("n1").unwrap())
+        );
+    }
+
+    #[test]
+    fn what_says_the_same_is_the_same_pool() {
+        let selector = Constraint {
+            node_selector: [("disk".to_owned(), "ssd".to_owned())].into(),
+            ..Constraint::default()
+        };
+        let ssd = term(&[("disk", Operator::In, &["ssd"])]);
+        for same in [
+            Constraint {
+                affinity: Some(vec![ssd.clone()]),
+                ..Constraint::default()
+            },
+            Constraint {
+                affinity: Some(vec![ssd.clone(), ssd.clone(), term(&[])]),
+                ..selector.clone()
+            },
+        ] {
+            assert_eq!(normalise(&same), selector);
+        }
+        let conflict = Constraint {
+            affinity: Some(vec![term(&[("disk", Operator::In, &["hdd"])])]),
+            ..selector
+        };
+        assert_eq!(normalise(&conflict), conflict);
+    }
+
+    #[test]
+    fn tolerations_that_cannot_matter_leave_the_constraint_empty() {
+        use TolerationOperator::{Equal, Exists, Unknown};
+        let irrelevant = [
+            toleration(
+                Some("node.kubernetes.io/not-ready"),
+                Exists,
+                "",
+                Some(TaintEffect::NoExecute),
+            ),
+            toleration(
+                Some("node.kubernetes.io/unschedulable"),
+                Exists,
+                "",
+                Some(TaintEffect::NoSchedule),
+            ),
+            toleration(Some("karpenter.sh/disrupted"), Exists, "", None),
+            toleration(Some("x"), Exists, "", Some(TaintEffect::PreferNoSchedule)),
+            toleration(Some("x"), Unknown, "", None),
+            toleration(None, Equal, "x", None),
+        ];
+        assert_eq!(id_of(&normalise(&tolerating(&irrelevant))), PoolId::all());
+    }
+
+    #[test]
+    fn a_toleration_within_another_is_dropped() {
+        use TolerationOperator::{Equal, Exists};
+        let wide = toleration(Some("x"), Exists, "", None);
+        let narrow = [
+            wide.clone(),
+            toleration(Some("x"), Equal, "1", None),
+            toleration(Some("x"), Exists, "", Some(TaintEffect::NoExecute)),
+        ];
+        assert_eq!(normalise(&tolerating(&narrow)), tolerating(std::slice::from_ref(&wide)));
+        let everything = toleration(None, Exists, "", None);
+        assert_eq!(
+            normalise(&tolerating(&[everything.clone(), wide])),
+            tolerating(&[everything])
+        );
+    }
+
+    #[test]
+    fn what_matches_nothing_is_one_pool_and_part_of_all() {
+        let dead = Constraint {
+            affinity: Some(vec![term(&[])]),
+            ..Constraint::default()
+        };
+        assert_eq!(normalise(&dead), nowhere());
+        let bad_name = Constraint {
+            node_name: Some("No Node".to_owned()),
+            ..Constraint::default()
+        };
+        assert_eq!(normalise(&bad_name), nowhere());
+        assert!(
+            is_part_of_all(&nowhere())
+                && !is_part_of_all(&tolerating(&[toleration(
+                    Some("x"),
+                    TolerationOperator::Exists,
+                    "",
+                    None
+                )]))
+        );
+    }
+
+    fn word() -> impl Strategy<Value = String> + Clone {
+        prop::sample::select(&["a", "b", "1", "2", "node.kubernetes.io/not-ready"][..]).prop_map(ToOwned::to_owned)
+    }
+
+    fn constraints() -> impl Strategy<Value = Constraint> {
+        use Operator::{DoesNotExist, Exists, Gt, In, Lt, NotIn, Unknown};
+        let operator = prop::sample::select(&[In, In, NotIn, Exists, DoesNotExist, Gt, Lt, Unknown][..]);
+        let expression = (word(), operator, prop::collection::btree_set(word(), 0..3))
+            .prop_map(|(key, operator, values)| MatchExpression { key, operator, values });
+        let field = (any::<bool>(), prop::sample::select(&["n1", "n2"][..])).prop_map(|(not, name)| MatchExpression {
+            key: "metadata.name".to_owned(),
+            operator: if not { NotIn } else { In },
+            values: [name.to_owned()].into(),
+        });
+        let term = (
+            prop::collection::btree_set(expression, 0..3),
+            prop::collection::btree_set(field, 0..2),
+        )
+            .prop_map(|(match_expressions, match_fields)| NodeSelectorTerm {
+                match_expressions,
+                match_fields,
+            });
+        let tolerations = (
+            prop::option::of(word()),
+            prop::sample::select(
+                &[
+                    TolerationOperator::Equal,
+                    TolerationOperator::Exists,
+                    TolerationOperator::Unknown,
+                ][..],
+            ),
+            word(),
+            prop::option::of(effects()),
+        )
+            .prop_map(|(key, operator, value, effect)| Toleration {
+                key,
+                operator,
+                value,
+                effect,
+            });
+        (
+            prop::collection::btree_map(word(), word(), 0..2),
+            prop::option::of(prop::collection::vec(term, 0..3)),
+            prop::collection::btree_set(tolerations, 0..4),
+            prop::option::weighted(0.1, Just("n1".to_owned())),
+        )
+            .prop_map(|(node_selector, affinity, tolerations, node_name)| Constraint {
+                node_selector,
+                affinity,
+                tolerations,
+                node_name,
+            })
+    }
+
+    fn effects() -> impl Strategy<Value = TaintEffect> + Clone {
+        use TaintEffect::{NoExecute, NoSchedule, PreferNoSchedule, Unknown};
+        prop::sample::select(&[NoSchedule, NoSchedule, NoExecute, PreferNoSchedule, Unknown][..])
+    }
+
+    fn nodes() -> impl Strategy<Value = Node> {
+        let taint = (word(), word(), effects()).prop_map(|(key, value, effect)| Taint { key, value, effect });
+        (
+            prop::collection::btree_map(word(), word(), 0..4),
+            prop::collection::btree_set(taint, 0..3),
+        )
+            .prop_map(|(labels, taints)| Node {
+                labels,
+                taints,
+                ..Node::default()
+            })
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 2_000, ..ProptestConfig::default() })]
+
+        #[test]
+        fn normalising_changes_no_node(constraint in constraints(), node in nodes(), first in any::<bool>()) {
+            let name = NodeName::parse(if first { "n1" } else { "n2" }).unwrap();
+            let normal = normalise(&constraint);
+            prop_assert_eq!(
+                place::is_eligible(&normal, &name, &node),
+                place::is_eligible(&constraint, &name, &node),
+                "{:?}", normal
+            );
+            prop_assert_eq!(normalise(&normal), normal.clone());
+            if is_part_of_all(&normal) && place::is_eligible(&normal, &name, &node) {
+                prop_assert!(place::is_eligible(&Constraint::default(), &name, &node));
+            }
+        }
+    }
 }

@@ -4,6 +4,7 @@
 //! what others are told in `world/report.rs`.
 
 mod apply;
+mod replan;
 mod report;
 mod step;
 
@@ -24,7 +25,6 @@ use crate::input::{Namespace, Node, Selection, WorkloadKey};
 use crate::known::Known;
 use crate::leadership::Leadership;
 use crate::ledger::Ledger;
-use crate::member::Membership;
 use crate::pace::Pace;
 use crate::plan::Plan;
 use crate::select::Reading;
@@ -55,7 +55,6 @@ pub struct World {
     // What follows, and what was done about it.
     stale: Stale,
     plan: Plan,
-    membership: Membership,
     leadership: Leadership,
     ledger: Ledger,
     beats: Beats,
@@ -96,9 +95,13 @@ impl World {
             intents: IntentsBucket::default(),
             assigned: AssignBucket::default(),
             evidence: Evidence::new(heartbeat),
-            stale: Stale { demand: true, nodes: true, intents: true, assignments: true },
+            stale: Stale {
+                demand: true,
+                nodes: true,
+                intents: true,
+                assignments: true,
+            },
             plan: Plan::default(),
-            membership: Membership::default(),
             leadership: Leadership::new(epoch),
             ledger: Ledger::default(),
             beats: Beats::default(),
@@ -110,7 +113,10 @@ impl World {
 
     /// What is still awaited before anything is decided.
     fn awaited(&self) -> Vec<&'static str> {
-        let sources = Source::ALL.into_iter().filter(|s| !self.synced.contains(s)).map(Source::as_str);
+        let sources = Source::ALL
+            .into_iter()
+            .filter(|s| !self.synced.contains(s))
+            .map(Source::as_str);
         sources.chain(self.selection.is_none().then_some("selection")).collect()
     }
 
@@ -139,11 +145,18 @@ impl World {
     }
 
     fn scope(&self) -> Scope<'_> {
-        Scope { plan: &self.plan, intents: &self.intents, assigned: &self.assigned }
+        Scope {
+            plan: &self.plan,
+            intents: &self.intents,
+            assigned: &self.assigned,
+        }
     }
 
     fn backoff(&self) -> Backoff {
-        Backoff { base: self.settings.timing.write_backoff, ceiling: self.settings.timing.write_backoff_max }
+        Backoff {
+            base: self.settings.timing.write_backoff,
+            ceiling: self.settings.timing.write_backoff_max,
+        }
     }
 }
 

@@ -4,8 +4,8 @@ use bytes::Bytes;
 use shared::message::{Beat, Message as _, SCHEMA, header};
 use shared::subject::Subject;
 
-use super::outcome::done;
 use super::Peers;
+use super::outcome::done;
 
 /// Publishes `beat`.
 pub(super) async fn publish(peers: &Peers, kind: &'static str, beat: Beat) {
@@ -15,5 +15,8 @@ pub(super) async fn publish(peers: &Peers, kind: &'static str, beat: Beat) {
         (header::TERM, beat.term.to_string()),
     ];
     let subject = Subject::Beat(beat.pool.clone()).print(&peers.cluster);
-    let _ = done(kind, peers.bus.publish(subject, &headers, Bytes::from(beat.encode())).await);
+    let _ = done(
+        kind,
+        peers.bus.publish(subject, &headers, Bytes::from(beat.encode())).await,
+    );
 }

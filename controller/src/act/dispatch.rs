@@ -49,11 +49,18 @@ impl Dispatcher {
                 }
             }
         });
-        Self { peers, tasks: tasks.clone(), lane, patches: Arc::new(Semaphore::new(PATCHES)) }
+        Self {
+            peers,
+            tasks: tasks.clone(),
+            lane,
+            patches: Arc::new(Semaphore::new(PATCHES)),
+        }
     }
 
     fn in_order(&self, kind: &'static str, effect: Ordered) {
-        let Err(refused) = self.lane.try_send((kind, effect)) else { return };
+        let Err(refused) = self.lane.try_send((kind, effect)) else {
+            return;
+        };
         effect_done(kind, Outcome::Transient, Some(Reason::Timeout));
         if let (_, Ordered::Intents(batch)) = refused.into_inner() {
             error!("the lane of intents and beats is full: NATS takes nothing");
@@ -78,7 +85,8 @@ impl Dispatch<Effect> for Dispatcher {
                 self.tasks.spawn_effect(kind, term::take(peers, kind, meta, expected));
             }
             Effect::WriteAssignments { epoch, term, writes } => {
-                self.tasks.spawn_effect(kind, assignments::write(peers, kind, epoch, term, writes));
+                self.tasks
+                    .spawn_effect(kind, assignments::write(peers, kind, epoch, term, writes));
             }
             Effect::LabelNode { node, uid, labels } => {
                 let patches = Arc::clone(&self.patches);

@@ -10,6 +10,7 @@ use std::time::Duration;
 use daemon::metrics::{self, Outcome, effect_done};
 use k8s_openapi::api::core::v1::Node;
 use kube::api::{Patch, PatchParams};
+use kube::core::Status;
 use kube::{Api, Client};
 use serde_json::json;
 use shared::label::FIELD_MANAGER;
@@ -71,8 +72,9 @@ fn outcome(reason: Reason) -> Outcome {
 
 fn reason(error: &kube::Error) -> Reason {
     match error {
+        // Seen on 1.36: another UID is 422 over `metadata.uid` when the Node exists, and 409 when it does not.
+        kube::Error::Api(status) if status.code == 422 && is_about_uid(status) => Reason::Conflict,
         kube::Error::Api(status) => match status.code {
-            // 409: the UID is another's, or (404, or 409 again) there is no such Node.
             404 | 409 => Reason::Conflict,
             401 | 403 => Reason::Forbidden,
             429 => Reason::Throttled,
@@ -85,9 +87,13 @@ fn reason(error: &kube::Error) -> Reason {
     }
 }
 
+fn is_about_uid(status: &Status) -> bool {
+    let causes = status.details.iter().flat_map(|details| &details.causes);
+    causes.into_iter().any(|cause| cause.field == "metadata.uid")
+}
+
 #[cfg(test)]
 mod tests {
-    use kube::core::Status;
     use rstest::rstest;
 
     use super::*;
@@ -102,7 +108,10 @@ mod tests {
     #[case(503, Reason::Unknown)]
     #[case(504, Reason::Timeout)]
     fn an_answer_becomes_a_bounded_reason(#[case] code: u16, #[case] expected: Reason) {
-        let status = Status { code, ..Status::default() };
+        let status = Status {
+            code,
+            ..Status::default()
+        };
         assert_eq!(reason(&kube::Error::Api(Box::new(status))), expected);
     }
 }

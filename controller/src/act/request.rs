@@ -4,8 +4,8 @@ use bytes::Bytes;
 use shared::name::NodeName;
 use shared::subject::{RequestVerb, Subject};
 
-use super::outcome::done;
 use super::Peers;
+use super::outcome::done;
 
 /// Publishes the request.
 pub(super) async fn inventory(peers: Peers, kind: &'static str, node: NodeName) {

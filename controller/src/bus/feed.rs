@@ -60,7 +60,10 @@ impl Undecodable {
 pub fn stored<F: Feed>(key: &str, seq: u64, body: Option<&[u8]>) -> Option<Stored<F::Key, F::Doc>> {
     let Some(parsed) = F::key(key) else {
         refused(F::KIND, Reason::Invalid);
-        warn!(bucket = F::BUCKET.word(), key, "a key that follows no rule is ignored; remove it with `nats kv del`");
+        warn!(
+            bucket = F::BUCKET.word(),
+            key, "a key that follows no rule is ignored; remove it with `nats kv del`"
+        );
         return None;
     };
     let value = match body.map(|body| F::decode(&parsed, body)) {
@@ -72,7 +75,11 @@ pub fn stored<F: Feed>(key: &str, seq: u64, body: Option<&[u8]>) -> Option<Store
             StoredValue::Undecodable
         }
     };
-    Some(Stored { key: parsed, seq, value })
+    Some(Stored {
+        key: parsed,
+        seq,
+        value,
+    })
 }
 
 #[cfg(test)]

@@ -51,7 +51,13 @@ impl Session {
             news::<Inventories>(watch_one(Bucket::Nodes), cluster.clone()),
         ]);
         let troubles = watch::Sender::new(Troubles::new());
-        Self { status: bus.status(), inbox, troubles, connection: Connection::default(), events }
+        Self {
+            status: bus.status(),
+            inbox,
+            troubles,
+            connection: Connection::default(),
+            events,
+        }
     }
 
     /// What is wrong with the buckets, now and on every change.
@@ -117,7 +123,11 @@ impl Session {
 fn news<F: Feed>(watch: BucketWatch, cluster: ClusterId) -> BoxStream<'static, News> {
     let of = move |message: &Stored| {
         let key = F::BUCKET.key_of(&cluster, &message.subject)?;
-        stored::<F>(key, message.seq, (message.operation() == Operation::Put).then_some(&message.payload[..]))
+        stored::<F>(
+            key,
+            message.seq,
+            (message.operation() == Operation::Put).then_some(&message.payload[..]),
+        )
     };
     let bucket = F::BUCKET;
     watch
@@ -125,7 +135,9 @@ fn news<F: Feed>(watch: BucketWatch, cluster: ClusterId) -> BoxStream<'static, N
             BucketEvent::Read { created, head, entries } => {
                 News::Read(bucket, F::read(created, head, entries.iter().filter_map(&of).collect()))
             }
-            BucketEvent::Changed(message) => of(&message).map_or(News::Ignored, |entry| News::Changed(F::changed(entry))),
+            BucketEvent::Changed(message) => {
+                of(&message).map_or(News::Ignored, |entry| News::Changed(F::changed(entry)))
+            }
             BucketEvent::Lost => News::Lost(bucket),
             BucketEvent::Failed(error) => News::Failed(bucket, error.to_string()),
         })
@@ -147,7 +159,10 @@ impl Connection {
             return false;
         }
         let told = self.told;
-        *self = Self { generation, ..Self::default() };
+        *self = Self {
+            generation,
+            ..Self::default()
+        };
         told
     }
 

@@ -43,13 +43,20 @@ enum News {
     /// Nothing that matters.
     None,
     /// Another selection, or keys that need a restart, or both.
-    Changed { selection: Option<Box<ControllerConfig>>, restart: Vec<String> },
+    Changed {
+        selection: Option<Box<ControllerConfig>>,
+        restart: Vec<String>,
+    },
 }
 
 impl Reloader {
     fn new(path: PathBuf, running: ControllerConfig) -> Self {
         // Not read here: the file may have changed since `running` was.
-        Self { path, seen: None, running }
+        Self {
+            path,
+            seen: None,
+            running,
+        }
     }
 
     /// One look. Reading a small local file does not block for long.
@@ -85,7 +92,11 @@ impl Reloader {
         let next: ControllerConfig = config::load(&self.path, ENVIRONMENT)?;
         let restart = keys_that_differ(&self.running, &next);
         let selection = (next.select != self.running.select).then(|| Box::new(next));
-        if selection.is_none() && restart.is_empty() { Ok(News::None) } else { Ok(News::Changed { selection, restart }) }
+        if selection.is_none() && restart.is_empty() {
+            Ok(News::None)
+        } else {
+            Ok(News::Changed { selection, restart })
+        }
     }
 }
 
@@ -100,7 +111,10 @@ fn keys_that_differ(a: &ControllerConfig, b: &ControllerConfig) -> Vec<String> {
         _ => serde_json::Map::new(),
     };
     let (a, b) = (fields(a), fields(b));
-    b.into_iter().filter(|(key, value)| key != "select" && a.get(key) != Some(value)).map(|(key, _)| key).collect()
+    b.into_iter()
+        .filter(|(key, value)| key != "select" && a.get(key) != Some(value))
+        .map(|(key, _)| key)
+        .collect()
 }
 
 #[cfg(test)]

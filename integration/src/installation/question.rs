@@ -65,7 +65,10 @@ impl Installation {
     /// Creates a Deployment from a whole object.
     pub async fn apply(&self, namespace: &str, object: Value) -> Result<()> {
         let object: Deployment = serde_json::from_value(object)?;
-        self.deployments(namespace).create(&PostParams::default(), &object).await.context("creating a Deployment")?;
+        self.deployments(namespace)
+            .create(&PostParams::default(), &object)
+            .await
+            .context("creating a Deployment")?;
         Ok(())
     }
 
@@ -108,11 +111,19 @@ impl Installation {
     /// Waits until the node carries the label of the image with the value of this digest.
     pub async fn until_labelled(&self, node: &str, reference: &str, digest: &str) -> Result<()> {
         let expected = label::image_label_value(&Digest::parse(digest)?);
-        eventually(format!("{node} is labelled with {reference} = {expected}"), LIMIT, async || {
-            let found = self.image_label(node, reference).await?;
-            ensure!(found.as_ref() == Some(&expected), "label {found:?}; table {:?}", self.row(node, reference).await);
-            Ok(())
-        })
+        eventually(
+            format!("{node} is labelled with {reference} = {expected}"),
+            LIMIT,
+            async || {
+                let found = self.image_label(node, reference).await?;
+                ensure!(
+                    found.as_ref() == Some(&expected),
+                    "label {found:?}; table {:?}",
+                    self.row(node, reference).await
+                );
+                Ok(())
+            },
+        )
         .await
     }
 
@@ -120,7 +131,11 @@ impl Installation {
     pub async fn until_unlabelled(&self, node: &str, reference: &str) -> Result<()> {
         eventually(format!("{node} is not labelled with {reference}"), LIMIT, async || {
             let found = self.image_label(node, reference).await?;
-            ensure!(found.is_none(), "label {found:?}; table {:?}", self.row(node, reference).await);
+            ensure!(
+                found.is_none(),
+                "label {found:?}; table {:?}",
+                self.row(node, reference).await
+            );
             Ok(())
         })
         .await
@@ -140,7 +155,11 @@ impl Installation {
     /// The controller's row for an image on a node.
     pub async fn row(&self, node: &str, reference: &str) -> Result<Option<Row>> {
         let canonical = Reference::parse(reference)?.canonical();
-        Ok(self.table().await?.into_iter().find(|row| row.node == node && row.image == canonical))
+        Ok(self
+            .table()
+            .await?
+            .into_iter()
+            .find(|row| row.node == node && row.image == canonical))
     }
 
     /// The controller's table.
@@ -152,13 +171,20 @@ impl Installation {
 
     /// `/state` of the controller.
     pub async fn controller_state(&self) -> Result<Value> {
-        let body = self.http.get(&format!("{}/state", self.controller.admin())).await?.success()?;
+        let body = self
+            .http
+            .get(&format!("{}/state", self.controller.admin()))
+            .await?
+            .success()?;
         serde_json::from_slice(&body).context("the controller's state")
     }
 
     /// `/state` of an agent.
     pub async fn agent_state(&self, node: &str) -> Result<Value> {
-        let agent = self.agents.get(node).with_context(|| format!("node {node} has no agent"))?;
+        let agent = self
+            .agents
+            .get(node)
+            .with_context(|| format!("node {node} has no agent"))?;
         let body = self.http.get(&format!("{}/state", agent.admin())).await?.success()?;
         serde_json::from_slice(&body).context("the agent's state")
     }
@@ -181,19 +207,28 @@ impl Installation {
 
     /// The value under a key, as `nats kv get --raw` prints it, read as JSON.
     pub async fn kv(&self, bucket: &str, key: &str) -> Result<Value> {
-        let text = self.nats(&["kv", "get", &format!("warm-default-{bucket}"), key, "--raw"]).await?;
+        let text = self
+            .nats(&["kv", "get", &format!("warm-default-{bucket}"), key, "--raw"])
+            .await?;
         serde_json::from_str(&text).with_context(|| format!("{bucket}/{key} is no JSON: {text}"))
     }
 
     /// Keys of a bucket.
     pub async fn kv_keys(&self, bucket: &str) -> Result<Vec<String>> {
         let output = self.nats(&["kv", "ls", &format!("warm-default-{bucket}")]).await?;
-        Ok(output.lines().map(str::trim).filter(|l| !l.is_empty() && !l.contains("No keys")).map(str::to_owned).collect())
+        Ok(output
+            .lines()
+            .map(str::trim)
+            .filter(|l| !l.is_empty() && !l.contains("No keys"))
+            .map(str::to_owned)
+            .collect())
     }
 
     /// How many times a node asked for a layer or config of a repository.
     pub fn blob_reads(&self, node: &str, repository: &str) -> usize {
-        self.cluster.requests.count(|r| r.node == node && r.is_of(repository) && r.is_blob() && r.method == "GET")
+        self.cluster
+            .requests
+            .count(|r| r.node == node && r.is_of(repository) && r.is_blob() && r.method == "GET")
     }
 
     /// How many times a node asked for anything of a repository.
@@ -204,8 +239,11 @@ impl Installation {
 
 /// A Deployment of `images`, one container each.
 pub fn deployment(name: &str, images: &[&str]) -> Value {
-    let containers: Vec<Value> =
-        images.iter().enumerate().map(|(i, image)| json!({ "name": format!("c{i}"), "image": image })).collect();
+    let containers: Vec<Value> = images
+        .iter()
+        .enumerate()
+        .map(|(i, image)| json!({ "name": format!("c{i}"), "image": image }))
+        .collect();
     json!({
         "apiVersion": "apps/v1", "kind": "Deployment",
         "metadata": { "name": name },

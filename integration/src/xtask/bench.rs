@@ -33,7 +33,10 @@ pub(super) fn run(args: &Args) -> Result<()> {
         say("note: this is a debug build of the harness; the programs measured are release builds");
     }
     let run = RunDir::new("bench")?;
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()?;
     let done = runtime.block_on(async {
         match &args.bench {
             Bench::Reaction(args) => reaction::run(&run, args).await,
@@ -66,7 +69,11 @@ impl Sample {
         let mut sorted = self.milliseconds.clone();
         sorted.sort_by(f64::total_cmp);
         let last = sorted.len().saturating_sub(1);
-        #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "an index within a small vector")]
+        #[allow(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "an index within a small vector"
+        )]
         let index = (share * last as f64).round() as usize;
         sorted.get(index).copied().unwrap_or(f64::NAN)
     }
@@ -84,13 +91,25 @@ struct Measured<'a> {
 fn print(bench: &str, rows: &[Measured<'_>]) -> Result<()> {
     let mut out = std::io::stdout().lock();
     let width = rows.iter().map(|r| r.what.chars().count()).max().unwrap_or_default();
-    writeln!(out, "\n{:<width$}  {:>5} {:>9} {:>9} {:>9} {:>7}  target", "", "n", "min ms", "p50 ms", "p99 ms", "ratio")?;
+    writeln!(
+        out,
+        "\n{:<width$}  {:>5} {:>9} {:>9} {:>9} {:>7}  target",
+        "", "n", "min ms", "p50 ms", "p99 ms", "ratio"
+    )?;
     for row in rows {
         let ratio = row.over.map(|(_, over)| row.sample.quantile(0.5) / over.quantile(0.5));
         let shown = ratio.map_or_else(|| "-".to_owned(), |r| format!("{r:.2}"));
-        let (min, p50, p99) = (row.sample.quantile(0.0), row.sample.quantile(0.5), row.sample.quantile(0.99));
+        let (min, p50, p99) = (
+            row.sample.quantile(0.0),
+            row.sample.quantile(0.5),
+            row.sample.quantile(0.99),
+        );
         let n = row.sample.milliseconds.len();
-        writeln!(out, "{:<width$}  {n:>5} {min:>9.1} {p50:>9.1} {p99:>9.1} {shown:>7}  {}", row.what, row.target)?;
+        writeln!(
+            out,
+            "{:<width$}  {n:>5} {min:>9.1} {p50:>9.1} {p99:>9.1} {shown:>7}  {}",
+            row.what, row.target
+        )?;
     }
     for row in rows {
         if let Some((name, _)) = row.over {
@@ -102,8 +121,11 @@ fn print(bench: &str, rows: &[Measured<'_>]) -> Result<()> {
     if let Some(first) = rows.first() {
         line.extend(figures(first));
     }
-    let others: Map<String, Value> =
-        rows.iter().skip(1).map(|row| (row.what.to_owned(), Value::Object(figures(row)))).collect();
+    let others: Map<String, Value> = rows
+        .iter()
+        .skip(1)
+        .map(|row| (row.what.to_owned(), Value::Object(figures(row))))
+        .collect();
     line.insert("others".into(), Value::Object(others));
     writeln!(out, "{}", Value::Object(line))?;
     Ok(())
@@ -116,7 +138,9 @@ fn figures(row: &Measured<'_>) -> Map<String, Value> {
     figures.insert("min_ms".into(), json!(round(row.sample.quantile(0.0))));
     figures.insert("p50_ms".into(), json!(round(row.sample.quantile(0.5))));
     figures.insert("p99_ms".into(), json!(round(row.sample.quantile(0.99))));
-    let ratio = row.over.map(|(_, over)| round(row.sample.quantile(0.5) / over.quantile(0.5)));
+    let ratio = row
+        .over
+        .map(|(_, over)| round(row.sample.quantile(0.5) / over.quantile(0.5)));
     figures.insert("ratio".into(), json!(ratio));
     figures
 }

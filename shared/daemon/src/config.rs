@@ -18,7 +18,7 @@ use serde::de::DeserializeOwned;
 pub use problem::{Problem, Problems, Validate};
 pub use secret::{Secret, SecretError, SecretFile};
 
-use problem::{Key, Origin};
+use problem::{Key, Origin, Secrets};
 use tree::Tree;
 
 /// An environment variable and the key it sets: `("NODE_NAME", "node.name")`.
@@ -57,15 +57,16 @@ pub fn load<T>(path: &Path, env: &[EnvKey]) -> Result<T, ConfigError>
 where
     T: DeserializeOwned + Serialize + Default + Validate,
 {
-    load_with(path, env, environment)
+    load_with(path, env, environment, Secrets::Later)
 }
 
-/// Says what is wrong with `path`, as [`load`] does.
+/// Says what is wrong with `path`, as [`load`] does, and which secret files cannot be read. A process that runs waits for
+/// those instead: they may be mounted late.
 pub fn check<T>(path: &Path, env: &[EnvKey]) -> Result<(), ConfigError>
 where
     T: DeserializeOwned + Serialize + Default + Validate,
 {
-    load::<T>(path, env).map(drop)
+    load_with::<T>(path, env, environment, Secrets::Now).map(drop)
 }
 
 /// The value of an environment variable that is not part of the configuration file, such as the path of it.
@@ -74,7 +75,12 @@ pub fn environment(name: &str) -> Option<String> {
     std::env::var(name).ok().filter(|value| !value.is_empty())
 }
 
-fn load_with<T>(path: &Path, env: &[EnvKey], read: impl Fn(&str) -> Option<String>) -> Result<T, ConfigError>
+fn load_with<T>(
+    path: &Path,
+    env: &[EnvKey],
+    read: impl Fn(&str) -> Option<String>,
+    secrets: Secrets,
+) -> Result<T, ConfigError>
 where
     T: DeserializeOwned + Serialize + Default + Validate,
 {
@@ -102,7 +108,7 @@ where
         file: tree,
         env: set.collect(),
     }
-    .extract()
+    .extract(secrets)
 }
 
 struct Variable {
@@ -119,7 +125,7 @@ struct Layers {
 }
 
 impl Layers {
-    fn extract<T>(mut self) -> Result<T, ConfigError>
+    fn extract<T>(mut self, secrets: Secrets) -> Result<T, ConfigError>
     where
         T: DeserializeOwned + Serialize + Default + Validate,
     {
@@ -151,7 +157,7 @@ impl Layers {
             }
         };
         if let Some(value) = &value {
-            let mut found = Problems::default();
+            let mut found = Problems::new(secrets);
             value.problems(&mut found);
             for (key, text) in found.into_inner() {
                 if !problems.iter().any(|known| key.starts_with(known.key())) {

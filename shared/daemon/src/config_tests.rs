@@ -79,7 +79,7 @@ fn read(text: &str, env: &[(&str, &str)]) -> Result<Example, String> {
             .map(|(_, value)| (*value).to_owned())
     };
     let prefix = format!("{}/", dir.path().display());
-    load_with(&path, ENV, value).map_err(|error| error.to_string().replace(&prefix, ""))
+    load_with(&path, ENV, value, Secrets::Later).map_err(|error| error.to_string().replace(&prefix, ""))
 }
 
 #[track_caller]
@@ -234,4 +234,17 @@ fn keys_are_printed_as_they_are_parsed() {
     for text in ["nats.urls[1]", "a", "a[0][1].b", ""] {
         assert_eq!(Key::parse(text).to_string(), text);
     }
+}
+
+#[test]
+fn a_secret_that_cannot_be_read_is_said_when_asked_and_waited_for_when_run() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("c.yaml");
+    std::fs::write(&path, "user: someone\npasswordFile: /does/not/exist\n").unwrap();
+    let asked = check::<crate::bus::NatsConfig>(&path, &[]).unwrap_err().to_string();
+    assert!(
+        asked.contains(":2: passwordFile: /does/not/exist: the secret cannot be read"),
+        "{asked}"
+    );
+    assert!(load::<crate::bus::NatsConfig>(&path, &[]).is_ok());
 }

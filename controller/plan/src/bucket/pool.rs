@@ -76,11 +76,6 @@ impl PoolBucket {
         self.set.len()
     }
 
-    /// Whether a key holds something.
-    pub(crate) fn is_live(&self, id: &ImageKey) -> bool {
-        self.born.contains_key(id)
-    }
-
     pub(super) fn born(&self, id: &ImageKey) -> Option<u64> {
         self.born.get(id).copied()
     }
@@ -108,7 +103,11 @@ impl PoolBucket {
         if live == self.set.get(id) {
             return changed;
         }
-        let past = Past { summary: self.set.summary(0), id: id.clone(), seq: self.set.get(id) };
+        let past = Past {
+            summary: self.set.summary(0),
+            id: id.clone(),
+            seq: self.set.get(id),
+        };
         if let Some(seq) = live {
             self.set.insert(id.clone(), seq);
             let born = self.born.entry(id.clone()).or_insert(seq);
@@ -125,22 +124,23 @@ impl PoolBucket {
         changed
     }
 
-    /// The intents that a report about the set `summary` speaks of and that have lived ever since: rewritten ones
-    /// count, withdrawn and renewed ones do not. `None` if this was not the set within memory.
-    pub(crate) fn proven_by(&self, summary: &PoolSummary) -> Option<Vec<ImageKey>> {
-        if self.set.summary(0).is_same_set(summary) {
-            return Some(self.set.iter().map(|(id, _)| id.clone()).collect());
-        }
-        let steps = self.past.iter().rev().position(|past| past.summary.is_same_set(summary))?;
+    /// The set of that name with the sequences of then. `None` if this was not the set within memory.
+    pub(crate) fn set_of(&self, summary: &PoolSummary) -> Option<Vec<(ImageKey, u64)>> {
         let mut then: BTreeMap<&ImageKey, u64> = self.set.iter().collect();
-        for past in self.past.iter().rev().take(steps + 1) {
-            match past.seq {
-                Some(seq) => then.insert(&past.id, seq),
-                None => then.remove(&past.id),
-            };
+        if !self.set.summary(0).is_same_set(summary) {
+            let steps = self
+                .past
+                .iter()
+                .rev()
+                .position(|past| past.summary.is_same_set(summary))?;
+            for past in self.past.iter().rev().take(steps + 1) {
+                match past.seq {
+                    Some(seq) => then.insert(&past.id, seq),
+                    None => then.remove(&past.id),
+                };
+            }
         }
-        let has_lived = |(id, seq): &(&ImageKey, u64)| self.born.get(*id).is_some_and(|born| born <= seq);
-        Some(then.into_iter().filter(has_lived).map(|(id, _)| id.clone()).collect())
+        Some(then.into_iter().map(|(id, seq)| (id.clone(), seq)).collect())
     }
 }
 
@@ -157,7 +157,7 @@ mod tests {
     }
 
     #[test]
-    fn a_report_about_an_earlier_set_proves_what_lived_on_and_nothing_that_was_renewed() {
+    fn an_earlier_set_is_found_by_its_name() {
         let mut pool = PoolBucket::new(PoolId::all());
         for n in 1..=3 {
             put(&mut pool, n, n);
@@ -167,10 +167,15 @@ mod tests {
         pool.take_intent(&id(2), 5, StoredValue::Marker);
         put(&mut pool, 2, 6);
         put(&mut pool, 4, 7);
-        let mut expected = vec![id(1), id(3)];
+        let mut expected = vec![(id(1), 1), (id(2), 2), (id(3), 3)];
         expected.sort();
-        assert_eq!(pool.proven_by(&then), Some(expected));
-        assert_eq!(pool.proven_by(&pool.summary(0)).map(|ids| ids.len()), Some(4));
+        assert_eq!(pool.set_of(&then), Some(expected));
+        assert_eq!(pool.set_of(&pool.summary(0)).map(|ids| ids.len()), Some(4));
+        assert_eq!(
+            [1, 2, 3].map(|n| pool.born(&id(n))),
+            [Some(1), Some(6), Some(3)],
+            "a renewed one has a new life"
+        );
     }
 
     #[test]
@@ -181,8 +186,8 @@ mod tests {
         for seq in 2..=257 {
             put(&mut pool, 0, seq);
         }
-        assert_eq!(pool.proven_by(&first), Some(vec![id(0)]));
+        assert_eq!(pool.set_of(&first), Some(vec![(id(0), 1)]));
         put(&mut pool, 0, 258);
-        assert_eq!(pool.proven_by(&first), None);
+        assert_eq!(pool.set_of(&first), None);
     }
 }

@@ -1,6 +1,7 @@
 //! What the agent of one node has said.
 //!
-//! Owns the order of its words: instance and counter, the newest report, events after it, and its silence.
+//! Owns the order of its words: instance and counter, what each pool's newest report proves, events after it, and its
+//! silence.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -10,8 +11,10 @@ use shared::machine::Moment;
 use shared::message::{Event, Heartbeat, Inventory};
 use shared::name::{ImageKey, PoolId};
 use shared::pool_set::{PoolSummary, SetDigest};
+use shared::state::ImageState;
 
-use crate::judge::{self, ImageEvidence, Images, Testimony};
+use crate::bucket::{Ended, IntentsBucket};
+use crate::judge::{Content, IdSet, ImageEvidence, Shared, Word};
 
 /// After how many heartbeats that contradict the stored inventory it is asked for.
 const CONTRADICTIONS: u8 = 2;
@@ -31,12 +34,46 @@ pub(crate) enum Agent {
 /// The newest report, as far as heartbeats have confirmed it.
 #[derive(Debug, Clone)]
 struct Report {
-    inventory: Inventory,
+    content: Arc<Content>,
     digest: SetDigest,
+    uid: String,
+    inst: String,
+    version: String,
+    /// The counter of the inventory.
+    put: u64,
     /// The counter up to which it holds.
     n: u64,
+    /// The sets it is about.
+    pools: BTreeMap<PoolId, PoolSummary>,
     /// Pools that moved since without a change of what is warm.
     moved: BTreeMap<PoolId, PoolSummary>,
+}
+
+/// What a report proved about a set that a pool was.
+#[derive(Debug, Clone)]
+pub(super) struct Proof {
+    pub(super) content: Arc<Content>,
+    pub(super) ids: Arc<IdSet>,
+    n: u64,
+}
+
+impl Proof {
+    /// What it says of an image that has been wanted in `pool` ever since.
+    fn of(&self, pool: &PoolId, id: &ImageKey, intents: &IntentsBucket) -> Word {
+        let has_lived = |seq: u64| intents.born(pool, id).is_some_and(|born| born <= seq);
+        if self.ids.seq(id).is_some_and(has_lived) {
+            self.content.of(id)
+        } else {
+            Word::Open
+        }
+    }
+}
+
+/// What is proven otherwise than by a whole set: by an event, by an incomplete report, or before an image changed pools.
+#[derive(Debug, Clone, PartialEq)]
+struct Single {
+    evidence: ImageEvidence,
+    n: u64,
 }
 
 /// What one agent has said.
@@ -48,21 +85,61 @@ pub(crate) struct NodeEvidence {
     heard: Option<Moment>,
     agent: Agent,
     report: Option<Report>,
-    images: Images,
-    /// The newest event among the evidence.
-    event_n: u64,
+    proofs: BTreeMap<PoolId, Proof>,
+    /// Wins over the proofs: what a newer proof covers is dropped from here.
+    singles: BTreeMap<ImageKey, Single>,
     /// Pools of the report whose set was not found yet.
     unmatched: BTreeSet<PoolId>,
-    /// The pools it was last judged for.
-    pools: BTreeSet<PoolId>,
+    /// The pools it was last judged for, sorted.
+    pools: Vec<PoolId>,
     contradictions: u8,
     request: bool,
 }
 
 impl NodeEvidence {
-    /// What is proven.
-    pub(crate) fn images(&self) -> &Images {
-        &self.images
+    /// What is proven of an image.
+    pub(crate) fn of(&self, id: &ImageKey, intents: &IntentsBucket) -> Option<ImageEvidence> {
+        if let Some(single) = self.singles.get(id) {
+            return Some(single.evidence.clone());
+        }
+        self.proven(id, intents).map(|(evidence, _)| evidence)
+    }
+
+    /// What reports about whole sets prove of an image, with the newest counter that says so.
+    pub(super) fn proven(&self, id: &ImageKey, intents: &IntentsBucket) -> Option<(ImageEvidence, u64)> {
+        let words = self.proofs.iter().filter_map(|(pool, proof)| {
+            let evidence = match proof.of(pool, id, intents) {
+                Word::Is(evidence) => evidence,
+                Word::NotWarm => ImageEvidence {
+                    state: ImageState::Pending,
+                    why: None,
+                    digest: None,
+                },
+                Word::Open => return None,
+            };
+            Some((evidence, proof.n))
+        });
+        words.max_by_key(|(_, n)| *n)
+    }
+
+    /// Whether anything could be proven of an image.
+    pub(crate) fn knows(&self, id: &ImageKey) -> bool {
+        self.singles.contains_key(id) || self.proofs.values().any(|proof| proof.ids.seq(id).is_some())
+    }
+
+    /// The images proven one by one.
+    pub(crate) fn singles(&self) -> impl Iterator<Item = (&ImageKey, &ImageEvidence)> {
+        self.singles.iter().map(|(id, single)| (id, &single.evidence))
+    }
+
+    /// What its proofs are, newest first: nodes that agree in it agree in all that whole sets prove.
+    pub(crate) fn class(&self) -> Vec<(&PoolId, u64, u64)> {
+        let mut proofs: Vec<_> = self.proofs.iter().collect();
+        proofs.sort_by_key(|(_, proof)| std::cmp::Reverse(proof.n));
+        proofs
+            .into_iter()
+            .map(|(pool, proof)| (pool, proof.content.number, proof.ids.number))
+            .collect()
     }
 
     /// What is known of the agent.
@@ -75,9 +152,9 @@ impl NodeEvidence {
         self.heard
     }
 
-    /// The stored inventory.
-    pub(crate) fn inventory(&self) -> Option<&Inventory> {
-        self.report.as_ref().map(|r| &r.inventory)
+    /// Counter of the stored inventory and version of the agent that put it.
+    pub(crate) fn inventory(&self) -> Option<(u64, &str)> {
+        self.report.as_ref().map(|r| (r.put, r.version.as_str()))
     }
 
     /// Pools of the newest report that name no known set.
@@ -92,8 +169,8 @@ impl NodeEvidence {
     /// The Node is another object now. What was said of it before its UID was known stays.
     pub(super) fn renew(&mut self, uid: &str) {
         if !self.uid.is_empty() {
-            self.images.clear();
-            self.event_n = 0;
+            self.proofs.clear();
+            self.singles.clear();
         }
         uid.clone_into(&mut self.uid);
     }
@@ -111,11 +188,10 @@ impl NodeEvidence {
             return false;
         }
         if n <= self.n {
-            self.images.values_mut().for_each(|e| e.n = 0);
-            self.event_n = 0;
+            self.singles.values_mut().for_each(|single| single.n = 0);
+            self.proofs.values_mut().for_each(|proof| proof.n = 0);
             if let Some(report) = &mut self.report {
-                report.n = 0;
-                report.inventory.n = 0;
+                (report.put, report.n) = (0, 0);
             }
         }
         inst.clone_into(&mut self.inst);
@@ -134,13 +210,16 @@ impl NodeEvidence {
         if heartbeat.n < report.n {
             return false;
         }
-        let is_same = report.inventory.inst == heartbeat.inst && report.digest == heartbeat.inv_digest;
-        if !is_same || (report.inventory.uid != self.uid && !self.uid.is_empty()) {
+        let is_same = report.inst == heartbeat.inst && report.digest == heartbeat.inv_digest;
+        if !is_same || (report.uid != self.uid && !self.uid.is_empty()) {
             self.contradicted();
             return self.request;
         }
         self.contradictions = 0;
-        let settles_events = self.event_n > report.n && self.event_n <= heartbeat.n;
+        let settles_events = self
+            .singles
+            .values()
+            .any(|single| (report.n + 1..=heartbeat.n).contains(&single.n));
         let has_moved = report.moved != heartbeat.pools;
         report.n = heartbeat.n;
         if has_moved {
@@ -161,34 +240,47 @@ impl NodeEvidence {
         std::mem::take(&mut self.request)
     }
 
-    /// Takes a transition; says whether evidence differs.
-    pub(super) fn event(&mut self, event: &Event, now: Moment) -> bool {
+    /// Takes a transition; says whether it is the newest word about its image.
+    pub(super) fn event(&mut self, event: &Event, intents: &IntentsBucket, shared: &mut Shared, now: Moment) -> bool {
         self.heard = Some(now);
-        let before = self.images.get(&event.id);
-        if before.is_some_and(|b| b.n >= event.n) {
+        let single = self.singles.get(&event.id).map(|single| single.n);
+        let proof = self.proven(&event.id, intents).map(|(_, n)| n);
+        if single.max(proof).is_some_and(|n| n >= event.n) {
             return false;
         }
-        let bytes = event.bytes.or_else(|| before.and_then(|b| b.bytes));
-        let (why, digest) = (event.why, event.digest.clone());
-        let evidence = ImageEvidence { state: event.st, why, digest, bytes, n: event.n };
-        self.event_n = self.event_n.max(event.n);
-        self.images.insert(event.id.clone(), evidence);
+        let digest = event.digest.as_ref().map(|digest| shared.digest(digest));
+        let evidence = ImageEvidence {
+            state: event.st,
+            why: event.why,
+            digest,
+        };
+        self.singles.insert(event.id.clone(), Single { evidence, n: event.n });
         true
     }
 
     /// Takes a report; says whether it is the newest.
-    pub(super) fn take_inventory(&mut self, inventory: Inventory, heard: Option<Moment>) -> bool {
+    pub(super) fn take_inventory(&mut self, inventory: Inventory, shared: &mut Shared, heard: Option<Moment>) -> bool {
         self.heard = heard.or(self.heard);
         if self.agent == Agent::Missing {
             self.agent = Agent::Unknown;
         }
-        let is_stale = |r: &Report| r.inventory.inst == inventory.inst && r.inventory.n > inventory.n;
+        let is_stale = |r: &Report| r.inst == inventory.inst && r.put > inventory.n;
         if self.report.as_ref().is_some_and(is_stale) {
             return false;
         }
         (self.contradictions, self.request) = (0, false);
-        let (digest, n) = (inventory.evidence_digest(), inventory.n);
-        self.report = Some(Report { inventory, digest, n, moved: BTreeMap::new() });
+        let digest = inventory.evidence_digest();
+        self.report = Some(Report {
+            content: shared.content(&inventory, digest),
+            digest,
+            uid: inventory.uid,
+            inst: inventory.inst,
+            version: inventory.agent,
+            put: inventory.n,
+            n: inventory.n,
+            pools: inventory.pools,
+            moved: BTreeMap::new(),
+        });
         true
     }
 
@@ -198,50 +290,149 @@ impl NodeEvidence {
         self.unmatched.clear();
     }
 
+    /// The stream is another: sequences begin anew, so proofs about its sets mean nothing.
+    pub(super) fn forget_proofs(&mut self) -> bool {
+        !std::mem::take(&mut self.proofs).is_empty()
+    }
+
     /// Whether its report waits for one of these pools to become what it speaks of.
     pub(super) fn waits_for_any(&self, pools: &BTreeSet<PoolId>) -> bool {
         self.unmatched.iter().any(|pool| pools.contains(pool))
     }
 
+    /// An intent ended in one of its pools. If the image has been wanted there otherwise since before, what was proven of
+    /// it stands; if not, nobody vouches for it any more. Says whether anything is different.
+    pub(super) fn ended(&mut self, ended: &Ended, is_covered: bool) -> bool {
+        let is_proven = |proof: &Proof| proof.ids.seq(&ended.id).is_some_and(|seq| ended.born <= seq);
+        let proof = self.proofs.get(&ended.pool).filter(|proof| is_proven(proof));
+        if !is_covered {
+            return self.singles.remove(&ended.id).is_some() || proof.is_some();
+        }
+        if let Some(proof) = proof
+            && let Word::Is(evidence) = proof.content.of(&ended.id)
+        {
+            let single = Single { evidence, n: proof.n };
+            self.singles.entry(ended.id.clone()).or_insert(single);
+        }
+        false
+    }
+
     /// Notes the pools it answers for; says whether they are others than before.
-    pub(super) fn enters(&mut self, pools: &BTreeSet<&PoolId>) -> bool {
-        if self.pools.len() == pools.len() && self.pools.iter().all(|pool| pools.contains(pool)) {
+    pub(super) fn enters(&mut self, pools: &[&PoolId]) -> bool {
+        if self.pools.iter().eq(pools.iter().copied()) {
             return false;
         }
         self.pools = pools.iter().map(|pool| (*pool).clone()).collect();
         true
     }
 
-    pub(super) fn drop_image(&mut self, id: &ImageKey) -> bool {
-        self.images.remove(id).is_some()
+    /// Drops what it does not answer for any more; what is proven of an image that is still covered otherwise stands.
+    pub(super) fn keep(&mut self, intents: &IntentsBucket, covers: impl Fn(&ImageKey) -> bool) -> bool {
+        let before = (self.singles.len(), self.proofs.len());
+        let left: Vec<PoolId> = self
+            .proofs
+            .keys()
+            .filter(|pool| !self.pools.contains(pool))
+            .cloned()
+            .collect();
+        for pool in left {
+            let Some(proof) = self.proofs.remove(&pool) else {
+                continue;
+            };
+            for id in proof.ids.ids().filter(|id| covers(id)) {
+                if let Word::Is(evidence) = proof.of(&pool, id, intents) {
+                    let single = Single { evidence, n: proof.n };
+                    self.singles.entry(id.clone()).or_insert(single);
+                }
+            }
+        }
+        self.singles.retain(|id, _| covers(id));
+        before != (self.singles.len(), self.proofs.len())
     }
 
-    pub(super) fn keep_images(&mut self, keep: impl Fn(&ImageKey) -> bool) -> bool {
-        let before = self.images.len();
-        self.images.retain(|id, _| keep(id));
-        self.images.len() != before
-    }
-
-    /// Judges the report, pool by pool; says whether evidence differs.
+    /// Judges the report, pool by pool; says whether evidence may differ. `find` gives the set of a name.
     pub(super) fn judge(
         &mut self,
-        pools: &BTreeSet<&PoolId>,
-        mut proven: impl FnMut(&PoolId, &PoolSummary) -> Option<Arc<[ImageKey]>>,
+        intents: &IntentsBucket,
+        mut find: impl FnMut(&PoolId, &PoolSummary) -> Option<Arc<IdSet>>,
     ) -> bool {
         self.unmatched.clear();
-        let Some(report) = self.report.as_ref().filter(|r| !self.uid.is_empty() && r.inventory.uid == self.uid) else {
+        let Some(report) = self
+            .report
+            .as_ref()
+            .filter(|r| !self.uid.is_empty() && r.uid == self.uid)
+        else {
             return false;
         };
-        let testimony = Testimony::new(&report.inventory, report.n);
-        let mut changed = false;
-        for (pool, set) in judge::pools(&report.inventory, &report.moved) {
-            if !pools.contains(pool) {
-                continue;
-            }
-            match proven(pool, set) {
-                Some(ids) => changed |= testimony.enter(&ids, &mut self.images),
+        let (content, n) = (Arc::clone(&report.content), report.n);
+        let sets: BTreeMap<&PoolId, &PoolSummary> = report.pools.iter().chain(&report.moved).collect();
+        let mut proofs = BTreeMap::new();
+        for (pool, set) in sets.into_iter().filter(|(pool, _)| self.pools.contains(pool)) {
+            match find(pool, set) {
+                Some(ids) => {
+                    proofs.insert(
+                        pool.clone(),
+                        Proof {
+                            content: Arc::clone(&content),
+                            ids,
+                            n,
+                        },
+                    );
+                }
                 None => {
                     self.unmatched.insert(pool.clone());
+                }
+            }
+        }
+        if content.is_complete() {
+            self.accept(proofs, intents)
+        } else {
+            self.accept_listed(&content, &proofs, intents)
+        }
+    }
+
+    /// Proofs of whole sets: they replace what was proven before them.
+    fn accept(&mut self, proofs: BTreeMap<PoolId, Proof>, intents: &IntentsBucket) -> bool {
+        let mut changed = false;
+        self.singles.retain(|id, single| {
+            let said = proofs
+                .iter()
+                .filter(|(_, proof)| proof.n >= single.n)
+                .map(|(pool, p)| p.of(pool, id, intents));
+            match said.into_iter().find(|word| *word != Word::Open) {
+                None => return true,
+                // It is not said what it is instead: what was said before stands, if that was not warm.
+                Some(Word::NotWarm) if single.evidence.state != ImageState::Warm => return true,
+                Some(_) => {}
+            }
+            changed = true;
+            false
+        });
+        for (pool, proof) in proofs {
+            let is_same = |p: &Proof| p.content.number == proof.content.number && p.ids.number == proof.ids.number;
+            changed |= !self.proofs.get(&pool).is_some_and(is_same);
+            self.proofs.insert(pool, proof);
+        }
+        changed
+    }
+
+    /// An incomplete report proves only what it lists.
+    fn accept_listed(&mut self, content: &Content, proofs: &BTreeMap<PoolId, Proof>, intents: &IntentsBucket) -> bool {
+        let mut changed = false;
+        for id in content.listed() {
+            for (pool, proof) in proofs {
+                let Word::Is(evidence) = proof.of(pool, id, intents) else {
+                    continue;
+                };
+                let known = self
+                    .singles
+                    .get(id)
+                    .map(|s| s.n)
+                    .max(self.proven(id, intents).map(|(_, n)| n));
+                if known.is_none_or(|known| known <= proof.n) {
+                    let single = Single { evidence, n: proof.n };
+                    changed |= self.singles.get(id) != Some(&single);
+                    self.singles.insert(id.clone(), single);
                 }
             }
         }

@@ -40,7 +40,11 @@ impl World {
                 self.stale.demand |= changed;
                 changed
             }
-            Fact::Intents { stream_created, head, entries } => {
+            Fact::Intents {
+                stream_created,
+                head,
+                entries,
+            } => {
                 self.intents.read(stream_created, head, entries);
                 self.stale.intents = true;
                 self.synced.insert(Source::Intents);
@@ -91,12 +95,11 @@ impl World {
         changed
     }
 
-    fn workloads_listed(
-        &mut self,
-        kind: WorkloadKind,
-        list: BTreeMap<WorkloadKey, Result<Workload, String>>,
-    ) -> bool {
-        let read = list.into_iter().map(|(key, content)| (key, content.map(|w| select::read(&w)))).collect();
+    fn workloads_listed(&mut self, kind: WorkloadKind, list: BTreeMap<WorkloadKey, Result<Workload, String>>) -> bool {
+        let read = list
+            .into_iter()
+            .map(|(key, content)| (key, content.map(|w| select::read(&w))))
+            .collect();
         let changed = self.workloads.replace(read, |key| key.kind == kind);
         self.stale.demand |= changed;
         self.synced.insert(Source::Workloads(kind)) || changed
@@ -140,7 +143,11 @@ impl World {
             return;
         }
         let Some(node) = self.nodes.get(name) else { return };
+        if before.is_some_and(|before| before.uid != node.uid) {
+            self.pace.forget(name);
+        }
         self.evidence.node_is(name, &node.uid);
+        self.pace.shows(name, &node.our_labels);
         self.pace.touch(name);
         // Labels of ours place nothing.
         let places_the_same = before.is_some_and(|before| {
@@ -155,7 +162,10 @@ impl World {
 
     fn intent_changed(&mut self, stored: Stored<IntentsKey, IntentsDoc>) -> bool {
         if stored.seq < self.intents.seq(&stored.key) {
-            if matches!((self.leadership.standing(), &stored.key), (Standing::Taking { .. }, IntentsKey::Meta)) {
+            if matches!(
+                (self.leadership.standing(), &stored.key),
+                (Standing::Taking { .. }, IntentsKey::Meta)
+            ) {
                 self.leadership.keep(stored);
             } else {
                 self.ledger.keep_intent(stored);
@@ -193,7 +203,7 @@ impl World {
     fn event(&mut self, event: &Event, now: Moment) -> bool {
         let uid = self.uid(&event.node);
         let covers = self.may_exist(&event.node) && self.scope().covers(&event.node, &event.id);
-        let changed = covers && self.evidence.event(event, uid.as_deref(), now);
+        let changed = covers && self.evidence.event(event, uid.as_deref(), &self.intents, now);
         if changed {
             self.pace.touch(&event.node);
         }
@@ -227,12 +237,16 @@ impl World {
         deltas: BTreeMap<PoolId, u64>,
         now: Moment,
     ) -> bool {
-        let Some(mut batch) = self.ledger.take_intents() else { return false };
+        let Some(mut batch) = self.ledger.take_intents() else {
+            return false;
+        };
         self.stale.intents = true;
         let backoff = self.backoff();
         let is_this_stream = batch.created == self.intents.created();
         for (key, result) in results {
-            let Some((expected, change)) = batch.writes.remove(&key) else { continue };
+            let Some((expected, change)) = batch.writes.remove(&key) else {
+                continue;
+            };
             match result {
                 Ok(seq) => {
                     self.ledger.intent_retries.succeeded(&key);
@@ -244,7 +258,10 @@ impl World {
                     }
                 }
                 Err(reason) => {
-                    let reread = batch.reread.remove(&key).filter(|_| reason == Reason::Conflict && is_this_stream);
+                    let reread = batch
+                        .reread
+                        .remove(&key)
+                        .filter(|_| reason == Reason::Conflict && is_this_stream);
                     if let Some(stored) = reread.filter(|_| self.intents.seq(&key) == expected) {
                         self.intents.reread(stored);
                     }
@@ -273,11 +290,15 @@ impl World {
     }
 
     fn assignments_written(&mut self, results: Vec<(NodeName, Result<u64, Reason>)>, now: Moment) -> bool {
-        let Some(mut batch) = self.ledger.take_assignments() else { return false };
+        let Some(mut batch) = self.ledger.take_assignments() else {
+            return false;
+        };
         self.stale.assignments = true;
         let backoff = self.backoff();
         for (node, result) in results {
-            let Some(write) = batch.writes.remove(&node) else { continue };
+            let Some(write) = batch.writes.remove(&node) else {
+                continue;
+            };
             match result {
                 Ok(seq) => {
                     self.ledger.assignment_retries.succeeded(&node);
@@ -289,13 +310,17 @@ impl World {
                         self.assigned.reread(stored);
                     }
                     if reason != Reason::Conflict || self.assigned.seq(&node) == write.expected {
-                        self.ledger.assignment_retries.failed(node, now, &backoff, &mut self.rng);
+                        self.ledger
+                            .assignment_retries
+                            .failed(node, now, &backoff, &mut self.rng);
                     }
                 }
             }
         }
         for node in batch.writes.into_keys() {
-            self.ledger.assignment_retries.failed(node, now, &backoff, &mut self.rng);
+            self.ledger
+                .assignment_retries
+                .failed(node, now, &backoff, &mut self.rng);
         }
         true
     }

@@ -8,17 +8,21 @@ use serde::Serialize;
 use serde_json::{Value, json};
 use shared::image::Digest;
 use shared::machine::Now;
+use shared::message::Intent;
 use shared::metric::{self, Metric};
 use shared::name::{ImageKey, NodeName, PoolId};
 use shared::reason::Reason;
 use shared::state::ImageState;
 
 use super::{CLUSTER_NAMESPACE, World};
-use crate::evidence::{Agent, NodeEvidence};
+use crate::evidence::{Agent, Classes, NodeEvidence};
 use crate::fact::Source;
 use crate::input::WorkloadKind;
 use crate::leadership::Standing;
 use crate::select;
+
+/// The word for a pair without evidence.
+const UNKNOWN: &str = "unknown";
 
 /// How many entries a list in the summary has at most.
 const MAX_LISTED: usize = 200;
@@ -45,18 +49,22 @@ impl World {
     /// Every wanted image on every node it is wanted on, sorted by image, then node.
     pub fn table(&self) -> Vec<Row> {
         let mut rows = Vec::new();
-        for node in self.plan.nodes.keys() {
-            let images = self.evidence.images(node);
-            let wanted: BTreeMap<&ImageKey, _> = self.plan.intents_of(node).collect();
+        for (node, planned) in &self.plan.nodes {
+            let wanted: BTreeMap<&ImageKey, &Intent> = self.plan.intents_in(&planned.pools).collect();
             rows.extend(wanted.into_iter().map(|(id, intent)| {
-                let evidence = images.and_then(|i| i.get(id));
+                let evidence = self.evidence.of(node, id, &self.intents);
+                let (state, why) = (
+                    evidence.as_ref().map(|e| e.state),
+                    evidence.as_ref().and_then(|e| e.why),
+                );
+                let digest = evidence.and_then(|e| e.digest).map(|digest| Digest::clone(&digest));
                 Row {
                     image: intent.image.clone(),
                     node: node.clone(),
-                    state: evidence.map(|e| e.state),
-                    why: evidence.and_then(|e| e.why),
-                    digest: evidence.and_then(|e| e.digest.clone()).or_else(|| intent.digest.clone()),
-                    bytes: evidence.and_then(|e| e.bytes),
+                    state,
+                    why,
+                    digest: digest.or_else(|| intent.digest.clone()),
+                    bytes: self.evidence.size(id),
                 }
             }));
         }
@@ -103,7 +111,8 @@ impl World {
         let ours = self.cluster().unwrap_or("unknown");
         format!(
             "the buckets belong to another cluster: its namespace {CLUSTER_NAMESPACE} has UID {theirs}, that of this \
-             cluster has {ours}; nothing is written. Give this installation a cluster id of its own"
+             cluster has {ours}; nothing is written. Give this installation a cluster id of its own: the key `clusterId`, here and at the \
+             agents"
         )
     }
 
@@ -126,35 +135,59 @@ impl World {
         }
         let nodes = self.nodes_by_agent();
         for agent in [Agent::Ready, Agent::Unknown, Agent::Missing] {
-            gauges.push((metric::NODES, vec![word(agent)], count(nodes.get(&agent).map_or(0, Vec::len))));
+            gauges.push((
+                metric::NODES,
+                vec![word(agent)],
+                count(nodes.get(&agent).map_or(0, Vec::len)),
+            ));
         }
         let mut invalid: BTreeMap<&'static str, usize> = WorkloadKind::ALL.map(|k| (k.as_str(), 0)).into();
         invalid.extend([("Namespace", 0), ("Node", 0)]);
         for (kind, _, _) in self.invalid() {
             *invalid.entry(kind).or_default() += 1;
         }
-        gauges.extend(invalid.into_iter().map(|(kind, n)| (metric::OBJECTS_INVALID, vec![kind], count(n))));
-        gauges.extend(self.images_by_state().into_iter().map(|(s, n)| (metric::NODE_IMAGES, vec![s], count(n))));
+        gauges.extend(
+            invalid
+                .into_iter()
+                .map(|(kind, n)| (metric::OBJECTS_INVALID, vec![kind], count(n))),
+        );
+        gauges.extend(
+            self.images_by_state()
+                .into_iter()
+                .map(|(s, n)| (metric::NODE_IMAGES, vec![s], count(n))),
+        );
         gauges
     }
 
     /// Pairs of node and wanted image by state; `unknown` has no evidence.
     fn images_by_state(&self) -> BTreeMap<&'static str, usize> {
         let mut counts: BTreeMap<&'static str, usize> = ImageState::ALL.map(|s| (s.as_str(), 0)).into();
-        let mut wanted: BTreeMap<&[PoolId], BTreeSet<&ImageKey>> = BTreeMap::new();
-        let mut unknown = 0;
+        counts.insert(UNKNOWN, 0);
+        let mut classes = Classes::new(&self.plan, &self.evidence, &self.intents);
+        let mut of_class: BTreeMap<usize, BTreeMap<&'static str, usize>> = BTreeMap::new();
         for (node, planned) in &self.plan.nodes {
-            let wanted = wanted
-                .entry(&planned.pools)
-                .or_insert_with(|| self.plan.intents_of(node).map(|(id, _)| id).collect());
-            let mut known = 0;
-            for (_, evidence) in self.evidence.images(node).into_iter().flatten().filter(|(id, _)| wanted.contains(id)) {
-                known += 1;
+            let Some((number, class)) = classes.of(node, &planned.pools) else {
+                continue;
+            };
+            let state = |id: &ImageKey| class.proven.get(id).map_or(UNKNOWN, |e| e.state.as_str());
+            let common = of_class.entry(number).or_insert_with(|| {
+                let mut counts = BTreeMap::new();
+                for id in class.wanted.keys() {
+                    *counts.entry(state(id)).or_default() += 1;
+                }
+                counts
+            });
+            for (state, n) in common {
+                *counts.entry(state).or_default() += *n;
+            }
+            let singles = self.evidence.get(node).into_iter().flat_map(NodeEvidence::singles);
+            for (id, evidence) in singles.filter(|(id, _)| class.wanted.contains_key(id)) {
+                if let Some(n) = counts.get_mut(state(id)) {
+                    *n -= 1;
+                }
                 *counts.entry(evidence.state.as_str()).or_default() += 1;
             }
-            unknown += wanted.len() - known;
         }
-        counts.insert("unknown", unknown);
         counts
     }
 
@@ -175,10 +208,20 @@ impl World {
             workloads.entry(key.clone()).or_default().push(text.to_owned());
         }
         let namespaces = self.namespaces.invalid().map(|(name, text)| (name, text.to_owned()));
-        let annotated = self.namespaces.good().filter_map(|(name, n)| Some((name, select::bad_namespace(n)?)));
-        let nodes = self.nodes.invalid().map(|(name, text)| ("Node", name.to_string(), vec![text.to_owned()]));
-        let of_workloads = workloads.into_iter().map(|(key, texts)| (key.kind.as_str(), key.to_string(), texts));
-        let of_namespaces = namespaces.chain(annotated).map(|(name, text)| ("Namespace", name.clone(), vec![text]));
+        let annotated = self
+            .namespaces
+            .good()
+            .filter_map(|(name, n)| Some((name, select::bad_namespace(n)?)));
+        let nodes = self
+            .nodes
+            .invalid()
+            .map(|(name, text)| ("Node", name.to_string(), vec![text.to_owned()]));
+        let of_workloads = workloads
+            .into_iter()
+            .map(|(key, texts)| (key.kind.as_str(), key.to_string(), texts));
+        let of_namespaces = namespaces
+            .chain(annotated)
+            .map(|(name, text)| ("Namespace", name.clone(), vec![text]));
         of_workloads.chain(of_namespaces).chain(nodes).collect()
     }
 
@@ -232,7 +275,11 @@ impl World {
         let ids: BTreeSet<&PoolId> = held.chain(self.plan.pools.keys()).collect();
         let summary = |id: &PoolId| {
             let planned = self.plan.pools.get(id);
-            let set = self.intents.pool(id).map(|p| p.summary(self.intents.head())).unwrap_or_default();
+            let set = self
+                .intents
+                .pool(id)
+                .map(|p| p.summary(self.intents.head()))
+                .unwrap_or_default();
             json!({
                 "constraint": planned.and_then(|p| p.definition.get("constraint")),
                 "wanted": planned.map_or(0, |p| p.intents.len()),
@@ -240,25 +287,28 @@ impl World {
                 "members": members.get(id).copied().unwrap_or(0),
             })
         };
-        ids.into_iter().take(MAX_LISTED).map(|id| (id.clone(), summary(id))).collect()
+        ids.into_iter()
+            .take(MAX_LISTED)
+            .map(|id| (id.clone(), summary(id)))
+            .collect()
     }
 
     fn evidence_summary(&self, now: Now) -> BTreeMap<NodeName, Value> {
         let summary = |node: &NodeEvidence| {
-            let mut states: BTreeMap<&'static str, usize> = BTreeMap::new();
-            for evidence in node.images().values() {
-                *states.entry(evidence.state.as_str()).or_default() += 1;
-            }
             json!({
                 "agent": word(node.agent()),
                 "silentSec": node.heard().map(|heard| now.mono.since(heard).as_secs()),
-                "version": node.inventory().map(|i| i.agent.clone()),
-                "inventoryN": node.inventory().map(|i| i.n),
+                "version": node.inventory().map(|(_, version)| version),
+                "inventoryN": node.inventory().map(|(n, _)| n),
                 "unmatched": node.unmatched(),
-                "images": states,
+                "provenAlone": node.singles().count(),
             })
         };
-        self.evidence.iter().take(MAX_LISTED).map(|(name, node)| (name.clone(), summary(node))).collect()
+        self.evidence
+            .iter()
+            .take(MAX_LISTED)
+            .map(|(name, node)| (name.clone(), summary(node)))
+            .collect()
     }
 }
 

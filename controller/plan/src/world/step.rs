@@ -12,7 +12,9 @@ use shared::name::{ImageKey, NodeName, PoolId};
 use super::World;
 use crate::diff;
 use crate::effect::{Effect, IntentBatch};
-use crate::label::{self, Wanted};
+use crate::evidence::{Classes, NodeEvidence, Scope};
+use crate::input::Node;
+use crate::label::Ranking;
 use crate::member;
 use crate::plan::{self, Plan};
 use crate::select;
@@ -25,8 +27,8 @@ impl World {
             self.due = None;
             return effects;
         }
-        let replanned = self.replan();
-        self.weigh(replanned, now.mono);
+        self.replan();
+        self.weigh(now.mono);
         self.lead(now.mono, &mut effects);
         if self.sees_buckets() && self.leadership.leads().is_some() {
             self.write_intents(now.mono, &mut effects);
@@ -44,53 +46,15 @@ impl World {
         effects
     }
 
-    /// Makes the plan anew if any of its inputs changed.
-    fn replan(&mut self) -> bool {
-        let Some(selection) = self.selection.as_ref().filter(|_| self.stale.demand || self.stale.nodes) else {
-            return false;
-        };
-        let demand = select::demand(selection, &self.namespaces, &self.workloads);
-        // The same pools over the same nodes have the same members, unless a limit makes ranks matter.
-        let is_placed = !self.stale.nodes
-            && self.membership.is_within_limits()
-            && self.membership.pools.iter().eq(demand.pools.keys());
-        if !is_placed {
-            self.membership = member::place_within_limits(&demand.pools, self.nodes.good());
-        }
-        let new = plan::plan(demand, &self.membership, &self.nodes);
-        (self.stale.demand, self.stale.nodes) = (false, false);
-        if new == self.plan {
-            return false;
-        }
-        (self.stale.intents, self.stale.assignments) = (true, true);
-        let old = std::mem::replace(&mut self.plan, new);
-        self.touch_moved(&old);
-        true
-    }
-
-    /// Has those nodes looked at whose labels the new plan can change: their pools are others, or an image that is
-    /// planned otherwise is labelled or proven there.
-    fn touch_moved(&mut self, old: &Plan) {
-        let moved: Vec<(&ImageKey, String)> =
-            moved_images(old, &self.plan).into_iter().map(|id| (id, shared::label::image_label(id))).collect();
-        for (name, node) in self.nodes.good() {
-            let pools = |plan: &Plan| plan.nodes.get(name).map(|n| (n.pools.clone(), n.stays));
-            let images = self.evidence.images(name);
-            let is_concerned = |(id, label): &(&ImageKey, String)| {
-                images.is_some_and(|i| i.contains_key(*id)) || node.our_labels.contains_key(label)
-            };
-            if pools(old) != pools(&self.plan) || moved.iter().any(is_concerned) {
-                self.pace.touch(name);
-            }
-        }
-    }
-
     /// Weighs the evidence against the plan and the sets of the buckets.
-    fn weigh(&mut self, replanned: bool, now: Moment) {
+    fn weigh(&mut self, now: Moment) {
         let moves = self.intents.take_moves();
-        let scope =
-            crate::evidence::Scope { plan: &self.plan, intents: &self.intents, assigned: &self.assigned };
-        for node in self.evidence.judge(&moves, replanned, scope) {
+        let scope = Scope {
+            plan: &self.plan,
+            intents: &self.intents,
+            assigned: &self.assigned,
+        };
+        for node in self.evidence.judge(&moves, scope) {
             self.pace.touch(&node);
         }
         if self.judged + self.settings.timing.judge <= now {
@@ -100,21 +64,31 @@ impl World {
     }
 
     fn lead(&mut self, now: Moment, effects: &mut Vec<Effect>) {
-        let Some(cluster) = self.cluster().map(ToOwned::to_owned) else { return };
+        let Some(cluster) = self.cluster().map(ToOwned::to_owned) else {
+            return;
+        };
         if self.intents.is_fresh() {
             self.leadership.judge(&self.intents, &cluster);
         }
         if self.sees_buckets() {
-            effects.extend(self.leadership.take(&self.intents, &cluster, &self.settings.instance, now));
+            effects.extend(
+                self.leadership
+                    .take(&self.intents, &cluster, &self.settings.instance, now),
+            );
         }
     }
 
     fn write_intents(&mut self, now: Moment, effects: &mut Vec<Effect>) {
-        let Some(meta) = self.leadership.leads().filter(|_| !self.ledger.writes_intents()) else { return };
+        let Some(meta) = self.leadership.leads().filter(|_| !self.ledger.writes_intents()) else {
+            return;
+        };
         let is_due = self.stale.intents || self.ledger.intent_retries.has_due(now);
         let retries = &self.ledger.intent_retries;
-        let writes =
-            if is_due { diff::intents(&self.plan, &self.intents, retries, meta.term, now) } else { Vec::new() };
+        let writes = if is_due {
+            diff::intents(&self.plan, &self.intents, retries, meta.term, now)
+        } else {
+            Vec::new()
+        };
         self.stale.intents = false;
         if writes.is_empty() {
             return;
@@ -133,7 +107,9 @@ impl World {
     }
 
     fn write_assignments(&mut self, now: Moment, effects: &mut Vec<Effect>) {
-        let Some(meta) = self.leadership.leads().filter(|_| !self.ledger.writes_assignments()) else { return };
+        let Some(meta) = self.leadership.leads().filter(|_| !self.ledger.writes_assignments()) else {
+            return;
+        };
         if !self.stale.assignments && !self.ledger.assignment_retries.has_due(now) {
             return;
         }
@@ -154,8 +130,14 @@ impl World {
     }
 
     fn beat(&mut self, now: Now, effects: &mut Vec<Effect>) {
-        let Some(meta) = self.leadership.leads().filter(|_| self.is_settled()) else { return };
-        let live = self.intents.pools().filter(|(_, pool)| pool.len() > 0).map(|(id, _)| id);
+        let Some(meta) = self.leadership.leads().filter(|_| self.is_settled()) else {
+            return;
+        };
+        let live = self
+            .intents
+            .pools()
+            .filter(|(_, pool)| pool.len() > 0)
+            .map(|(id, _)| id);
         let alive: BTreeSet<&PoolId> = live.chain(self.plan.pools.keys()).collect();
         let timing = &self.settings.timing;
         for pool in self.beats.due(&alive, timing.beat, now.mono, &mut self.rng) {
@@ -175,27 +157,44 @@ impl World {
     }
 
     fn label(&mut self, now: Moment, effects: &mut Vec<Effect>) {
-        let (window, patience) = (self.settings.timing.label_window, self.settings.timing.write_backoff_max);
-        let mut wanted: BTreeMap<&[PoolId], Wanted<'_>> = BTreeMap::new();
-        for name in self.pace.look(window, patience, now) {
+        let (window, patience) = (
+            self.settings.timing.label_window,
+            self.settings.timing.write_backoff_max,
+        );
+        let looked_at = self.pace.look(window, patience, now);
+        let mut classes = Classes::new(&self.plan, &self.evidence, &self.intents);
+        let mut by_class: BTreeMap<usize, Vec<(NodeName, &Node)>> = BTreeMap::new();
+        for name in looked_at {
             let planned = self.plan.nodes.get(&name).filter(|planned| planned.stays);
-            let (Some(node), Some(planned)) = (self.nodes.get(&name), planned) else {
-                self.pace.rest(&name);
+            let class = planned
+                .and_then(|planned| classes.of(&name, &planned.pools))
+                .map(|(number, _)| number);
+            match (self.nodes.get(&name), class) {
+                (Some(node), Some(class)) => by_class.entry(class).or_default().push((name, node)),
+                _ => self.pace.rest(&name),
+            }
+        }
+        for (class, nodes) in by_class {
+            let Some(ranking) = classes.get(class).map(Ranking::of) else {
                 continue;
             };
-            let wanted = wanted.entry(&planned.pools).or_insert_with(|| wanted_in(&self.plan, &planned.pools));
-            let images = self.evidence.images(&name);
-            let shown = self.pace.shown(&name, &node.our_labels);
-            let labels = label::decide(shown, wanted, images, &self.settings.labels);
-            if labels == *shown {
-                self.pace.rest(&name);
-                continue;
+            for (name, node) in nodes {
+                let singles = self.evidence.get(&name).into_iter().flat_map(NodeEvidence::singles);
+                let shown = self.pace.shown(&name, &node.our_labels);
+                let labels = ranking.decide(shown, singles, &self.settings.labels);
+                if labels == *shown {
+                    self.pace.rest(&name);
+                } else if self.pace.has_token(now) {
+                    self.pace.sent(&name, labels.clone(), &node.our_labels, now);
+                    effects.push(Effect::LabelNode {
+                        node: name,
+                        uid: node.uid.clone(),
+                        labels,
+                    });
+                } else {
+                    return;
+                }
             }
-            if !self.pace.has_token(now) {
-                break;
-            }
-            self.pace.sent(&name, labels.clone(), &node.our_labels, now);
-            effects.push(Effect::LabelNode { node: name, uid: node.uid.clone(), labels });
         }
     }
 
@@ -218,25 +217,3 @@ impl World {
     }
 }
 
-/// Images that two plans do not treat alike, as far as labels go.
-fn moved_images<'a>(old: &'a Plan, new: &'a Plan) -> BTreeSet<&'a ImageKey> {
-    let intents = |plan: &'a Plan| plan.pools.iter().flat_map(|(pool, p)| p.intents.values().map(move |i| (pool, i)));
-    let is_in = |plan: &Plan, pool: &PoolId, intent: &Intent| {
-        let other = plan.pools.get(pool).and_then(|p| p.intents.get(&intent.id));
-        other.is_some_and(|o| o.priority == intent.priority && o.digest == intent.digest)
-    };
-    let gone = intents(old).filter(|(pool, intent)| !is_in(new, pool, intent));
-    let come = intents(new).filter(|(pool, intent)| !is_in(old, pool, intent));
-    gone.chain(come).map(|(_, intent)| &intent.id).collect()
-}
-
-/// The images wanted by pools, at their highest priority.
-fn wanted_in<'a>(plan: &'a Plan, pools: &[PoolId]) -> Wanted<'a> {
-    let mut wanted = Wanted::new();
-    for (id, intent) in pools.iter().filter_map(|pool| plan.pools.get(pool)).flat_map(|pool| &pool.intents) {
-        let (priority, digest) = wanted.entry(id).or_insert((intent.priority, None));
-        *priority = (*priority).max(intent.priority);
-        *digest = digest.or(intent.digest.as_ref());
-    }
-    wanted
-}

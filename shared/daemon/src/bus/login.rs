@@ -75,7 +75,7 @@ fn blocks(text: &str) -> impl Iterator<Item = &str> {
 pub(super) fn humanise(error: &str, login: &Login) -> String {
     let lower = error.to_lowercase();
     if let Some((_, inner)) = error.split_once("AuthError(") {
-        return inner.trim_end_matches(')').to_owned();
+        return inner.strip_suffix(')').unwrap_or(inner).to_owned();
     }
     if lower.contains("authorization violation") || lower.contains("authentication") {
         return login.refused();

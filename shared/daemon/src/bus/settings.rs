@@ -91,6 +91,8 @@ impl Validate for NatsConfig {
                 found.add(key, "must be longer than zero");
             }
         }
+        found.secret("passwordFile", self.password_file.as_ref());
+        found.secret("credsFile", self.creds_file.as_ref());
         found.section("tls", &self.tls);
     }
 }

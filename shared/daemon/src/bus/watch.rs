@@ -197,8 +197,25 @@ struct Feed {
     info: BucketInfo,
     /// What the server had to deliver when the consumer was made.
     pending: u64,
-    /// Messages delivered so far, as the server counts.
-    delivered: u64,
+    delivered: Delivered,
+}
+
+/// Messages delivered so far: the server counts them as we do, or one is missing.
+#[derive(Debug, Default)]
+struct Delivered(u64);
+
+impl Delivered {
+    /// Whether the server's `count` for the next message leaves none out.
+    fn follows(&mut self, count: u64) -> bool {
+        let is_next = count == self.0 + 1;
+        self.0 = count;
+        is_next
+    }
+
+    /// Whether the server's `count` in a heartbeat, if it says one, is ours.
+    fn agrees(&self, count: Option<u64>) -> bool {
+        count.is_none_or(|count| count == self.0)
+    }
 }
 
 impl Feed {
@@ -232,7 +249,7 @@ impl Feed {
             messages,
             info: before,
             pending,
-            delivered: 0,
+            delivered: Delivered::default(),
         };
         if feed.info.created != info.created {
             return Err(feed.broken("the stream was made anew"));
@@ -309,10 +326,9 @@ impl Feed {
         let Some(place) = place else {
             return Err(self.broken("a message came that no stream sent"));
         };
-        if place.delivered != self.delivered + 1 {
+        if !self.delivered.follows(place.delivered) {
             return Err(self.broken("a message got lost"));
         }
-        self.delivered = place.delivered;
         let (seq, time, pending) = (place.seq, place.time.clone(), place.pending);
         let subject = message.subject.into_string();
         let stored = Stored {
@@ -339,10 +355,7 @@ impl Feed {
         if !is_heartbeat {
             return Ok(None);
         }
-        if headers
-            .number("Nats-Last-Consumer")
-            .is_some_and(|delivered| delivered != self.delivered)
-        {
+        if !self.delivered.agrees(headers.number("Nats-Last-Consumer")) {
             return Err(self.broken("the last message got lost"));
         }
         Ok(Some(Item::Idle))
@@ -397,6 +410,15 @@ fn nanos(duration: Duration) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_message_left_out_is_noticed_at_the_next_one_or_at_the_heartbeat() {
+        let mut delivered = Delivered::default();
+        assert!(delivered.agrees(Some(0)) && delivered.agrees(None));
+        assert!(delivered.follows(1) && delivered.follows(2));
+        assert!(delivered.agrees(Some(2)) && !delivered.agrees(Some(3)));
+        assert!(!delivered.follows(4));
+    }
 
     #[test]
     fn the_place_of_a_message_is_read_from_both_forms_of_its_reply() {

@@ -5,6 +5,8 @@
 use std::fmt;
 use std::path::PathBuf;
 
+use super::secret::SecretFile;
+
 /// The path of a key. An element of a list is `[1]`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub(super) struct Key(Vec<String>);
@@ -97,14 +99,45 @@ pub trait Validate {
     fn problems(&self, found: &mut Problems);
 }
 
+/// When secret files have to be readable.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) enum Secrets {
+    /// When they are used: until then the process waits.
+    #[default]
+    Later,
+    /// Now: somebody asks what is wrong.
+    Now,
+}
+
 /// Collects what is wrong.
 #[derive(Debug, Default)]
 pub struct Problems {
+    secrets: Secrets,
     section: Key,
     found: Vec<(Key, String)>,
 }
 
 impl Problems {
+    pub(super) fn new(secrets: Secrets) -> Self {
+        Self {
+            secrets,
+            ..Self::default()
+        }
+    }
+
+    /// `key` holds the path of a secret.
+    pub fn secret(&mut self, key: &str, file: Option<&SecretFile>) {
+        if self.secrets == Secrets::Now
+            && let Some(file) = file
+            && let Err(error) = std::fs::read(file.path())
+        {
+            self.add(
+                key,
+                format!("{}: the secret cannot be read: {error}", file.path().display()),
+            );
+        }
+    }
+
     /// `key`, below the current section, is wrong: `text` says how, and what to do.
     pub fn add(&mut self, key: &str, text: impl Into<String>) {
         self.found.push((self.section.join(&Key::parse(key)), text.into()));

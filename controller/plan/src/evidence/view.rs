@@ -1,0 +1,68 @@
+//! Evidence as many nodes at once are asked for it.
+//!
+//! Owns classes: nodes that are in the same pools and whose proofs are the same agree in everything but what was proven
+//! one by one, so it is worked out once for all of them.
+
+use std::collections::BTreeMap;
+
+use shared::name::{ImageKey, NodeName, PoolId};
+
+use super::{Evidence, NodeEvidence};
+use crate::bucket::IntentsBucket;
+use crate::judge::ImageEvidence;
+use crate::plan::{Plan, Wanted};
+
+/// What the nodes of a class have in common.
+#[derive(Debug)]
+pub(crate) struct Class<'p> {
+    /// The images wanted on each of them.
+    pub(crate) wanted: Wanted<'p>,
+    /// What whole sets prove of those.
+    pub(crate) proven: BTreeMap<&'p ImageKey, ImageEvidence>,
+}
+
+type Name<'a> = (&'a [PoolId], Vec<(&'a PoolId, u64, u64)>);
+
+/// The classes met so far.
+#[derive(Debug)]
+pub(crate) struct Classes<'a> {
+    plan: &'a Plan,
+    evidence: &'a Evidence,
+    intents: &'a IntentsBucket,
+    numbers: BTreeMap<Name<'a>, usize>,
+    classes: Vec<Class<'a>>,
+}
+
+impl<'a> Classes<'a> {
+    pub(crate) fn new(plan: &'a Plan, evidence: &'a Evidence, intents: &'a IntentsBucket) -> Self {
+        Self {
+            plan,
+            evidence,
+            intents,
+            numbers: BTreeMap::new(),
+            classes: Vec::new(),
+        }
+    }
+
+    /// The class of a planned node and its number, which is that of no other class.
+    pub(crate) fn of(&mut self, node: &NodeName, pools: &'a [PoolId]) -> Option<(usize, &Class<'a>)> {
+        let evidence = self.evidence.get(node);
+        let name = (pools, evidence.map(NodeEvidence::class).unwrap_or_default());
+        let number = if let Some(number) = self.numbers.get(&name) {
+            *number
+        } else {
+            let wanted = self.plan.wanted_in(pools);
+            let of = |id: &'a ImageKey| Some((id, evidence?.proven(id, self.intents)?.0));
+            let proven = wanted.keys().filter_map(|id| of(id)).collect();
+            self.classes.push(Class { wanted, proven });
+            self.numbers.insert(name, self.classes.len() - 1);
+            self.classes.len() - 1
+        };
+        self.classes.get(number).map(|class| (number, class))
+    }
+
+    /// The class of a number.
+    pub(crate) fn get(&self, number: usize) -> Option<&Class<'a>> {
+        self.classes.get(number)
+    }
+}

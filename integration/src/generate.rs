@@ -1,0 +1,111 @@
+//! Files that are made from tables in the code: owns which there are and their text. They are committed; a test fails when
+//! one differs, `cargo xtask generate` writes them.
+
+use std::fmt::Write as _;
+
+use shared::metric::{self, MetricKind, Process};
+use shared::reason::Reason;
+use shared::state::ImageState;
+
+/// A file of the repository and what it has to say.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Generated {
+    /// Path from the top of the repository.
+    pub path: &'static str,
+    /// Its whole text.
+    pub text: String,
+}
+
+/// Every generated file.
+pub fn all() -> Vec<Generated> {
+    vec![
+        Generated {
+            path: "docs/reference/metrics.md",
+            text: metrics(),
+        },
+        Generated {
+            path: "docs/reference/reasons.md",
+            text: reasons(),
+        },
+        Generated {
+            path: "docs/reference/rbac.md",
+            text: rbac(),
+        },
+    ]
+}
+
+fn heading(title: &str, from: &str) -> String {
+    format!("# {title}\n\nGenerated from `{from}` by `cargo xtask generate`; edit that instead.\n\n")
+}
+
+fn metrics() -> String {
+    let mut text = heading("Metrics", "shared/src/metric.rs");
+    text.push_str("Labels are bounded words: never an image, a node or a pod.\n\n");
+    text.push_str("| metric | kind | labels | of | meaning |\n| --- | --- | --- | --- | --- |\n");
+    for metric in metric::ALL {
+        let kind = match metric.kind {
+            MetricKind::Counter => "counter",
+            MetricKind::Gauge => "gauge",
+            MetricKind::Histogram => "histogram, seconds",
+        };
+        let process = match metric.process {
+            Process::Both => "both",
+            Process::Controller => "controller",
+            Process::Agent => "agent",
+        };
+        let labels: Vec<String> = metric.labels.iter().map(|l| format!("`{l}`")).collect();
+        // Writing to a String cannot fail.
+        let _ = writeln!(
+            text,
+            "| `{}` | {kind} | {} | {process} | {} |",
+            metric.name,
+            labels.join(" "),
+            metric.help
+        );
+    }
+    text
+}
+
+fn reasons() -> String {
+    let mut text = heading("States and reasons", "shared/src/{state,reason}.rs");
+    text.push_str("The same words stand in inventories, events, logs, metrics and `/state`.\n\nStates: ");
+    let states: Vec<String> = ImageState::ALL.iter().map(|s| format!("`{s}`")).collect();
+    let _ = writeln!(text, "{}.\n\n| reason | meaning |\n| --- | --- |", states.join(" "));
+    for (reason, meaning) in Reason::ALL {
+        let _ = writeln!(text, "| `{reason}` | {meaning} |");
+    }
+    text
+}
+
+fn rbac() -> String {
+    let mut text = heading("What the controller may do", "controller/src/api/access.rs");
+    text.push_str(
+        "Agents have no rights in Kubernetes at all.\n\n| group | resources | verbs |\n| --- | --- | --- |\n",
+    );
+    let role = controller::api::access::cluster_role("warm-images-controller");
+    let words = |value: &serde_json::Value| {
+        let list: Vec<&str> = value
+            .as_array()
+            .into_iter()
+            .flatten()
+            .filter_map(serde_json::Value::as_str)
+            .collect();
+        list.join(" ")
+    };
+    for rule in role
+        .get("rules")
+        .and_then(serde_json::Value::as_array)
+        .into_iter()
+        .flatten()
+    {
+        let group = words(&rule["apiGroups"]);
+        let group = if group.is_empty() { "core" } else { &group };
+        let _ = writeln!(
+            text,
+            "| {group} | {} | {} |",
+            words(&rule["resources"]),
+            words(&rule["verbs"])
+        );
+    }
+    text
+}
