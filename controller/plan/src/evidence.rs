@@ -118,6 +118,18 @@ impl Evidence {
         }
     }
 
+    /// What a node answers for may be different: it is judged again.
+    pub(crate) fn look_again(&mut self, name: &NodeName) {
+        if self.nodes.contains_key(name) {
+            self.unjudged.insert(name.clone());
+        }
+    }
+
+    /// As [`Evidence::look_again`], for every node.
+    pub(crate) fn look_again_at_all(&mut self) {
+        self.unjudged = self.nodes.keys().cloned().collect();
+    }
+
     /// There is no such Node.
     pub(crate) fn node_gone(&mut self, name: &NodeName) {
         self.nodes.remove(name);
@@ -188,10 +200,10 @@ impl Evidence {
 
     /// Judges what has not been judged, and drops what nobody vouches for any more. Gives the nodes whose evidence
     /// may differ since.
-    pub(crate) fn judge(&mut self, moves: &Moves, rescoped: bool, scope: Scope<'_>) -> BTreeSet<NodeName> {
+    pub(crate) fn judge(&mut self, moves: &Moves, scope: Scope<'_>) -> BTreeSet<NodeName> {
         let mut changed = BTreeSet::new();
         let intents = scope.intents;
-        let everyone = rescoped || moves.renewed || !moves.ended.is_empty() || !moves.pools.is_empty();
+        let everyone = moves.renewed || !moves.ended.is_empty() || !moves.pools.is_empty();
         let unjudged = std::mem::take(&mut self.unjudged);
         let shared = &mut self.shared;
         let mut look = |name: &NodeName, node: &mut NodeEvidence, is_unjudged: bool| {
@@ -199,7 +211,7 @@ impl Evidence {
             let ended: Vec<_> = moves.ended.iter().filter(|ended| node.knows(&ended.id)).collect();
             let is_waiting = node.waits_for_any(&moves.pools);
             let mut is_another = moves.renewed;
-            if rescoped || moves.renewed || is_unjudged || !ended.is_empty() {
+            if moves.renewed || is_unjudged || !ended.is_empty() {
                 let pools = scope.pools(name);
                 for ended in ended {
                     differs |= node.ended(ended, scope.covered_since(&pools, &ended.id, ended.seq));

@@ -64,13 +64,12 @@ pub struct World {
 }
 
 /// Which inputs of the plan changed since it was made, and which diffs have to be looked at again.
-#[derive(Debug, Clone, Copy)]
-#[allow(clippy::struct_excessive_bools, reason = "each names one thing that is out of date")]
+#[derive(Debug, Clone)]
 struct Stale {
     /// Workloads, namespaces or the selection.
     demand: bool,
-    /// Nodes, labels of ours apart.
-    nodes: bool,
+    /// These nodes, labels of ours apart.
+    nodes: BTreeSet<NodeName>,
     /// The intents bucket, or what it is compared with.
     intents: bool,
     /// The assign bucket, or what it is compared with.
@@ -97,7 +96,7 @@ impl World {
             evidence: Evidence::new(heartbeat),
             stale: Stale {
                 demand: true,
-                nodes: true,
+                nodes: BTreeSet::new(),
                 intents: true,
                 assignments: true,
             },

@@ -53,6 +53,7 @@ impl World {
             Fact::IntentChanged(stored) => self.intent_changed(stored),
             Fact::Assignments(entries) => {
                 self.assigned.read(entries);
+                self.evidence.look_again_at_all();
                 self.stale.assignments = true;
                 self.synced.insert(Source::Assignments);
                 true
@@ -139,7 +140,8 @@ impl World {
         if !self.nodes.contains(name) {
             self.evidence.node_gone(name);
             self.pace.forget(name);
-            self.stale.nodes = true;
+            self.stale.nodes.insert(name.clone());
+            self.stale.assignments = true;
             return;
         }
         let Some(node) = self.nodes.get(name) else { return };
@@ -157,7 +159,9 @@ impl World {
                 && before.deleting == node.deleting
                 && before.pressure == node.pressure
         });
-        self.stale.nodes |= !places_the_same;
+        if !places_the_same {
+            self.stale.nodes.insert(name.clone());
+        }
     }
 
     fn intent_changed(&mut self, stored: Stored<IntentsKey, IntentsDoc>) -> bool {
@@ -182,6 +186,7 @@ impl World {
             self.ledger.keep_assignment(stored);
             return false;
         }
+        self.evidence.look_again(&stored.key);
         let changed = self.assigned.changed(stored);
         self.stale.assignments |= changed;
         changed
@@ -303,6 +308,7 @@ impl World {
                 Ok(seq) => {
                     self.ledger.assignment_retries.succeeded(&node);
                     self.assigned.acknowledged(&node, seq, write.assignment.as_ref());
+                    self.evidence.look_again(&node);
                 }
                 Err(reason) => {
                     let reread = batch.reread.remove(&node).filter(|_| reason == Reason::Conflict);

@@ -6,8 +6,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use shared::machine::{Moment, Now};
-use shared::message::{Beat, Intent};
-use shared::name::{ImageKey, NodeName, PoolId};
+use shared::message::Beat;
+use shared::name::{NodeName, PoolId};
 
 use super::World;
 use crate::diff;
@@ -15,9 +15,6 @@ use crate::effect::{Effect, IntentBatch};
 use crate::evidence::{Classes, NodeEvidence, Scope};
 use crate::input::Node;
 use crate::label::Ranking;
-use crate::member;
-use crate::plan::{self, Plan};
-use crate::select;
 
 impl World {
     /// Everything that is to be done now.
@@ -216,4 +213,3 @@ impl World {
         timers.into_iter().flatten().min()
     }
 }
-
