@@ -16,7 +16,7 @@ use integration::process::{Invocation, output};
 use integration::run::scenario;
 use serde_json::json;
 
-const LIMIT: Duration = Duration::from_secs(120);
+const LIMIT: Duration = Duration::from_mins(2);
 
 #[test]
 fn check_config_reports_every_problem_at_once_with_key_file_and_line() -> Result<()> {

@@ -140,7 +140,7 @@ fn an_agent_cut_off_for_20_s_catches_up() -> Result<()> {
         let before = deploy(&installation, "before").await?;
         until_warm(&installation, &before).await?;
         installation.agent("node-a")?.nats.cut().await?;
-        let cut = std::time::Instant::now();
+        let cut = tokio::time::Instant::now();
         let during = deploy(&installation, "during").await?;
         installation
             .until_labelled("node-b", &during.by_tag(REGISTRY), &during.digest)

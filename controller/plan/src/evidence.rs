@@ -4,6 +4,7 @@
 //! worth of evidence. What a report says is [`crate::judge`]'s. Silence never takes anything away.
 
 mod node;
+mod proof;
 mod view;
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -39,8 +39,8 @@ pub(super) fn run(args: &Args) -> Result<()> {
         .build()?;
     let done = runtime.block_on(async {
         match &args.bench {
-            Bench::Reaction(args) => reaction::run(&run, args).await,
-            Bench::Pull(args) => pull::run(&run, args).await,
+            Bench::Reaction(args) => Box::pin(reaction::run(&run, args)).await,
+            Bench::Pull(args) => Box::pin(pull::run(&run, args)).await,
         }
     });
     if done.is_err() {

@@ -23,7 +23,7 @@ use crate::xtask::root;
 /// Between two looks at the controller's table.
 const REFRESH: Duration = Duration::from_millis(200);
 /// `--once` gives up after this long.
-const LIMIT: Duration = Duration::from_secs(120);
+const LIMIT: Duration = Duration::from_mins(2);
 
 /// How to show it.
 #[derive(clap::Args)]
@@ -195,10 +195,10 @@ impl Table {
             };
             let state = row.state.as_deref().unwrap_or("unknown");
             let bytes = row.bytes.map(size).unwrap_or_default();
-            text.push_str(&format!(
+            text.extend([format!(
                 "{:<width$}  {:<8}  {state:<9}  {bytes:>9}  {time:>7}\n",
                 row.image, row.node
-            ));
+            )]);
         }
         if text == self.shown {
             return Ok(());

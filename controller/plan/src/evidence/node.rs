@@ -10,9 +10,10 @@ use std::time::Duration;
 use shared::machine::Moment;
 use shared::message::{Event, Heartbeat, Inventory};
 use shared::name::{ImageKey, PoolId};
-use shared::pool_set::{PoolSummary, SetDigest};
+use shared::pool_set::PoolSummary;
 use shared::state::ImageState;
 
+use super::proof::{Proof, Report, Single};
 use crate::bucket::{Ended, IntentsBucket};
 use crate::judge::{Content, IdSet, ImageEvidence, Shared, Word};
 
@@ -29,51 +30,6 @@ pub(crate) enum Agent {
     Unknown,
     /// It is heard.
     Ready,
-}
-
-/// The newest report, as far as heartbeats have confirmed it.
-#[derive(Debug, Clone)]
-struct Report {
-    content: Arc<Content>,
-    digest: SetDigest,
-    uid: String,
-    inst: String,
-    version: String,
-    /// The counter of the inventory.
-    put: u64,
-    /// The counter up to which it holds.
-    n: u64,
-    /// The sets it is about.
-    pools: BTreeMap<PoolId, PoolSummary>,
-    /// Pools that moved since without a change of what is warm.
-    moved: BTreeMap<PoolId, PoolSummary>,
-}
-
-/// What a report proved about a set that a pool was.
-#[derive(Debug, Clone)]
-pub(super) struct Proof {
-    pub(super) content: Arc<Content>,
-    pub(super) ids: Arc<IdSet>,
-    n: u64,
-}
-
-impl Proof {
-    /// What it says of an image that has been wanted in `pool` ever since.
-    fn of(&self, pool: &PoolId, id: &ImageKey, intents: &IntentsBucket) -> Word {
-        let has_lived = |seq: u64| intents.born(pool, id).is_some_and(|born| born <= seq);
-        if self.ids.seq(id).is_some_and(has_lived) {
-            self.content.of(id)
-        } else {
-            Word::Open
-        }
-    }
-}
-
-/// What is proven otherwise than by a whole set: by an event, by an incomplete report, or before an image changed pools.
-#[derive(Debug, Clone, PartialEq)]
-struct Single {
-    evidence: ImageEvidence,
-    n: u64,
 }
 
 /// What one agent has said.

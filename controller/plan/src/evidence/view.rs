@@ -30,7 +30,7 @@ pub(crate) struct Classes<'a> {
     evidence: &'a Evidence,
     intents: &'a IntentsBucket,
     numbers: BTreeMap<Name<'a>, usize>,
-    classes: Vec<Class<'a>>,
+    met: Vec<Class<'a>>,
 }
 
 impl<'a> Classes<'a> {
@@ -40,7 +40,7 @@ impl<'a> Classes<'a> {
             evidence,
             intents,
             numbers: BTreeMap::new(),
-            classes: Vec::new(),
+            met: Vec::new(),
         }
     }
 
@@ -54,15 +54,15 @@ impl<'a> Classes<'a> {
             let wanted = self.plan.wanted_in(pools);
             let of = |id: &'a ImageKey| Some((id, evidence?.proven(id, self.intents)?.0));
             let proven = wanted.keys().filter_map(|id| of(id)).collect();
-            self.classes.push(Class { wanted, proven });
-            self.numbers.insert(name, self.classes.len() - 1);
-            self.classes.len() - 1
+            self.met.push(Class { wanted, proven });
+            self.numbers.insert(name, self.met.len() - 1);
+            self.met.len() - 1
         };
-        self.classes.get(number).map(|class| (number, class))
+        self.met.get(number).map(|class| (number, class))
     }
 
     /// The class of a number.
     pub(crate) fn get(&self, number: usize) -> Option<&Class<'a>> {
-        self.classes.get(number)
+        self.met.get(number)
     }
 }

@@ -16,6 +16,9 @@ use crate::evidence::{Classes, NodeEvidence, Scope};
 use crate::input::Node;
 use crate::label::Ranking;
 
+/// How many nodes are looked at together for their labels.
+const LOOKED_AT: usize = 256;
+
 impl World {
     /// Everything that is to be done now.
     pub(super) fn decide(&mut self, now: Now) -> Vec<Effect> {
@@ -154,21 +157,28 @@ impl World {
     }
 
     fn label(&mut self, now: Moment, effects: &mut Vec<Effect>) {
-        let (window, patience) = (
-            self.settings.timing.label_window,
-            self.settings.timing.write_backoff_max,
-        );
-        let looked_at = self.pace.look(window, patience, now);
+        let timing = &self.settings.timing;
+        let looked_at = self.pace.look(timing.label_window, timing.write_backoff_max, now);
+        for some in looked_at.chunks(LOOKED_AT) {
+            if !self.label_some(some, now, effects) {
+                return;
+            }
+        }
+    }
+
+    /// Labels some nodes; says whether there is leave to look at more.
+    fn label_some(&mut self, names: &[NodeName], now: Moment, effects: &mut Vec<Effect>) -> bool {
+        if !self.pace.has_token(now) {
+            return false;
+        }
         let mut classes = Classes::new(&self.plan, &self.evidence, &self.intents);
-        let mut by_class: BTreeMap<usize, Vec<(NodeName, &Node)>> = BTreeMap::new();
-        for name in looked_at {
-            let planned = self.plan.nodes.get(&name).filter(|planned| planned.stays);
-            let class = planned
-                .and_then(|planned| classes.of(&name, &planned.pools))
-                .map(|(number, _)| number);
-            match (self.nodes.get(&name), class) {
-                (Some(node), Some(class)) => by_class.entry(class).or_default().push((name, node)),
-                _ => self.pace.rest(&name),
+        let mut by_class: BTreeMap<usize, Vec<(&NodeName, &Node)>> = BTreeMap::new();
+        for name in names {
+            let planned = self.plan.nodes.get(name).filter(|planned| planned.stays);
+            let class = planned.and_then(|planned| classes.of(name, &planned.pools));
+            match (self.nodes.get(name), class) {
+                (Some(node), Some((number, _))) => by_class.entry(number).or_default().push((name, node)),
+                _ => self.pace.rest(name),
             }
         }
         for (class, nodes) in by_class {
@@ -176,23 +186,21 @@ impl World {
                 continue;
             };
             for (name, node) in nodes {
-                let singles = self.evidence.get(&name).into_iter().flat_map(NodeEvidence::singles);
-                let shown = self.pace.shown(&name, &node.our_labels);
+                let singles = self.evidence.get(name).into_iter().flat_map(NodeEvidence::singles);
+                let shown = self.pace.shown(name, &node.our_labels);
                 let labels = ranking.decide(shown, singles, &self.settings.labels);
                 if labels == *shown {
-                    self.pace.rest(&name);
+                    self.pace.rest(name);
                 } else if self.pace.has_token(now) {
-                    self.pace.sent(&name, labels.clone(), &node.our_labels, now);
-                    effects.push(Effect::LabelNode {
-                        node: name,
-                        uid: node.uid.clone(),
-                        labels,
-                    });
+                    self.pace.sent(name, labels.clone(), &node.our_labels, now);
+                    let (node, uid) = (name.clone(), node.uid.clone());
+                    effects.push(Effect::LabelNode { node, uid, labels });
                 } else {
-                    return;
+                    return false;
                 }
             }
         }
+        true
     }
 
     fn next_timer(&self, now: Moment) -> Option<Moment> {

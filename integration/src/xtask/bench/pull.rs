@@ -15,7 +15,7 @@ use crate::node::NodeSpec;
 use crate::xtask::say;
 
 const NODE: &str = "node-a";
-const LIMIT: Duration = Duration::from_secs(60);
+const LIMIT: Duration = Duration::from_mins(1);
 
 /// How much to measure.
 #[derive(clap::Args)]

@@ -67,7 +67,7 @@ pub(super) async fn run(run: &Run, args: &Args) -> Result<()> {
             .registry
             .push(&Image::new(format!("bench/raw-{i}"), "1").layer(512))
             .await?;
-        let raw_first = raw_run(&installation, &runtime, i, &image).await?;
+        let raw_first = Box::pin(raw_run(&installation, &runtime, i, &image)).await?;
         if i >= 10 {
             ours.add(first.saturating_duration_since(created));
             raw.add(raw_first);
