@@ -4,6 +4,11 @@
 //! that cannot be reached, wrong credentials and a bucket of another cluster give a clear message, not ready, and no crash
 //! loop where waiting is right.
 
+#![allow(
+    clippy::indexing_slicing,
+    reason = "of a JSON value: a missing key is null, never a panic"
+)]
+
 use std::path::Path;
 use std::time::Duration;
 

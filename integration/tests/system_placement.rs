@@ -4,6 +4,11 @@
 //! excluded or opted out pulls nothing, until the list changes back. "Nothing is pulled" is shown by a sentinel: a later
 //! Deployment has become warm on the same node, and the registry's log has nothing of the first.
 
+#![allow(
+    clippy::indexing_slicing,
+    reason = "of a JSON value: a missing key is null, never a panic"
+)]
+
 use std::time::Duration;
 
 use anyhow::{Result, ensure};

@@ -3,6 +3,11 @@
 //! Shows: a node that joins late, an agent that was away during ten changes, an agent and a controller that restart: all
 //! converge, and the registry's log has no second pull of what was there.
 
+#![allow(
+    clippy::indexing_slicing,
+    reason = "of a JSON value: a missing key is null, never a panic"
+)]
+
 use std::time::Duration;
 
 use anyhow::{Result, ensure};

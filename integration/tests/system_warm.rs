@@ -4,6 +4,11 @@
 //! nodes carry the label with the right digest; `crictl images` agrees; zero replicas stay warm; a deleted Deployment's
 //! intent is withdrawn, its label goes, its image stays.
 
+#![allow(
+    clippy::indexing_slicing,
+    reason = "of a JSON value: a missing key is null, never a panic"
+)]
+
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
