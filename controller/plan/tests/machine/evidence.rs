@@ -3,13 +3,15 @@
 use std::time::Duration;
 
 use cluster_plan::fact::{Change, Stored, StoredValue};
+use cluster_plan::input::Workload;
 use cluster_plan::{Effect, Fact};
 use shared::machine::Changed;
 use shared::message::Content;
 use shared::name::PoolId;
 use shared::state::ImageState::{self, Failed, Pending, Pulling, Warm};
+use shared::subject::IntentsKey;
 
-use super::stage::{Stage, changes, key, name, node, workload};
+use super::stage::{Stage, changes, key, name, node, tolerating, workload};
 
 fn led(images: &[&str]) -> Stage {
     let mut stage = Stage::new();
@@ -387,4 +389,51 @@ fn a_wiped_nats_takes_no_label_away_and_evidence_comes_with_the_next_report() {
     assert_eq!((stage.labels("n1"), stage.state("n1", "nginx")), (labels.clone(), None));
     stage.report("n1", 2, &[]);
     assert_eq!((stage.labels("n1"), stage.state("n1", "nginx")), (labels, Some(Warm)));
+}
+
+/// Wanted by two workloads under two constraints, both of which the node meets.
+fn in_two_pools() -> (Stage, [IntentsKey; 2]) {
+    let mut stage = led(&["nginx"]);
+    stage.want(
+        "gpu",
+        Workload {
+            constraint: tolerating("gpu"),
+            ..workload(&["nginx"])
+        },
+    );
+    stage.report("n1", 1, &[]);
+    assert_eq!(stage.state("n1", "nginx"), Some(Warm));
+    let keys: Vec<_> = stage
+        .intents
+        .live()
+        .into_keys()
+        .filter(|k| matches!(k, IntentsKey::Intent(..)))
+        .collect();
+    (stage, keys.try_into().unwrap())
+}
+
+#[test]
+fn an_image_that_changes_pools_without_a_break_stays_proven() {
+    let (mut stage, _) = in_two_pools();
+    stage.withdraw("web");
+    assert_eq!(stage.state("n1", "nginx"), Some(Warm));
+    stage.want("web", workload(&["nginx"]));
+    stage.withdraw("gpu");
+    assert_eq!(stage.state("n1", "nginx"), Some(Warm));
+    stage.withdraw("web");
+    stage.want("web", workload(&["nginx"]));
+    assert_eq!(stage.state("n1", "nginx"), None);
+}
+
+#[test]
+fn an_image_that_was_wanted_in_no_pool_for_a_moment_must_be_proven_again() {
+    let (mut stage, [one, two]) = in_two_pools();
+    let doc = stage.intents.live().remove(&two);
+    for (key, doc) in [(&two, None), (&one, None), (&two, doc)] {
+        stage.intents.put(key, None, doc).unwrap();
+        let stored = stage.intents.stored(key);
+        stage.tell(Fact::IntentChanged(stored));
+    }
+    stage.run();
+    assert_eq!(stage.state("n1", "nginx"), None);
 }

@@ -259,3 +259,17 @@ fn a_node_that_was_replaced_is_not_taken_for_the_old_one() {
     assert_eq!(patches(&stage.pass(Duration::from_secs(31))), 0);
     assert!(stage.labels("n1").is_empty());
 }
+
+#[test]
+fn what_was_applied_to_the_old_node_is_not_remembered_of_the_new_one() {
+    let mut stage = led(LabelSettings::default());
+    stage.node_watch_hangs = true;
+    stage.report("n1", 1, &[]);
+    stage.join("n1", node("u2"));
+    event(&mut stage, "nginx", 2, ImageState::Warm);
+    stage.pass(Duration::from_secs(31));
+    assert_eq!(
+        stage.labels("n1").keys().collect::<Vec<_>>(),
+        [&image_label(&key("nginx"))]
+    );
+}

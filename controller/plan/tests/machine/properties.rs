@@ -243,8 +243,6 @@ fn expected(stage: &Stage) -> BTreeSet<(PoolId, ImageKey)> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 192, ..ProptestConfig::default() })]
-
     #[test]
     fn whatever_happens_the_buckets_come_to_equal_the_plan(acts in acts(), echo_first in any::<bool>()) {
         let mut play = Play::new(echo_first);
