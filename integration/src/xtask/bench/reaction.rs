@@ -25,6 +25,8 @@ use crate::xtask::say;
 
 const NODE: &str = "node-a";
 const LIMIT: Duration = Duration::from_secs(20);
+/// Longer than the controller's step window of 50 ms.
+const REST: Duration = Duration::from_millis(150);
 
 /// How much to measure.
 #[derive(clap::Args)]
@@ -37,7 +39,8 @@ pub(super) struct Args {
 pub(super) async fn run(run: &Run, args: &Args) -> Result<()> {
     ensure!(args.runs > 10, "--runs must be above 10: the first ten are dropped");
     let spec = InstallationSpec::new(vec![NodeSpec::new(NODE)])
-        .controller(json!({ "timing": { "labelWindow": "0s" } }))
+        // Every image of the run is to be labelled, one after the other on one node.
+        .controller(json!({ "timing": { "labelWindow": "0s" }, "labels": { "maxPerNode": 10_000 } }))
         .with_default_timings()
         .with_release_programs();
     let installation = Installation::start(run, spec).await?;
@@ -58,6 +61,8 @@ pub(super) async fn run(run: &Run, args: &Args) -> Result<()> {
             .registry
             .push(&Image::new(format!("bench/ours-{i}"), "1").layer(512))
             .await?;
+        // One change at a time on a system at rest: within a step window of another change a step waits for its end.
+        tokio::time::sleep(REST).await;
         let created = deploy(&installation, "default", &format!("ours-{i}"), &image).await?;
         let first = first_request(&installation, &image).await?;
         let present = next_warm(&mut events, &image).await?;
@@ -67,6 +72,7 @@ pub(super) async fn run(run: &Run, args: &Args) -> Result<()> {
             .registry
             .push(&Image::new(format!("bench/raw-{i}"), "1").layer(512))
             .await?;
+        tokio::time::sleep(REST).await;
         let raw_first = Box::pin(raw_run(&installation, &runtime, i, &image)).await?;
         if i >= 10 {
             ours.add(first.saturating_duration_since(created));
