@@ -225,7 +225,9 @@ fn a_bucket_that_cannot_be_used_is_refused_with_the_difference_and_left_alone() 
             .await
             .expect_err("there is none");
         ensure!(
-            error.to_string().contains("it does not exist, and nats.manage is off"),
+            error
+                .to_string()
+                .contains("it does not exist, and buckets.manage is off"),
             "{error}"
         );
         let memory = BucketSpec {
@@ -556,7 +558,9 @@ fn a_watch_says_why_it_cannot_read_and_goes_on_when_it_can() -> Result<()> {
             bail!("{failed:?}")
         };
         ensure!(
-            error.to_string().contains("it does not exist, and nats.manage is off"),
+            error
+                .to_string()
+                .contains("it does not exist, and buckets.manage is off"),
             "{error}"
         );
         world.bus.ensure_bucket(&spec(), true).await?;

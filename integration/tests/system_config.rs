@@ -126,6 +126,9 @@ fn nats_that_cannot_be_reached_and_wrong_credentials_are_waited_out() -> Result<
             !installation.controller.process.log_text().contains("wrong-and-secret"),
             "the password is in the log"
         );
+        std::fs::remove_file(&password)?;
+        let missing = password.display().to_string();
+        waits_and_says(&mut installation.controller, &["nats.passwordFile", &missing]).await?;
         // The file is read again with each attempt, so mending it is enough.
         std::fs::write(&password, "controller")?;
         installation.until_controller_ready().await

@@ -18,11 +18,18 @@ pub(super) struct Show {
     nats: Status,
     ready: watch::Sender<Readiness>,
     inspector: Inspector<Timed>,
+    /// Once synced the agent does its work; a new pool or epoch that is being read does not make it unready again.
+    was_synced: bool,
 }
 
 impl Show {
     pub(super) fn new(nats: Status, ready: watch::Sender<Readiness>, inspector: Inspector<Timed>) -> Self {
-        Self { nats, ready, inspector }
+        Self {
+            nats,
+            ready,
+            inspector,
+            was_synced: false,
+        }
     }
 
     /// After a step.
@@ -35,7 +42,8 @@ impl Show {
         }
         let is_synced = machine.is_synced();
         gauge(metric::SYNCED, &[], if is_synced { 1.0 } else { 0.0 });
-        let ready = self.readiness(is_synced);
+        self.was_synced |= is_synced;
+        let ready = self.readiness();
         self.ready.send_if_modified(|shown| {
             let is_news = *shown != ready;
             *shown = ready;
@@ -44,11 +52,11 @@ impl Show {
         self.inspector.answer(timed);
     }
 
-    fn readiness(&self, is_synced: bool) -> Readiness {
+    fn readiness(&self) -> Readiness {
         let status = self.nats.borrow();
         if !status.is_connected() {
             Err(format!("NATS: {}", *status))
-        } else if !is_synced {
+        } else if !self.was_synced {
             Err("this node's assignment and pools have not been read yet".to_owned())
         } else {
             Ok(())

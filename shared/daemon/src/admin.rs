@@ -49,7 +49,7 @@ pub struct Admin {
 #[derive(Debug, thiserror::Error)]
 pub enum AdminError {
     /// Not an address.
-    #[error("admin.listen: `{listen}` is not an address with a port, such as 0.0.0.0:9440: {source}")]
+    #[error("admin.listen: `{listen}` is not an address with a port, such as 0.0.0.0:9180: {source}")]
     Address {
         /// What was configured.
         listen: String,

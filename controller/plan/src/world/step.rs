@@ -143,6 +143,12 @@ impl World {
         for pool in self.beats.due(&alive, timing.beat, now.mono, &mut self.rng) {
             let head = self.intents.head();
             let set = self.intents.pool(&pool).map(|p| p.summary(head)).unwrap_or_default();
+            // Agents believe an empty set, so it is said only where nothing is wanted: a failed write may wait for its
+            // retry while the bucket is as good as empty.
+            let wants = |p: &PoolId| self.plan.pools.get(p).is_some_and(|p| !p.intents.is_empty());
+            if set.count == 0 && wants(&pool) {
+                continue;
+            }
             effects.push(Effect::PublishBeat(Beat {
                 epoch: meta.epoch.clone(),
                 term: meta.term,

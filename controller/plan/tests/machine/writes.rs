@@ -408,3 +408,21 @@ fn a_malformed_reference_spoils_only_itself_and_is_named() {
         .find(|(m, l, _)| *m == shared::metric::OBJECTS_INVALID && l == &["Deployment"]);
     assert_eq!(invalid.map(|(_, _, n)| *n), Some(1.0));
 }
+
+#[test]
+fn while_the_first_write_waits_for_its_retry_no_beat_says_that_the_pool_is_empty() {
+    let mut stage = led();
+    stage.faults = vec![Reason::Timeout; 2];
+    let mut effects = stage.want("web", workload(&["nginx:1.27"]));
+    assert_eq!(stage.held(&PoolId::all()).len(), 0, "both writes of the batch failed");
+    effects.extend(stage.pass(Duration::from_mins(1)));
+    let counts: Vec<u64> = effects
+        .iter()
+        .filter_map(|e| match e {
+            Effect::PublishBeat(beat) => Some(beat.count),
+            _ => None,
+        })
+        .collect();
+    assert!(!counts.contains(&0), "agents would believe it: {counts:?}");
+    assert!(counts.contains(&1), "the retry came: {counts:?}");
+}

@@ -111,7 +111,7 @@ impl Bus {
                 ..
             }) => Err(BusError::Incompatible {
                 bucket: spec.name.clone(),
-                differences: vec!["it does not exist, and nats.manage is off".to_owned()],
+                differences: vec!["it does not exist, and buckets.manage is off".to_owned()],
             }),
             Err(error) => Err(error),
         }
