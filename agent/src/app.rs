@@ -3,7 +3,6 @@
 //! Owns the order in which the agent starts and stops. Decides nothing else.
 
 mod show;
-mod timed;
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -29,7 +28,6 @@ use crate::config::AgentConfig;
 use crate::cri::{self, Client, Sockets};
 use crate::state_file::StateFile;
 use show::Show;
-use timed::Timed;
 
 /// The version of this build.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");
@@ -106,7 +104,8 @@ pub async fn run(config: AgentConfig) -> Result<(), AppError> {
     };
     let dispatcher = Dispatcher::new(world, inbox.clone(), clock, tasks.clone());
     let (ready, readiness) = watch::channel(Err("starting".to_owned()));
-    let views: BTreeMap<&'static str, View<Timed>> = BTreeMap::from([(inspect::MAIN, Timed::summary as View<Timed>)]);
+    let views: BTreeMap<&'static str, View<NodeState>> =
+        BTreeMap::from([(inspect::MAIN, NodeState::summary as View<NodeState>)]);
     let (handle, inspector) = inspect(views, &inbox);
     let admin = Admin {
         live: inbox.liveness(&clock),
@@ -120,12 +119,11 @@ pub async fn run(config: AgentConfig) -> Result<(), AppError> {
     let mut show = Show::new(link.status(), ready, inspector);
     let (ended, last) = oneshot::channel();
     tasks.spawn("loop", async move {
-        let machine = Timed::new(machine, clock.now());
-        let watch = move |machine: &Timed, _| show.show(machine);
+        let watch = move |machine: &NodeState, now| show.show(machine, now);
         let settings = DriverSettings::default();
         let machine = driver::run(machine, facts, dispatcher, settings, clock, watch, shutdown).await;
         // Nobody waits for it only when the process could not even start.
-        let _ = ended.send(machine.into_inner());
+        let _ = ended.send(machine);
     });
     link.start(&inbox, &tasks).await?;
     drop(inbox);

@@ -26,7 +26,7 @@ use crate::bus::receive::Receiver;
 use crate::bus::session::Session;
 use crate::config::{ControllerConfig, reload};
 use crate::readiness::{self, Parts};
-use crate::views::{self, Show, Timed};
+use crate::views::{self, Show};
 use crate::watch as kubernetes;
 
 /// The version of this build.
@@ -119,16 +119,13 @@ pub async fn run(path: PathBuf, config: ControllerConfig, log: LogHandle) -> Res
         ready: machine_ready,
         gauged: None,
     };
-    let machine = Timed {
-        world: world(&config, instance, &clock),
-        clock,
-    };
+    let machine = world(&config, instance, &clock);
     let settings = DriverSettings {
         window: config.step_window,
         inbox: DEFAULT_INBOX,
     };
     tasks.spawn("loop", async move {
-        let show = move |machine: &Timed, now| show.show(machine, now);
+        let show = move |world: &World, now| show.show(world, now);
         driver::run(machine, facts, dispatcher, settings, clock, show, shutdown).await;
     });
 

@@ -5,15 +5,14 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use cluster_plan::{Effect, Fact, World};
+use cluster_plan::World;
 use daemon::admin::Readiness;
-use daemon::clock::Clock;
 use daemon::driver::Waker;
 use daemon::inspect::{Inspector, MAIN, View};
 use daemon::metrics;
 use daemon::supervise::Shutdown;
 use serde_json::Value;
-use shared::machine::{Changed, Machine, Moment, Now};
+use shared::machine::{Moment, Now};
 use tokio::sync::watch;
 
 /// Counting every pair of node and image is dear in a large cluster, so it is done at most this often …
@@ -21,48 +20,23 @@ const GAUGES: Duration = Duration::from_secs(2);
 /// … and at least this often, so that the last change shows.
 const REFRESH: Duration = Duration::from_secs(5);
 
-/// The machine with the clock that its summary wants.
-pub struct Timed {
-    /// The machine.
-    pub world: World,
-    /// The process's.
-    pub clock: Clock,
-}
-
-impl Machine for Timed {
-    type Fact = Fact;
-    type Effect = Effect;
-
-    fn apply(&mut self, fact: Fact, now: Now) -> Changed {
-        self.world.apply(fact, now)
-    }
-
-    fn step(&mut self, now: Now) -> Vec<Effect> {
-        self.world.step(now)
-    }
-
-    fn next_due(&self) -> Option<Moment> {
-        self.world.next_due()
-    }
-}
-
 /// `/state` and `/state/table`.
-pub fn views() -> BTreeMap<&'static str, View<Timed>> {
-    [(MAIN, summary as View<Timed>), ("table", table)].into()
+pub fn views() -> BTreeMap<&'static str, View<World>> {
+    [(MAIN, summary as View<World>), ("table", table)].into()
 }
 
-fn summary(machine: &Timed) -> Value {
-    machine.world.summary(machine.clock.now())
+fn summary(world: &World, now: Now) -> Value {
+    world.summary(now)
 }
 
-fn table(machine: &Timed) -> Value {
-    serde_json::to_value(machine.world.table()).unwrap_or_default()
+fn table(world: &World, _: Now) -> Value {
+    serde_json::to_value(world.table()).unwrap_or_default()
 }
 
 /// Shows the machine after its steps: the `watch` of the driver.
 pub struct Show {
     /// Answers `/state`.
-    pub inspector: Inspector<Timed>,
+    pub inspector: Inspector<World>,
     /// What the machine says of its readiness.
     pub ready: watch::Sender<Readiness>,
     /// When the gauges were last set.
@@ -70,10 +44,10 @@ pub struct Show {
 }
 
 impl Show {
-    /// Shows `machine` as it is now.
-    pub fn show(&mut self, machine: &Timed, now: Now) {
-        self.inspector.answer(machine);
-        let ready = machine.world.readiness();
+    /// Shows the machine as it is now.
+    pub fn show(&mut self, world: &World, now: Now) {
+        self.inspector.answer(world, now);
+        let ready = world.readiness();
         self.ready.send_if_modified(|known| {
             let changed = *known != ready;
             *known = ready;
@@ -81,7 +55,7 @@ impl Show {
         });
         if self.gauged.is_none_or(|at| now.mono.since(at) >= GAUGES) {
             self.gauged = Some(now.mono);
-            for (metric, labels, value) in machine.world.gauges() {
+            for (metric, labels, value) in world.gauges() {
                 metrics::gauge(metric, &labels, value);
             }
         }

@@ -10,7 +10,6 @@ use integration::cluster::REGISTRY;
 use integration::eventually::eventually;
 use integration::image::Image;
 use integration::installation::{Installation, InstallationSpec};
-use integration::process::Invocation;
 use integration::proxy::fault::{Fault, Rule};
 use integration::run::scenario;
 
@@ -20,13 +19,7 @@ const LIMIT: Duration = Duration::from_secs(150);
 fn an_image_removed_while_the_registry_is_cut_is_noticed_and_comes_back() -> Result<()> {
     scenario("evicted", LIMIT, async |run| {
         let installation = Installation::start(&run, InstallationSpec::two_nodes()).await?;
-        let nats = installation.cluster.parts().path(integration::parts::Tool::Nats)?;
-        let url = installation.cluster.nats.url();
-        let events = installation.cluster.spawn(
-            Invocation::new("nats-sub", nats)
-                .args(["-s", url.as_str(), "--user", "reader", "--password", "reader"])
-                .args(["sub", "warm.v1.default.node.node-a.ev.evicted"]),
-        )?;
+        let events = installation.listen("warm.v1.default.node.node-a.ev.evicted")?;
         let image = installation
             .cluster
             .registry

@@ -13,52 +13,14 @@ use std::time::Duration;
 use anyhow::{Result, ensure};
 use integration::cluster::REGISTRY;
 use integration::eventually::eventually;
-use integration::image::{Image, Published};
+use integration::image::Published;
 use integration::installation::{Installation, InstallationSpec, agent_user};
 use integration::run::scenario;
 
 const LIMIT: Duration = Duration::from_secs(200);
 const NODES: [&str; 2] = ["node-a", "node-b"];
 
-async fn deploy(installation: &Installation, name: &str) -> Result<Published> {
-    let image = installation
-        .cluster
-        .registry
-        .push(&Image::new(format!("team/{name}"), "1").layer(3_000))
-        .await?;
-    installation.deploy(name, &[&image.by_tag(REGISTRY)]).await?;
-    Ok(image)
-}
-
-async fn until_warm(installation: &Installation, image: &Published) -> Result<()> {
-    for node in NODES {
-        installation
-            .until_labelled(node, &image.by_tag(REGISTRY), &image.digest)
-            .await?;
-    }
-    Ok(())
-}
-
-/// Nothing was pulled twice.
-fn pulled_once(installation: &Installation, images: &[&Published]) -> Result<()> {
-    for (node, image) in NODES.iter().flat_map(|n| images.iter().map(move |i| (n, i))) {
-        for layer in &image.layers {
-            let times = installation
-                .cluster
-                .requests
-                .count(|r| r.node == *node && r.path.contains(layer.as_str()));
-            ensure!(
-                times == 1,
-                "{node} read {} {times} times:\n{}",
-                image.repository,
-                installation.cluster.requests.show()
-            );
-        }
-    }
-    Ok(())
-}
-
-/// How often a label of ours was taken from a Node: those of images that are there must never go.
+/// The label of an image that is there never goes.
 async fn labels_are_there(installation: &Installation, images: &[&Published]) -> Result<()> {
     for node in NODES {
         for image in images {
@@ -73,19 +35,19 @@ async fn labels_are_there(installation: &Installation, images: &[&Published]) ->
 fn nats_killed_and_restarted_with_its_store() -> Result<()> {
     scenario("nats-killed", LIMIT, async |run| {
         let mut installation = Installation::start(&run, InstallationSpec::two_nodes()).await?;
-        let before = deploy(&installation, "before").await?;
-        until_warm(&installation, &before).await?;
+        let before = installation.deploy_new("before").await?;
+        installation.until_warm(&NODES, &before).await?;
         installation.cluster.nats.kill()?;
-        let during = deploy(&installation, "during").await?;
+        let during = installation.deploy_new("during").await?;
         until_unready(&installation).await?;
         labels_are_there(&installation, &[&before]).await?;
         installation.cluster.nats.start_again().await?;
-        until_warm(&installation, &during).await?;
+        installation.until_warm(&NODES, &during).await?;
         installation.until_ready().await?;
-        let after = deploy(&installation, "after").await?;
-        until_warm(&installation, &after).await?;
+        let after = installation.deploy_new("after").await?;
+        installation.until_warm(&NODES, &after).await?;
         labels_are_there(&installation, &[&before, &during]).await?;
-        pulled_once(&installation, &[&before, &during, &after])
+        installation.pulled_once(&NODES, &[&before, &during, &after])
     })
 }
 
@@ -93,15 +55,18 @@ fn nats_killed_and_restarted_with_its_store() -> Result<()> {
 fn nats_wiped_is_filled_again_in_a_new_epoch() -> Result<()> {
     scenario("nats-wiped", LIMIT, async |run| {
         let mut installation = Installation::start(&run, InstallationSpec::two_nodes()).await?;
-        let (one, two) = (deploy(&installation, "one").await?, deploy(&installation, "two").await?);
-        until_warm(&installation, &one).await?;
-        until_warm(&installation, &two).await?;
+        let (one, two) = (
+            installation.deploy_new("one").await?,
+            installation.deploy_new("two").await?,
+        );
+        installation.until_warm(&NODES, &one).await?;
+        installation.until_warm(&NODES, &two).await?;
         let epoch = installation.kv("intents", "_meta").await?["epoch"].clone();
         installation.cluster.nats.kill()?;
         installation.cluster.nats.wipe_store()?;
         installation.cluster.nats.start_again().await?;
-        let three = deploy(&installation, "three").await?;
-        until_warm(&installation, &three).await?;
+        let three = installation.deploy_new("three").await?;
+        installation.until_warm(&NODES, &three).await?;
         labels_are_there(&installation, &[&one, &two]).await?;
         let now = installation.kv("intents", "_meta").await?["epoch"].clone();
         ensure!(now != epoch && now.is_string(), "the epoch stayed {epoch}");
@@ -114,7 +79,7 @@ fn nats_wiped_is_filled_again_in_a_new_epoch() -> Result<()> {
             Ok(())
         })
         .await?;
-        pulled_once(&installation, &[&one, &two, &three])
+        installation.pulled_once(&NODES, &[&one, &two, &three])
     })
 }
 
@@ -142,11 +107,11 @@ async fn until_unready(installation: &Installation) -> Result<()> {
 fn an_agent_cut_off_for_20_s_catches_up() -> Result<()> {
     scenario("nats-cut", LIMIT, async |run| {
         let mut installation = Installation::start(&run, InstallationSpec::two_nodes()).await?;
-        let before = deploy(&installation, "before").await?;
-        until_warm(&installation, &before).await?;
+        let before = installation.deploy_new("before").await?;
+        installation.until_warm(&NODES, &before).await?;
         installation.agent("node-a")?.nats.cut().await?;
         let cut = tokio::time::Instant::now();
-        let during = deploy(&installation, "during").await?;
+        let during = installation.deploy_new("during").await?;
         installation
             .until_labelled("node-b", &during.by_tag(REGISTRY), &during.digest)
             .await?;
@@ -160,9 +125,9 @@ fn an_agent_cut_off_for_20_s_catches_up() -> Result<()> {
         })
         .await?;
         installation.agent("node-a")?.nats.heal().await?;
-        until_warm(&installation, &during).await?;
+        installation.until_warm(&NODES, &during).await?;
         labels_are_there(&installation, &[&before]).await?;
-        pulled_once(&installation, &[&before, &during])
+        installation.pulled_once(&NODES, &[&before, &during])
     })
 }
 
@@ -174,11 +139,14 @@ fn deltas_withheld_by_permissions_are_made_up_by_beats() -> Result<()> {
         let user = config.user_mut(&agent_user("node-a")).expect("node-a has a user");
         user.subscribe.deny("warm.v1.default.delta.*");
         installation.cluster.nats.reload(config).await?;
-        let (one, two) = (deploy(&installation, "one").await?, deploy(&installation, "two").await?);
-        until_warm(&installation, &one).await?;
-        until_warm(&installation, &two).await?;
+        let (one, two) = (
+            installation.deploy_new("one").await?,
+            installation.deploy_new("two").await?,
+        );
+        installation.until_warm(&NODES, &one).await?;
+        installation.until_warm(&NODES, &two).await?;
         installation.undeploy("default", "one").await?;
         installation.until_unlabelled("node-a", &one.by_tag(REGISTRY)).await?;
-        pulled_once(&installation, &[&one, &two])
+        installation.pulled_once(&NODES, &[&one, &two])
     })
 }

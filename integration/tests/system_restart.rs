@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use integration::cluster::REGISTRY;
-use integration::image::{Image, Published};
+use integration::image::Published;
 use integration::installation::{Installation, InstallationSpec};
 use integration::node::NodeSpec;
 use integration::run::scenario;
@@ -20,53 +20,22 @@ use integration::run::scenario;
 const LIMIT: Duration = Duration::from_secs(200);
 const STOP: Duration = Duration::from_secs(20);
 
-async fn deploy(installation: &Installation, name: &str) -> Result<Published> {
-    let image = installation
-        .cluster
-        .registry
-        .push(&Image::new(format!("team/{name}"), "1").layer(3_000))
-        .await?;
-    installation.deploy(name, &[&image.by_tag(REGISTRY)]).await?;
-    Ok(image)
-}
-
-async fn until_warm(installation: &Installation, node: &str, image: &Published) -> Result<()> {
-    installation
-        .until_labelled(node, &image.by_tag(REGISTRY), &image.digest)
-        .await
-}
-
-fn pulled_once(installation: &Installation, node: &str, images: &[&Published]) -> Result<()> {
-    for image in images {
-        for layer in &image.layers {
-            let times = installation
-                .cluster
-                .requests
-                .count(|r| r.node == node && r.path.contains(layer.as_str()));
-            ensure!(
-                times == 1,
-                "{node} read {} {times} times:\n{}",
-                image.repository,
-                installation.cluster.requests.show()
-            );
-        }
-    }
-    Ok(())
-}
-
 #[test]
 fn a_node_that_joins_late_gets_everything() -> Result<()> {
     scenario("late", LIMIT, async |run| {
         let spec = InstallationSpec::new(vec![NodeSpec::new("node-a")]).late("late.example");
         let mut installation = Installation::start(&run, spec).await?;
-        let (one, two) = (deploy(&installation, "one").await?, deploy(&installation, "two").await?);
-        until_warm(&installation, "node-a", &one).await?;
+        let (one, two) = (
+            installation.deploy_new("one").await?,
+            installation.deploy_new("two").await?,
+        );
+        installation.until_warm(&["node-a"], &one).await?;
         installation.cluster.add_node(&NodeSpec::new("late.example")).await?;
         installation.start_agent("late.example").await?;
-        until_warm(&installation, "late.example", &one).await?;
-        until_warm(&installation, "late.example", &two).await?;
-        pulled_once(&installation, "late.example", &[&one, &two])?;
-        pulled_once(&installation, "node-a", &[&one, &two])
+        installation.until_warm(&["late.example"], &one).await?;
+        installation.until_warm(&["late.example"], &two).await?;
+        installation.pulled_once(&["late.example"], &[&one, &two])?;
+        installation.pulled_once(&["node-a"], &[&one, &two])
     })
 }
 
@@ -75,32 +44,32 @@ fn an_agent_that_was_away_during_ten_changes_catches_up() -> Result<()> {
     scenario("away", LIMIT, async |run| {
         let mut installation = Installation::start(&run, InstallationSpec::two_nodes()).await?;
         let (kept, withdrawn) = (
-            deploy(&installation, "kept").await?,
-            deploy(&installation, "withdrawn").await?,
+            installation.deploy_new("kept").await?,
+            installation.deploy_new("withdrawn").await?,
         );
-        until_warm(&installation, "node-a", &kept).await?;
-        until_warm(&installation, "node-a", &withdrawn).await?;
+        installation.until_warm(&["node-a"], &kept).await?;
+        installation.until_warm(&["node-a"], &withdrawn).await?;
         installation.agent("node-a")?.process.terminate(STOP).await?;
         installation.undeploy("default", "withdrawn").await?;
         let mut images = Vec::new();
         for i in 0..9 {
-            images.push(deploy(&installation, &format!("change-{i}")).await?);
+            images.push(installation.deploy_new(&format!("change-{i}")).await?);
         }
         for image in &images {
-            until_warm(&installation, "node-b", image).await?;
+            installation.until_warm(&["node-b"], image).await?;
         }
         // Nothing is known of node-a now; what was proven stands, what nobody wants goes.
-        until_warm(&installation, "node-a", &kept).await?;
+        installation.until_warm(&["node-a"], &kept).await?;
         installation.agent("node-a")?.process.start_again()?;
         for image in &images {
-            until_warm(&installation, "node-a", image).await?;
+            installation.until_warm(&["node-a"], image).await?;
         }
         installation
             .until_unlabelled("node-a", &withdrawn.by_tag(REGISTRY))
             .await?;
         let mut all: Vec<&Published> = images.iter().collect();
         all.extend([&kept, &withdrawn]);
-        pulled_once(&installation, "node-a", &all)
+        installation.pulled_once(&["node-a"], &all)
     })
 }
 
@@ -108,10 +77,13 @@ fn an_agent_that_was_away_during_ten_changes_catches_up() -> Result<()> {
 fn restarts_of_agent_and_controller_pull_nothing_twice_and_lose_no_label() -> Result<()> {
     scenario("restart", LIMIT, async |run| {
         let mut installation = Installation::start(&run, InstallationSpec::two_nodes()).await?;
-        let (one, two) = (deploy(&installation, "one").await?, deploy(&installation, "two").await?);
+        let (one, two) = (
+            installation.deploy_new("one").await?,
+            installation.deploy_new("two").await?,
+        );
         for node in ["node-a", "node-b"] {
-            until_warm(&installation, node, &one).await?;
-            until_warm(&installation, node, &two).await?;
+            installation.until_warm(&[node], &one).await?;
+            installation.until_warm(&[node], &two).await?;
         }
         let version = installation
             .cluster
@@ -131,12 +103,12 @@ fn restarts_of_agent_and_controller_pull_nothing_twice_and_lose_no_label() -> Re
         installation.controller.process.kill()?;
         installation.controller.process.start_again()?;
         installation.until_ready().await?;
-        let sentinel = deploy(&installation, "sentinel").await?;
+        let sentinel = installation.deploy_new("sentinel").await?;
         for node in ["node-a", "node-b"] {
-            until_warm(&installation, node, &sentinel).await?;
-            until_warm(&installation, node, &one).await?;
-            until_warm(&installation, node, &two).await?;
-            pulled_once(&installation, node, &[&one, &two, &sentinel])?;
+            installation.until_warm(&[node], &sentinel).await?;
+            installation.until_warm(&[node], &one).await?;
+            installation.until_warm(&[node], &two).await?;
+            installation.pulled_once(&[node], &[&one, &two, &sentinel])?;
         }
         let meta = installation.kv("intents", "_meta").await?;
         ensure!(meta["term"] == 3, "each start takes one term: {meta}");

@@ -16,7 +16,6 @@ use integration::cluster::REGISTRY;
 use integration::eventually::eventually;
 use integration::image::Image;
 use integration::installation::{Installation, InstallationSpec};
-use integration::process::Invocation;
 use integration::run::scenario;
 use serde_json::{Value, json};
 use shared::image::Reference;
@@ -28,7 +27,7 @@ const NODES: [&str; 2] = ["node-a", "node-b"];
 fn a_deployments_images_become_warm_and_everybody_can_see_it() -> Result<()> {
     scenario("warm", LIMIT, async |run| {
         let installation = Installation::start(&run, InstallationSpec::two_nodes()).await?;
-        let events = watch_events(&installation)?;
+        let events = installation.listen("warm.v1.default.node.*.ev.>")?;
         let web = installation
             .cluster
             .registry
@@ -67,17 +66,6 @@ fn a_deployments_images_become_warm_and_everybody_can_see_it() -> Result<()> {
         )
         .await
     })
-}
-
-/// `nats sub` as a person would run it.
-fn watch_events(installation: &Installation) -> Result<integration::process::Process> {
-    let nats = installation.cluster.parts().path(integration::parts::Tool::Nats)?;
-    let url = installation.cluster.nats.url();
-    installation.cluster.spawn(
-        Invocation::new("nats-sub", nats)
-            .args(["-s", url.as_str(), "--user", "reader", "--password", "reader"])
-            .args(["sub", "warm.v1.default.node.*.ev.>"]),
-    )
 }
 
 async fn readable_intent(installation: &Installation, reference: &str) -> Result<()> {

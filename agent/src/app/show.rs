@@ -7,23 +7,23 @@ use daemon::admin::Readiness;
 use daemon::bus::Status;
 use daemon::inspect::Inspector;
 use daemon::metrics::gauge;
+use node_plan::NodeState;
+use shared::machine::Now;
 use shared::metric;
 use shared::state::ImageState;
 use tokio::sync::watch;
-
-use super::timed::Timed;
 
 /// The show.
 pub(super) struct Show {
     nats: Status,
     ready: watch::Sender<Readiness>,
-    inspector: Inspector<Timed>,
+    inspector: Inspector<NodeState>,
     /// Once synced the agent does its work; a new pool or epoch that is being read does not make it unready again.
     was_synced: bool,
 }
 
 impl Show {
-    pub(super) fn new(nats: Status, ready: watch::Sender<Readiness>, inspector: Inspector<Timed>) -> Self {
+    pub(super) fn new(nats: Status, ready: watch::Sender<Readiness>, inspector: Inspector<NodeState>) -> Self {
         Self {
             nats,
             ready,
@@ -33,8 +33,7 @@ impl Show {
     }
 
     /// After a step.
-    pub(super) fn show(&mut self, timed: &Timed) {
-        let machine = timed.machine();
+    pub(super) fn show(&mut self, machine: &NodeState, now: Now) {
         let counts = machine.counts();
         for state in ImageState::ALL {
             let count = counts.get(&state).copied().unwrap_or(0);
@@ -49,7 +48,7 @@ impl Show {
             *shown = ready;
             is_news
         });
-        self.inspector.answer(timed);
+        self.inspector.answer(machine, now);
     }
 
     fn readiness(&self) -> Readiness {

@@ -14,7 +14,11 @@ use shared::image::{Digest, Reference};
 use shared::label;
 
 use super::Installation;
+use crate::cluster::REGISTRY;
 use crate::eventually::eventually;
+use crate::image::{Image, Published};
+use crate::parts::Tool;
+use crate::process::{Invocation, Process};
 
 /// Longer than anything takes that works, on a busy machine.
 const LIMIT: Duration = Duration::from_secs(30);
@@ -70,6 +74,62 @@ impl Installation {
             .await
             .context("creating a Deployment")?;
         Ok(())
+    }
+
+    /// Pushes a small new image `team/<name>:1` and deploys it as `name` in `default`.
+    pub async fn deploy_new(&self, name: &str) -> Result<Published> {
+        let image = self
+            .cluster
+            .registry
+            .push(&Image::new(format!("team/{name}"), "1").layer(3_000))
+            .await?;
+        self.deploy(name, &[&image.by_tag(REGISTRY)]).await?;
+        Ok(image)
+    }
+
+    /// Waits until each of these nodes carries the label of the image.
+    pub async fn until_warm(&self, nodes: &[&str], image: &Published) -> Result<()> {
+        for node in nodes {
+            self.until_labelled(node, &image.by_tag(REGISTRY), &image.digest)
+                .await?;
+        }
+        Ok(())
+    }
+
+    /// Fails unless each of these nodes has read each layer of each image exactly once.
+    pub fn pulled_once(&self, nodes: &[&str], images: &[&Published]) -> Result<()> {
+        for (node, image) in nodes
+            .iter()
+            .flat_map(|node| images.iter().map(move |image| (node, image)))
+        {
+            for layer in &image.layers {
+                let times = self
+                    .cluster
+                    .requests
+                    .count(|r| r.node == *node && r.path.contains(layer.as_str()));
+                let log = || self.cluster.requests.show();
+                ensure!(times == 1, "{node} read {} {times} times:\n{}", image.repository, log());
+            }
+        }
+        Ok(())
+    }
+
+    /// `nats sub` as a person would run it; what it prints is its log.
+    pub fn listen(&self, subject: &str) -> Result<Process> {
+        let nats = self.cluster.parts().path(Tool::Nats)?;
+        let url = self.cluster.nats.url();
+        self.cluster.spawn(
+            Invocation::new("nats-sub", nats)
+                .args([
+                    "-s",
+                    url.as_str(),
+                    "--user",
+                    super::reader(),
+                    "--password",
+                    super::reader(),
+                ])
+                .args(["sub", subject]),
+        )
     }
 
     /// Merges a change into a Deployment.

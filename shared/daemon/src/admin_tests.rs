@@ -61,7 +61,7 @@ async fn start() -> Server {
     let clock = Clock::new();
     let (inbox, facts) = driver::channel(4);
     let views: BTreeMap<&'static str, View<Still>> = BTreeMap::from([
-        (MAIN, (|_| json!({ "still": true })) as View<Still>),
+        (MAIN, (|_, _| json!({ "still": true })) as View<Still>),
         ("pools", |_| json!(["all"])),
     ]);
     let (state, mut inspector) = inspect(views, &inbox);
@@ -72,7 +72,7 @@ async fn start() -> Server {
         Nowhere,
         DriverSettings::default(),
         clock,
-        move |machine: &Still, _| inspector.answer(machine),
+        move |machine: &Still, now| inspector.answer(machine, now),
         shutdown.clone(),
     );
     tasks.spawn("driver", async move {

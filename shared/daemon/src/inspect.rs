@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use serde_json::Value;
+use shared::machine::Now;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::driver::{Inbox, Waker};
@@ -13,8 +14,8 @@ use crate::driver::{Inbox, Waker};
 const ROOM: usize = 16;
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// One view of a machine as JSON.
-pub type View<M> = fn(&M) -> Value;
+/// One view of a machine as JSON, at the time of the turn that answers.
+pub type View<M> = fn(&M, Now) -> Value;
 
 /// The view that `/state` itself shows.
 pub const MAIN: &str = "";
@@ -104,11 +105,11 @@ impl StateHandle {
 
 impl<M> Inspector<M> {
     /// Answers whoever waits. Call it in every `watch`.
-    pub fn answer(&mut self, machine: &M) {
+    pub fn answer(&mut self, machine: &M, now: Now) {
         while let Ok(Request { view, answer }) = self.requests.try_recv() {
             if let Some(view) = self.views.get(view.as_str()) {
                 // Whoever asked may have left.
-                let _ = answer.send(view(machine));
+                let _ = answer.send(view(machine, now));
             }
         }
     }
