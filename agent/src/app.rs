@@ -74,12 +74,7 @@ pub async fn run(config: AgentConfig) -> Result<(), AppError> {
     let state = StateFile::new(&config.state_dir);
     let persisted = state.load().await;
     let machine = NodeState::new(
-        Identity {
-            node: node.clone(),
-            inst: inst.to_string(),
-            boot: boot(),
-            agent_version: VERSION.to_owned(),
-        },
+        Identity { node: node.clone(), inst: inst.to_string(), boot: boot(), agent_version: VERSION.to_owned() },
         settings(&config),
         persisted,
         inst.as_u64_pair().0,
@@ -97,11 +92,7 @@ pub async fn run(config: AgentConfig) -> Result<(), AppError> {
 
     // The loop.
     let (inbox, facts) = driver::channel(driver::DEFAULT_INBOX);
-    let world = World {
-        runtime,
-        link: link.clone(),
-        state: state.clone(),
-    };
+    let world = World { runtime, link: link.clone(), state: state.clone() };
     let dispatcher = Dispatcher::new(world, inbox.clone(), clock, tasks.clone());
     let (ready, readiness) = watch::channel(Err("starting".to_owned()));
     let views: BTreeMap<&'static str, View<NodeState>> =

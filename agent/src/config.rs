@@ -13,11 +13,8 @@ use serde::{Deserialize, Serialize};
 use shared::name::{ClusterId, NodeName};
 
 /// Variables and the keys they set.
-pub const ENVIRONMENT: [EnvKey; 3] = [
-    ("WARM_NODE_NAME", "node"),
-    ("WARM_POD_NAMESPACE", "runtime.sandboxNamespace"),
-    ("WARM_LOG", "log.filter"),
-];
+pub const ENVIRONMENT: [EnvKey; 3] =
+    [("WARM_NODE_NAME", "node"), ("WARM_POD_NAMESPACE", "runtime.sandboxNamespace"), ("WARM_LOG", "log.filter")];
 
 /// A path of a Unix socket has at most so many bytes.
 const SOCKET_BYTES: usize = 107;
@@ -84,11 +81,7 @@ pub struct RuntimeConfig {
 
 impl Default for RuntimeConfig {
     fn default() -> Self {
-        Self {
-            socket: None,
-            sandbox_namespace: "warm-images".to_owned(),
-            request_timeout: Duration::from_secs(30),
-        }
+        Self { socket: None, sandbox_namespace: "warm-images".to_owned(), request_timeout: Duration::from_secs(30) }
     }
 }
 
@@ -104,10 +97,7 @@ pub struct PullConfig {
 
 impl Default for PullConfig {
     fn default() -> Self {
-        Self {
-            max_in_flight: 1,
-            final_after: 5,
-        }
+        Self { max_in_flight: 1, final_after: 5 }
     }
 }
 
@@ -121,9 +111,7 @@ pub struct AdminConfig {
 
 impl Default for AdminConfig {
     fn default() -> Self {
-        Self {
-            listen: "0.0.0.0:9180".to_owned(),
-        }
+        Self { listen: "0.0.0.0:9180".to_owned() }
     }
 }
 
@@ -137,10 +125,7 @@ impl Validate for AgentConfig {
             );
         }
         if !self.state_dir.is_absolute() {
-            found.add(
-                "stateDir",
-                format!("`{}` is not an absolute path", self.state_dir.display()),
-            );
+            found.add("stateDir", format!("`{}` is not an absolute path", self.state_dir.display()));
         }
         found.section("nats", &self.nats);
         found.section("runtime", &self.runtime);
@@ -161,19 +146,14 @@ impl Validate for RuntimeConfig {
                     format!("`{socket}` is not an absolute path, such as /run/containerd/containerd.sock"),
                 );
             } else if path.len() > SOCKET_BYTES {
-                found.add(
-                    "socket",
-                    format!("`{socket}` is too long: a socket's path has at most {SOCKET_BYTES} bytes"),
-                );
+                found
+                    .add("socket", format!("`{socket}` is too long: a socket's path has at most {SOCKET_BYTES} bytes"));
             }
         }
         // A namespace is a DNS label, and so is a cluster id.
         if ClusterId::parse(&self.sandbox_namespace).is_err() {
             let namespace = &self.sandbox_namespace;
-            found.add(
-                "sandboxNamespace",
-                format!("`{namespace}` is not the name of a namespace: a DNS label"),
-            );
+            found.add("sandboxNamespace", format!("`{namespace}` is not the name of a namespace: a DNS label"));
         }
         positive("requestTimeout", self.request_timeout, found);
     }
@@ -182,10 +162,7 @@ impl Validate for RuntimeConfig {
 impl Validate for PullConfig {
     fn problems(&self, found: &mut Problems) {
         if !(1..=MOST_PULLS).contains(&self.max_in_flight) {
-            found.add(
-                "maxInFlight",
-                format!("{} is not in 1-{MOST_PULLS}", self.max_in_flight),
-            );
+            found.add("maxInFlight", format!("{} is not in 1-{MOST_PULLS}", self.max_in_flight));
         }
         if self.final_after == 0 {
             found.add("finalAfter", "must be at least 1");
@@ -197,10 +174,7 @@ impl Validate for AdminConfig {
     fn problems(&self, found: &mut Problems) {
         let port = self.listen.rsplit_once(':').map(|(_, port)| port.parse::<u16>());
         if !matches!(port, Some(Ok(_))) {
-            found.add(
-                "listen",
-                format!("`{}` is not an address with a port, such as 0.0.0.0:9180", self.listen),
-            );
+            found.add("listen", format!("`{}` is not an address with a port, such as 0.0.0.0:9180", self.listen));
         }
     }
 }
@@ -224,18 +198,8 @@ fn timing(timing: &Timing, found: &mut Problems) {
     }
     for (low, high, least, most) in [
         ("verifyMin", "verifyMax", timing.verify_min, timing.verify_max),
-        (
-            "inventoryGap",
-            "inventoryEvery",
-            timing.inventory_gap,
-            timing.inventory_every,
-        ),
-        (
-            "pullBackoff",
-            "pullBackoffMax",
-            timing.pull_backoff,
-            timing.pull_backoff_max,
-        ),
+        ("inventoryGap", "inventoryEvery", timing.inventory_gap, timing.inventory_every),
+        ("pullBackoff", "pullBackoffMax", timing.pull_backoff, timing.pull_backoff_max),
     ] {
         if least > most {
             found.add(high, format!("must not be less than timing.{low}"));

@@ -107,24 +107,14 @@ impl StateFile {
             move |source| StateError { what, path, source }
         };
         // Maps have string keys and no type here fails to serialise; if one did, the old file stays.
-        let bytes = serde_json::to_vec(persisted)
-            .map_err(io::Error::other)
-            .map_err(failed("encoding", &path))?;
-        tokio::fs::create_dir_all(&self.folder)
-            .await
-            .map_err(failed("creating", &self.folder))?;
-        let mut file = tokio::fs::File::create(&partial)
-            .await
-            .map_err(failed("creating", &partial))?;
+        let bytes = serde_json::to_vec(persisted).map_err(io::Error::other).map_err(failed("encoding", &path))?;
+        tokio::fs::create_dir_all(&self.folder).await.map_err(failed("creating", &self.folder))?;
+        let mut file = tokio::fs::File::create(&partial).await.map_err(failed("creating", &partial))?;
         file.write_all(&bytes).await.map_err(failed("writing", &partial))?;
         file.sync_all().await.map_err(failed("syncing", &partial))?;
         drop(file);
-        tokio::fs::rename(&partial, &path)
-            .await
-            .map_err(failed("renaming to", &path))?;
-        let folder = tokio::fs::File::open(&self.folder)
-            .await
-            .map_err(failed("opening", &self.folder))?;
+        tokio::fs::rename(&partial, &path).await.map_err(failed("renaming to", &path))?;
+        let folder = tokio::fs::File::open(&self.folder).await.map_err(failed("opening", &self.folder))?;
         folder.sync_all().await.map_err(failed("syncing", &self.folder))
     }
 }
@@ -147,21 +137,14 @@ mod tests {
     use super::*;
 
     fn content(folder: &Path) -> Vec<String> {
-        let mut names: Vec<String> = std::fs::read_dir(folder)
-            .unwrap()
-            .map(|e| e.unwrap().file_name().to_string_lossy().into_owned())
-            .collect();
+        let mut names: Vec<String> =
+            std::fs::read_dir(folder).unwrap().map(|e| e.unwrap().file_name().to_string_lossy().into_owned()).collect();
         names.sort();
         names
     }
 
     fn state(n: u64) -> Persisted {
-        Persisted {
-            v: VERSION,
-            epoch: Some("e".to_owned()),
-            n,
-            ..Persisted::default()
-        }
+        Persisted { v: VERSION, epoch: Some("e".to_owned()), n, ..Persisted::default() }
     }
 
     #[tokio::test]
@@ -228,10 +211,7 @@ mod tests {
     async fn a_folder_that_cannot_be_written_is_an_error_that_names_it() {
         let folder = tempfile::tempdir().unwrap();
         std::fs::write(folder.path().join("file"), "").unwrap();
-        let error = StateFile::new(folder.path().join("file/sub"))
-            .save(&state(1))
-            .await
-            .unwrap_err();
+        let error = StateFile::new(folder.path().join("file/sub")).save(&state(1)).await.unwrap_err();
         assert_eq!(error.reason(), Reason::Storage);
         let text = error.to_string();
         assert!(text.contains("file/sub") && text.contains("mounted"), "{text}");
@@ -239,10 +219,7 @@ mod tests {
 
     #[test]
     fn unusable_content_is_named() {
-        assert_eq!(
-            decode(br#"{"v":9}"#).unwrap_err().to_string(),
-            "it has version 9, this agent reads 1"
-        );
+        assert_eq!(decode(br#"{"v":9}"#).unwrap_err().to_string(), "it has version 9, this agent reads 1");
         let text = decode(b"{\"v\":1,\"ep").unwrap_err().to_string();
         assert!(text.starts_with("it is not the agent's state: EOF"), "{text}");
     }

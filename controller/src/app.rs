@@ -60,13 +60,8 @@ pub async fn run(path: PathBuf, config: ControllerConfig, log: LogHandle) -> Res
     // Peers.
     let kube = connect(config.kube.kubeconfig.as_deref()).await?;
     let inbox_prefix = controller_inbox(&config.cluster_id, &instance);
-    let (bus, status) = Bus::connect(
-        &config.nats,
-        &format!("warm-controller {instance}"),
-        &inbox_prefix,
-        &tasks,
-    )
-    .await?;
+    let (bus, status) =
+        Bus::connect(&config.nats, &format!("warm-controller {instance}"), &inbox_prefix, &tasks).await?;
 
     // Ways in.
     let (inbox, facts) = driver::channel(DEFAULT_INBOX);
@@ -77,10 +72,7 @@ pub async fn run(path: PathBuf, config: ControllerConfig, log: LogHandle) -> Res
     tasks.spawn("buckets", session.run(shutdown.clone()));
     let receiver = Receiver::subscribe(&bus, &config.cluster_id, inbox.clone()).await?;
     tasks.spawn("agents", receiver.run(shutdown.clone()));
-    tasks.spawn(
-        "config-reload",
-        reload::watch(path, config.clone(), inbox.clone(), shutdown.clone()),
-    );
+    tasks.spawn("config-reload", reload::watch(path, config.clone(), inbox.clone(), shutdown.clone()));
 
     // Ways out.
     let dispatcher = Dispatcher::new(
@@ -98,32 +90,14 @@ pub async fn run(path: PathBuf, config: ControllerConfig, log: LogHandle) -> Res
     let (state, inspector) = inspect(views::views(), &inbox);
     let (machine_ready, machine) = watch::channel(Err("starting".to_owned()));
     let (ready_sender, ready) = watch::channel(Err("starting".to_owned()));
-    let parts = Parts {
-        machine,
-        nats: status,
-        buckets: troubles,
-    };
+    let parts = Parts { machine, nats: status, buckets: troubles };
     tasks.spawn("readiness", readiness::follow(parts, ready_sender, shutdown.clone()));
     tasks.spawn("refresh", views::refresh(inbox.waker(), shutdown.clone()));
-    let seen = Admin {
-        live: inbox.liveness(&clock),
-        ready,
-        state,
-        metrics,
-        log,
-        shutdown: shutdown.clone(),
-    };
+    let seen = Admin { live: inbox.liveness(&clock), ready, state, metrics, log, shutdown: shutdown.clone() };
     admin::serve(&config.admin.listen, seen, &tasks).await?;
-    let mut show = Show {
-        inspector,
-        ready: machine_ready,
-        gauged: None,
-    };
+    let mut show = Show { inspector, ready: machine_ready, gauged: None };
     let machine = world(&config, instance, &clock);
-    let settings = DriverSettings {
-        window: config.step_window,
-        inbox: DEFAULT_INBOX,
-    };
+    let settings = DriverSettings { window: config.step_window, inbox: DEFAULT_INBOX };
     tasks.spawn("loop", async move {
         let show = move |world: &World, now| show.show(world, now);
         driver::run(machine, facts, dispatcher, settings, clock, show, shutdown).await;
@@ -145,10 +119,6 @@ fn start_metrics(tasks: &Tasks) -> MetricsHandle {
 }
 
 fn world(config: &ControllerConfig, instance: String, clock: &Clock) -> World {
-    let settings = Settings {
-        timing: config.timing.clone(),
-        labels: config.labels.clone(),
-        instance,
-    };
+    let settings = Settings { timing: config.timing.clone(), labels: config.labels.clone(), instance };
     World::new(settings, Uuid::new_v4().to_string(), fastrand::u64(..), clock.now())
 }

@@ -17,11 +17,8 @@ use serde::{Deserialize, Serialize};
 use shared::name::{ClusterId, NodeName};
 
 /// The environment variables that are read, and the keys they set.
-pub const ENVIRONMENT: &[EnvKey] = &[
-    ("WARM_POD_NAME", "podName"),
-    ("WARM_POD_NAMESPACE", "podNamespace"),
-    ("WARM_LOG", "log.filter"),
-];
+pub const ENVIRONMENT: &[EnvKey] =
+    &[("WARM_POD_NAME", "podName"), ("WARM_POD_NAMESPACE", "podNamespace"), ("WARM_LOG", "log.filter")];
 
 /// The configuration file of `warm-controller`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -95,11 +92,7 @@ pub struct BucketSettings {
 
 impl Default for BucketSettings {
     fn default() -> Self {
-        Self {
-            manage: true,
-            replicas: 1,
-            max_bytes: 256 * 1024 * 1024,
-        }
+        Self { manage: true, replicas: 1, max_bytes: 256 * 1024 * 1024 }
     }
 }
 
@@ -121,9 +114,7 @@ pub struct AdminSettings {
 
 impl Default for AdminSettings {
     fn default() -> Self {
-        Self {
-            listen: "0.0.0.0:9180".to_owned(),
-        }
+        Self { listen: "0.0.0.0:9180".to_owned() }
     }
 }
 
@@ -134,10 +125,7 @@ impl Validate for ControllerConfig {
             if let Some(name) = name
                 && NodeName::parse(name).is_err()
             {
-                found.add(
-                    key,
-                    format!("`{name}` is no name of a Kubernetes object; leave the key to the chart"),
-                );
+                found.add(key, format!("`{name}` is no name of a Kubernetes object; leave the key to the chart"));
             }
         }
         found.section("nats", &self.nats);
@@ -150,19 +138,13 @@ impl Validate for ControllerConfig {
         found.within("timing", |found| self.timing_problems(found));
         positive(found, "reload", self.reload);
         if self.admin.listen.parse::<std::net::SocketAddr>().is_err() {
-            let text = format!(
-                "`{}` is not an address and port such as 0.0.0.0:9180",
-                self.admin.listen
-            );
+            let text = format!("`{}` is not an address and port such as 0.0.0.0:9180", self.admin.listen);
             found.add("admin.listen", text);
         }
         if let Some(path) = &self.kube.kubeconfig
             && path.as_os_str().is_empty()
         {
-            found.add(
-                "kube.kubeconfig",
-                "is empty; remove the key to use the Pod's service account",
-            );
+            found.add("kube.kubeconfig", "is empty; remove the key to use the Pod's service account");
         }
     }
 }
@@ -180,15 +162,7 @@ impl ControllerConfig {
     }
 
     fn timing_problems(&self, found: &mut Problems) {
-        let Timing {
-            beat,
-            heartbeat,
-            judge,
-            write_backoff,
-            write_backoff_max,
-            marker_ttl,
-            ..
-        } = &self.timing;
+        let Timing { beat, heartbeat, judge, write_backoff, write_backoff_max, marker_ttl, .. } = &self.timing;
         positive(found, "beat", *beat);
         positive(found, "heartbeat", *heartbeat);
         positive(found, "judge", *judge);
@@ -208,18 +182,12 @@ impl Validate for BucketSettings {
         if ![1, 3, 5].contains(&self.replicas) {
             found.add(
                 "replicas",
-                format!(
-                    "{} is not a number of copies that keeps a majority; use 1, 3 or 5",
-                    self.replicas
-                ),
+                format!("{} is not a number of copies that keeps a majority; use 1, 3 or 5", self.replicas),
             );
         }
         let least = 1024 * 1024;
         if self.max_bytes < least || i64::try_from(self.max_bytes).is_err() {
-            found.add(
-                "maxBytes",
-                format!("{} is not from {least} (1 MiB) to {}", self.max_bytes, i64::MAX),
-            );
+            found.add("maxBytes", format!("{} is not from {least} (1 MiB) to {}", self.max_bytes, i64::MAX));
         }
     }
 }
@@ -234,9 +202,7 @@ fn positive(found: &mut Problems, key: &str, value: Duration) {
 fn patterns(found: &mut Problems, key: &str, patterns: &[String]) {
     for (index, pattern) in patterns.iter().enumerate() {
         let key = format!("{key}[{index}]");
-        let stray = pattern
-            .chars()
-            .find(|c| !matches!(c, 'a'..='z' | '0'..='9' | '-' | '*' | '?'));
+        let stray = pattern.chars().find(|c| !matches!(c, 'a'..='z' | '0'..='9' | '-' | '*' | '?'));
         if pattern.is_empty() {
             found.add(&key, "is empty and matches no namespace; remove it, or write * for all");
         } else if let Some(stray) = stray {

@@ -51,10 +51,8 @@ fn main() -> ExitCode {
 fn run(path: PathBuf) -> anyhow::Result<()> {
     let config: ControllerConfig = config::load(&path, ENVIRONMENT)?;
     let log = telemetry::init(&config.log)?;
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build()
-        .context("the runtime cannot be started")?;
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().enable_all().build().context("the runtime cannot be started")?;
     Ok(runtime.block_on(app::run(path, config, log))?)
 }
 
@@ -65,10 +63,7 @@ fn check(file: &std::path::Path) -> anyhow::Result<()> {
     Ok(())
 }
 
-#[expect(
-    clippy::print_stderr,
-    reason = "a command that fails says why where people look, with or without logs"
-)]
+#[expect(clippy::print_stderr, reason = "a command that fails says why where people look, with or without logs")]
 fn complain(error: &anyhow::Error) {
     eprintln!("warm-controller: {error:#}");
 }

@@ -28,8 +28,5 @@ pub fn start(client: &Client, inbox: &Inbox<Fact>, tasks: &Tasks) {
 }
 
 fn one<K: Watched>(client: &Client, inbox: &Inbox<Fact>, tasks: &Tasks) {
-    tasks.spawn(
-        K::SOURCE.as_str(),
-        run::<K>(client.clone(), inbox.clone(), tasks.shutdown()),
-    );
+    tasks.spawn(K::SOURCE.as_str(), run::<K>(client.clone(), inbox.clone(), tasks.shutdown()));
 }

@@ -109,9 +109,7 @@ impl ApiServer {
     pub async fn until_ready(&mut self) -> Result<()> {
         let http = Http::new();
         let health = format!("{}/health", self.etcd_url);
-        self.etcd
-            .until_ready(READY, async || http.answers(&health).await)
-            .await?;
+        self.etcd.until_ready(READY, async || http.answers(&health).await).await?;
         let client = &self.client;
         let namespaces: Api<Namespace> = Api::all(client.clone());
         self.server
@@ -137,19 +135,9 @@ impl ApiServer {
 }
 
 fn etcd(run: &RunDir, parts: &Parts, client: &Port, peer: &Port) -> Result<Invocation> {
-    let (client, peer) = (
-        format!("http://{}", client.address()),
-        format!("http://{}", peer.address()),
-    );
+    let (client, peer) = (format!("http://{}", client.address()), format!("http://{}", peer.address()));
     Ok(Invocation::new("etcd", parts.path(Tool::Etcd)?)
-        .args([
-            "--name",
-            "test",
-            "--unsafe-no-fsync",
-            "--log-level",
-            "warn",
-            "--data-dir",
-        ])
+        .args(["--name", "test", "--unsafe-no-fsync", "--log-level", "warn", "--data-dir"])
         .arg(run.path().join("etcd"))
         .args(["--listen-client-urls", &client, "--advertise-client-urls", &client])
         .args(["--listen-peer-urls", &peer, "--initial-advertise-peer-urls", &peer])
@@ -165,14 +153,7 @@ fn server(
     token_key: &Path,
     token_public: &Path,
 ) -> Result<Invocation> {
-    let hosts = [
-        "127.0.0.1",
-        "10.96.0.1",
-        "localhost",
-        "kubernetes",
-        "kubernetes.default",
-        "kubernetes.default.svc",
-    ];
+    let hosts = ["127.0.0.1", "10.96.0.1", "localhost", "kubernetes", "kubernetes.default", "kubernetes.default.svc"];
     let serving = pki.issue("apiserver", "kube-apiserver", None, &hosts, Usage::Server)?;
     let file = |flag: &str, path: &Path| format!("--{flag}={}", path.display());
     Ok(Invocation::new("kube-apiserver", parts.path(Tool::KubeApiserver)?)
@@ -224,8 +205,6 @@ fn kubeconfig(run: &RunDir, pki: &Pki, port: &Port, name: &str, identity: &Ident
 async fn connect(kubeconfig: &Path) -> Result<Client> {
     let shown = || format!("connecting with {}", kubeconfig.display());
     let kubeconfig = Kubeconfig::read_from(kubeconfig).with_context(shown)?;
-    let config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default())
-        .await
-        .with_context(shown)?;
+    let config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await.with_context(shown)?;
     Client::try_from(config).with_context(shown)
 }

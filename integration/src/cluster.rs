@@ -35,12 +35,7 @@ pub struct ClusterSpec {
 impl ClusterSpec {
     /// API server, NATS with one almighty user, registry; no node, no controllers.
     pub fn new() -> Self {
-        Self {
-            nodes: Vec::new(),
-            registries: vec![REGISTRY.into()],
-            nats: NatsConfig::open(),
-            controllers: Vec::new(),
-        }
+        Self { nodes: Vec::new(), registries: vec![REGISTRY.into()], nats: NatsConfig::open(), controllers: Vec::new() }
     }
 
     /// One more node: a Node object, a containerd, a registry proxy.
@@ -124,9 +119,7 @@ impl Cluster {
     /// Builds the parts if need be and starts them side by side.
     pub async fn start(run: &Arc<RunDir>, spec: ClusterSpec) -> Result<Self> {
         // It may compile for minutes; other tasks of the runtime go on.
-        let parts = tokio::task::spawn_blocking(|| Parts::ensure(Tool::ALL))
-            .await
-            .context("building the parts")??;
+        let parts = tokio::task::spawn_blocking(|| Parts::ensure(Tool::ALL)).await.context("building the parts")??;
         let requests = RequestLog::kept(run);
         let control_plane = async {
             let api = ApiServer::start(run, &parts).await?;
@@ -143,16 +136,10 @@ impl Cluster {
         };
         let images = async {
             let registry = Registry::start(run, &parts).await?;
-            let starts = spec.nodes.iter().map(|node| {
-                start_node(
-                    run,
-                    &parts,
-                    node.name(),
-                    &spec.registries,
-                    registry.address(),
-                    &requests,
-                )
-            });
+            let starts = spec
+                .nodes
+                .iter()
+                .map(|node| start_node(run, &parts, node.name(), &spec.registries, registry.address(), &requests));
             let nodes = futures::future::try_join_all(starts).await?;
             anyhow::Ok((registry, nodes))
         };
@@ -183,32 +170,18 @@ impl Cluster {
 
     /// The node of that name.
     pub fn node(&self, name: &str) -> Result<&ClusterNode> {
-        self.nodes
-            .iter()
-            .find(|node| node.name == name)
-            .with_context(|| format!("the cluster has no node {name}"))
+        self.nodes.iter().find(|node| node.name == name).with_context(|| format!("the cluster has no node {name}"))
     }
 
     /// The node of that name, to stop and restart its runtime.
     pub fn node_mut(&mut self, name: &str) -> Result<&mut ClusterNode> {
-        self.nodes
-            .iter_mut()
-            .find(|node| node.name == name)
-            .with_context(|| format!("the cluster has no node {name}"))
+        self.nodes.iter_mut().find(|node| node.name == name).with_context(|| format!("the cluster has no node {name}"))
     }
 
     /// Starts one more node: runtime, registry proxy, Node object.
     pub async fn add_node(&mut self, spec: &NodeSpec) -> Result<&ClusterNode> {
         let address = self.registry.address();
-        let node = start_node(
-            &self.run,
-            &self.parts,
-            spec.name(),
-            &self.registries,
-            address,
-            &self.requests,
-        )
-        .await?;
+        let node = start_node(&self.run, &self.parts, spec.name(), &self.registries, address, &self.requests).await?;
         self.node_objects().create(spec).await?;
         self.nodes.push(node);
         self.node(spec.name())
@@ -249,14 +222,7 @@ async fn start_node(
     requests: &RequestLog,
 ) -> Result<ClusterNode> {
     let proxy = HttpProxy::start(name, registry, requests).await?;
-    let routes: Vec<_> = registries
-        .iter()
-        .map(|registry| (registry.as_str(), proxy.address()))
-        .collect();
+    let routes: Vec<_> = registries.iter().map(|registry| (registry.as_str(), proxy.address())).collect();
     let containerd = Containerd::start(run, parts, name, &routes).await?;
-    Ok(ClusterNode {
-        name: name.into(),
-        containerd,
-        registry: proxy,
-    })
+    Ok(ClusterNode { name: name.into(), containerd, registry: proxy })
 }

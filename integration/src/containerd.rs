@@ -59,10 +59,7 @@ impl Containerd {
         let folder = run.folder(node)?;
         let socket = folder.join("containerd.sock");
         let longest = format!("{}.ttrpc", socket.display());
-        ensure!(
-            longest.len() <= SOCKET,
-            "{longest} is too long for a Unix socket; set TMPDIR to a shorter folder"
-        );
+        ensure!(longest.len() <= SOCKET, "{longest} is too long for a Unix socket; set TMPDIR to a shorter folder");
         let config = folder.join("containerd.toml");
         std::fs::write(&config, configuration(&folder, &socket)?).context("writing containerd's configuration")?;
         let crictl = Crictl::new(run, parts, node, &socket)?;
@@ -75,12 +72,7 @@ impl Containerd {
         for (name, address) in registries {
             write_hosts(&folder, name, *address)?;
         }
-        let mut containerd = Self {
-            folder,
-            socket,
-            crictl,
-            process: Process::start(run, invocation)?,
-        };
+        let mut containerd = Self { folder, socket, crictl, process: Process::start(run, invocation)? };
         containerd.until_ready().await?;
         Ok(containerd)
     }
@@ -109,9 +101,7 @@ impl Containerd {
     pub async fn until_ready(&mut self) -> Result<()> {
         let crictl = &self.crictl;
         // Listing images needs the image service and the store behind it; `version` would answer earlier.
-        self.process
-            .until_ready(READY, async || crictl.images().await.map(drop))
-            .await
+        self.process.until_ready(READY, async || crictl.images().await.map(drop)).await
     }
 
     /// Its process, to kill, pause and start again; images stay on disk.
@@ -128,11 +118,7 @@ impl Containerd {
 
 fn configuration(folder: &Path, socket: &Path) -> Result<String> {
     let (folder, socket) = (folder.display(), socket.display());
-    let disabled = DISABLED
-        .iter()
-        .map(|plugin| format!("\"{plugin}\""))
-        .collect::<Vec<_>>()
-        .join(", ");
+    let disabled = DISABLED.iter().map(|plugin| format!("\"{plugin}\"")).collect::<Vec<_>>().join(", ");
     let Platform { os, architecture } = Platform::here();
     let snapshotter = snapshotter(&folder.to_string())?;
     let mut config = String::new();

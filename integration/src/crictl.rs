@@ -46,10 +46,7 @@ pub struct RuntimeImage {
 impl RuntimeImage {
     /// Whether it goes by this name.
     pub fn is(&self, reference: &str) -> bool {
-        self.repo_tags
-            .iter()
-            .chain(&self.repo_digests)
-            .any(|name| name == reference)
+        self.repo_tags.iter().chain(&self.repo_digests).any(|name| name == reference)
     }
 }
 
@@ -65,19 +62,13 @@ impl Crictl {
         let endpoint = format!("unix://{}", socket.display());
         let config = serde_json::json!({ "runtime-endpoint": endpoint, "image-endpoint": endpoint, "timeout": 20 });
         let config = run.write(&format!("{node}/crictl.yaml"), serde_json::to_vec_pretty(&config)?)?;
-        Ok(Self {
-            run: Arc::clone(run),
-            program: parts.path(Tool::Crictl)?,
-            config,
-        })
+        Ok(Self { run: Arc::clone(run), program: parts.path(Tool::Crictl)?, config })
     }
 
     /// Runs it with these arguments, whatever comes of it.
     pub async fn output(&self, args: &[&str]) -> Result<Output> {
-        let invocation = Invocation::new("crictl", &self.program)
-            .arg("--config")
-            .arg(&self.config)
-            .args(args.iter().copied());
+        let invocation =
+            Invocation::new("crictl", &self.program).arg("--config").arg(&self.config).args(args.iter().copied());
         output(&self.run, &invocation, LIMIT).await
     }
 

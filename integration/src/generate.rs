@@ -19,18 +19,9 @@ pub struct Generated {
 /// Every generated file.
 pub fn all() -> Vec<Generated> {
     vec![
-        Generated {
-            path: "docs/reference/metrics.md",
-            text: metrics(),
-        },
-        Generated {
-            path: "docs/reference/reasons.md",
-            text: reasons(),
-        },
-        Generated {
-            path: "docs/reference/rbac.md",
-            text: rbac(),
-        },
+        Generated { path: "docs/reference/metrics.md", text: metrics() },
+        Generated { path: "docs/reference/reasons.md", text: reasons() },
+        Generated { path: "docs/reference/rbac.md", text: rbac() },
     ]
 }
 
@@ -55,13 +46,7 @@ fn metrics() -> String {
         };
         let labels: Vec<String> = metric.labels.iter().map(|l| format!("`{l}`")).collect();
         // Writing to a String cannot fail.
-        let _ = writeln!(
-            text,
-            "| `{}` | {kind} | {} | {process} | {} |",
-            metric.name,
-            labels.join(" "),
-            metric.help
-        );
+        let _ = writeln!(text, "| `{}` | {kind} | {} | {process} | {} |", metric.name, labels.join(" "), metric.help);
     }
     text
 }
@@ -84,28 +69,13 @@ fn rbac() -> String {
     );
     let role = controller::api::access::cluster_role("warm-images-controller");
     let words = |value: &serde_json::Value| {
-        let list: Vec<&str> = value
-            .as_array()
-            .into_iter()
-            .flatten()
-            .filter_map(serde_json::Value::as_str)
-            .collect();
+        let list: Vec<&str> = value.as_array().into_iter().flatten().filter_map(serde_json::Value::as_str).collect();
         list.join(" ")
     };
-    for rule in role
-        .get("rules")
-        .and_then(serde_json::Value::as_array)
-        .into_iter()
-        .flatten()
-    {
+    for rule in role.get("rules").and_then(serde_json::Value::as_array).into_iter().flatten() {
         let group = words(&rule["apiGroups"]);
         let group = if group.is_empty() { "core" } else { &group };
-        let _ = writeln!(
-            text,
-            "| {group} | {} | {} |",
-            words(&rule["resources"]),
-            words(&rule["verbs"])
-        );
+        let _ = writeln!(text, "| {group} | {} | {} |", words(&rule["resources"]), words(&rule["verbs"]));
     }
     text
 }

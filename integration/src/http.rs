@@ -34,12 +34,7 @@ pub struct Answer {
 impl Answer {
     /// The body of an answer with a 2xx status.
     pub fn success(self) -> Result<Bytes> {
-        ensure!(
-            self.status.is_success(),
-            "{}: {}",
-            self.status,
-            String::from_utf8_lossy(&self.body)
-        );
+        ensure!(self.status.is_success(), "{}: {}", self.status, String::from_utf8_lossy(&self.body));
         Ok(self.body)
     }
 }
@@ -53,9 +48,7 @@ impl Default for Http {
 impl Http {
     /// A client without connections yet.
     pub fn new() -> Self {
-        Self {
-            pool: Pool::builder(TokioExecutor::new()).build_http(),
-        }
+        Self { pool: Pool::builder(TokioExecutor::new()).build_http() }
     }
 
     /// GET.
@@ -72,24 +65,15 @@ impl Http {
         *request.uri_mut() = uri;
         for (name, value) in headers {
             let name = HeaderName::try_from(*name).with_context(|| format!("{shown}: header {name}"))?;
-            request
-                .headers_mut()
-                .insert(name, HeaderValue::try_from(*value).with_context(|| shown.clone())?);
+            request.headers_mut().insert(name, HeaderValue::try_from(*value).with_context(|| shown.clone())?);
         }
         let whole = async {
             let answer = self.pool.request(request).await?;
             let (head, body) = answer.into_parts();
             let body = body.collect().await?.to_bytes();
-            Ok::<_, anyhow::Error>(Answer {
-                status: head.status,
-                headers: head.headers,
-                body,
-            })
+            Ok::<_, anyhow::Error>(Answer { status: head.status, headers: head.headers, body })
         };
-        tokio::time::timeout(LIMIT, whole)
-            .await
-            .with_context(|| shown.clone())?
-            .context(shown)
+        tokio::time::timeout(LIMIT, whole).await.with_context(|| shown.clone())?.context(shown)
     }
 
     /// `Ok` if a GET of `url` answers with a 2xx status: what an admin or health port is asked.

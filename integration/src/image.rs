@@ -37,10 +37,7 @@ pub struct Platform {
 impl Platform {
     /// A Linux platform.
     pub fn linux(architecture: &str) -> Self {
-        Self {
-            os: "linux".into(),
-            architecture: architecture.into(),
-        }
+        Self { os: "linux".into(), architecture: architecture.into() }
     }
 
     /// The platform of this machine, in Go's words.
@@ -57,13 +54,7 @@ impl Image {
     /// `repository` without a registry's name, as in `team/app`. Without a call of `layer` it has one of 1 KiB.
     pub fn new(repository: impl Into<String>, tag: impl Into<String>) -> Self {
         let (repository, tag) = (repository.into(), tag.into());
-        Self {
-            repository,
-            tag,
-            platform: Platform::here(),
-            layers: Vec::new(),
-            revision: 0,
-        }
+        Self { repository, tag, platform: Platform::here(), layers: Vec::new(), revision: 0 }
     }
 
     /// One more layer with a file of so many incompressible bytes.
@@ -107,11 +98,7 @@ impl Image {
 
     /// Makes all its blobs.
     pub(crate) fn build(&self) -> Result<Built> {
-        let image = if self.layers.is_empty() {
-            self.clone().layer(1024)
-        } else {
-            self.clone()
-        };
+        let image = if self.layers.is_empty() { self.clone().layer(1024) } else { self.clone() };
         let mut layers = Vec::new();
         let mut diff_ids = Vec::new();
         for (number, (seed, bytes)) in image.layers.iter().enumerate() {
@@ -137,11 +124,7 @@ impl Image {
                 "layers": layers.iter().map(Blob::descriptor).collect::<Vec<_>>(),
             }),
         )?;
-        Ok(Built {
-            layers,
-            config,
-            manifest,
-        })
+        Ok(Built { layers, config, manifest })
     }
 }
 
@@ -164,21 +147,13 @@ pub struct Published {
 
 impl Published {
     pub(crate) fn new(repository: &str, tag: &str, top: &Blob, image: Option<&Built>) -> Self {
-        let blobs = || {
-            image
-                .into_iter()
-                .flat_map(|image| image.layers.iter().chain([&image.config]))
-        };
+        let blobs = || image.into_iter().flat_map(|image| image.layers.iter().chain([&image.config]));
         Self {
             repository: repository.into(),
             tag: tag.into(),
             digest: top.digest.clone(),
             id: image.map(|image| image.config.digest.clone()).unwrap_or_default(),
-            layers: image
-                .iter()
-                .flat_map(|image| &image.layers)
-                .map(|layer| layer.digest.clone())
-                .collect(),
+            layers: image.iter().flat_map(|image| &image.layers).map(|layer| layer.digest.clone()).collect(),
             bytes: blobs().map(|blob| blob.bytes.len() as u64).sum(),
         }
     }
@@ -212,18 +187,11 @@ pub(crate) struct Blob {
 
 impl Blob {
     fn new(media_type: &'static str, bytes: Vec<u8>) -> Self {
-        Self {
-            media_type,
-            digest: digest(&bytes),
-            bytes: bytes.into(),
-        }
+        Self { media_type, digest: digest(&bytes), bytes: bytes.into() }
     }
 
     fn json(media_type: &'static str, value: &serde_json::Value) -> Result<Self> {
-        Ok(Self::new(
-            media_type,
-            serde_json::to_vec(value).context("writing a manifest")?,
-        ))
+        Ok(Self::new(media_type, serde_json::to_vec(value).context("writing a manifest")?))
     }
 
     fn descriptor(&self) -> serde_json::Value {
@@ -244,14 +212,8 @@ pub(crate) fn index(images: &[(Platform, Built)]) -> Result<(Blob, Option<&Built
             })
         })
         .collect();
-    let index = Blob::json(
-        INDEX,
-        &json!({ "schemaVersion": 2, "mediaType": INDEX, "manifests": manifests }),
-    )?;
-    let here = images
-        .iter()
-        .find(|(platform, _)| *platform == Platform::here())
-        .map(|(_, built)| built);
+    let index = Blob::json(INDEX, &json!({ "schemaVersion": 2, "mediaType": INDEX, "manifests": manifests }))?;
+    let here = images.iter().find(|(platform, _)| *platform == Platform::here()).map(|(_, built)| built);
     Ok((index, here))
 }
 
@@ -263,9 +225,7 @@ fn tar(name: &str, seed: u64, bytes: usize) -> Result<Vec<u8>> {
     header.set_size(bytes as u64);
     header.set_mode(0o644);
     let mut archive = tar::Builder::new(Vec::with_capacity(bytes + 2048));
-    archive
-        .append_data(&mut header, name, content.as_slice())
-        .context("writing a layer")?;
+    archive.append_data(&mut header, name, content.as_slice()).context("writing a layer")?;
     archive.into_inner().context("writing a layer")
 }
 
@@ -273,10 +233,7 @@ fn gzip(bytes: &[u8]) -> Result<Vec<u8>> {
     use std::io::Write as _;
     // Random bytes do not get smaller; the format is what matters.
     let mut encoder = GzEncoder::new(Vec::with_capacity(bytes.len()), Compression::none());
-    encoder
-        .write_all(bytes)
-        .and_then(|()| encoder.finish())
-        .context("compressing a layer")
+    encoder.write_all(bytes).and_then(|()| encoder.finish()).context("compressing a layer")
 }
 
 fn digest(bytes: &[u8]) -> String {
@@ -292,19 +249,9 @@ mod tests {
         let digest_of = |image: &Image| image.build().map(|built| built.manifest.digest).unwrap();
         let image = Image::new("team/app", "1").layer(10).layer(20);
         assert_eq!(digest_of(&image), digest_of(&image.clone()));
-        assert_ne!(
-            digest_of(&image),
-            digest_of(&Image::new("team/app", "2").layer(10).layer(20))
-        );
-        assert_ne!(
-            digest_of(&image),
-            digest_of(&Image::new("team/app", "1").revision(1).layer(10).layer(20))
-        );
-        let shared = |name: &str| {
-            Image::new(name, "1").layer_of(7, 10).build().unwrap().layers[0]
-                .digest
-                .clone()
-        };
+        assert_ne!(digest_of(&image), digest_of(&Image::new("team/app", "2").layer(10).layer(20)));
+        assert_ne!(digest_of(&image), digest_of(&Image::new("team/app", "1").revision(1).layer(10).layer(20)));
+        let shared = |name: &str| Image::new(name, "1").layer_of(7, 10).build().unwrap().layers[0].digest.clone();
         assert_eq!(shared("a"), shared("b"));
     }
 }

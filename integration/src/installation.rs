@@ -2,6 +2,7 @@
 //! users, and what a test or a person asks of them. The parts themselves are `cluster`'s.
 
 mod nats_users;
+mod programs;
 mod question;
 
 use std::collections::BTreeMap;
@@ -21,6 +22,7 @@ use crate::proxy::tcp::TcpProxy;
 use crate::run::RunDir;
 
 pub use nats_users::{agent_user, reader, users};
+pub use programs::Programs;
 pub use question::{Row, deployment};
 
 /// No start of one of our processes takes longer on a busy machine.
@@ -146,21 +148,11 @@ impl Installation {
     pub async fn start_parts(run: &Arc<RunDir>, spec: InstallationSpec) -> Result<Self> {
         let release = spec.release;
         let built = move || {
-            if release {
-                Programs::release()
-            } else {
-                Programs::built()
-            }
+            if release { Programs::release() } else { Programs::built() }
         };
-        let programs = tokio::task::spawn_blocking(built)
-            .await
-            .context("building the programs")??;
-        let names: Vec<&str> = spec
-            .nodes
-            .iter()
-            .map(NodeSpec::name)
-            .chain(spec.late.iter().map(String::as_str))
-            .collect();
+        let programs = tokio::task::spawn_blocking(built).await.context("building the programs")??;
+        let names: Vec<&str> =
+            spec.nodes.iter().map(NodeSpec::name).chain(spec.late.iter().map(String::as_str)).collect();
         let mut parts = ClusterSpec::new().nats(users("default", &names));
         for node in &spec.nodes {
             parts = parts.node(node.clone());
@@ -169,22 +161,12 @@ impl Installation {
             parts = parts.controllers();
         }
         let cluster = Cluster::start(run, parts).await?;
-        let timings = if spec.with_defaults {
-            (json!({}), json!({}))
-        } else {
-            test_timings()
-        };
+        let timings = if spec.with_defaults { (json!({}), json!({})) } else { test_timings() };
         let controller = start_controller(&cluster, &programs, &[timings.0, spec.controller]).await?;
         let mut agent_config = timings.1;
         merge(&mut agent_config, spec.agent);
-        let mut installation = Self {
-            controller,
-            agents: BTreeMap::new(),
-            cluster,
-            agent_config,
-            programs,
-            http: Http::new(),
-        };
+        let mut installation =
+            Self { controller, agents: BTreeMap::new(), cluster, agent_config, programs, http: Http::new() };
         for node in &spec.nodes {
             installation.start_agent(node.name()).await?;
         }
@@ -212,23 +194,13 @@ impl Installation {
                 .arg(&config)
                 .env("WARM_NODE_NAME", node),
         )?;
-        self.agents.insert(
-            node.to_owned(),
-            Member {
-                process,
-                nats,
-                config,
-                admin,
-            },
-        );
+        self.agents.insert(node.to_owned(), Member { process, nats, config, admin });
         Ok(())
     }
 
     /// The agent of a node.
     pub fn agent(&mut self, node: &str) -> Result<&mut Member> {
-        self.agents
-            .get_mut(node)
-            .with_context(|| format!("node {node} has no agent"))
+        self.agents.get_mut(node).with_context(|| format!("node {node} has no agent"))
     }
 
     /// Waits until controller and agents say that they are ready.
@@ -279,10 +251,7 @@ async fn until_ready(http: &Http, member: &mut Member) -> Result<()> {
             if answer.status.is_success() {
                 return Ok(());
             }
-            Err(anyhow!(
-                "{name} is not ready: {}",
-                String::from_utf8_lossy(&answer.body)
-            ))
+            Err(anyhow!("{name} is not ready: {}", String::from_utf8_lossy(&answer.body)))
         })
         .await
 }
@@ -309,12 +278,7 @@ async fn start_controller(cluster: &Cluster, programs: &Programs, configs: &[Val
             .env("WARM_POD_NAME", "warm-images-controller-0")
             .env("WARM_POD_NAMESPACE", "warm-images"),
     )?;
-    Ok(Member {
-        process,
-        nats,
-        config,
-        admin,
-    })
+    Ok(Member { process, nats, config, admin })
 }
 
 /// Gives the controller the rights its table of access declares, and no other.
@@ -322,10 +286,7 @@ async fn grant(cluster: &Cluster) -> Result<()> {
     use k8s_openapi::api::rbac::v1::{ClusterRole, ClusterRoleBinding};
     use kube::api::{Api, PostParams};
     let role: ClusterRole = serde_json::from_value(controller::api::access::cluster_role(USER))?;
-    Api::all(cluster.client())
-        .create(&PostParams::default(), &role)
-        .await
-        .context("creating the controller's role")?;
+    Api::all(cluster.client()).create(&PostParams::default(), &role).await.context("creating the controller's role")?;
     let binding: ClusterRoleBinding = serde_json::from_value(json!({
         "metadata": { "name": USER },
         "roleRef": { "apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": USER },
@@ -358,80 +319,6 @@ fn test_timings() -> (Value, Value) {
         "nats": { "reconnectMax": "500ms", "requestTimeout": "2s", "pingInterval": "1s" },
     });
     (controller, agent)
-}
-
-/// The programs under test.
-#[derive(Clone, Debug)]
-pub struct Programs {
-    /// `warm-controller`.
-    pub controller: PathBuf,
-    /// `warm-agent`.
-    pub agent: PathBuf,
-}
-
-impl Programs {
-    /// Builds them if need be, so that a test never runs an older one, and says where they are.
-    pub fn built() -> Result<Self> {
-        static BUILT: std::sync::Mutex<Option<PathBuf>> = std::sync::Mutex::new(None);
-        let mut built = BUILT.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        let folder = if let Some(folder) = &*built {
-            folder.clone()
-        } else {
-            crate::xtask::cargo(
-                &[
-                    "build",
-                    "--quiet",
-                    "--locked",
-                    "-p",
-                    "controller",
-                    "-p",
-                    "agent",
-                    "--bins",
-                ],
-                &[],
-            )?;
-            let me = std::env::current_exe().context("the path of this program")?;
-            let folder = me
-                .ancestors()
-                .skip(1)
-                .find(|folder| folder.join("warm-agent").is_file())
-                .with_context(|| format!("cargo built warm-agent, yet it is in no folder above {}", me.display()))?;
-            built.insert(folder.to_path_buf()).clone()
-        };
-        Ok(Self::in_folder(&folder))
-    }
-
-    /// The same, optimised.
-    pub fn release() -> Result<Self> {
-        crate::xtask::cargo(
-            &[
-                "build",
-                "--release",
-                "--locked",
-                "-p",
-                "controller",
-                "-p",
-                "agent",
-                "--bins",
-            ],
-            &[],
-        )?;
-        let debug = Self::built()?;
-        let folder = debug
-            .agent
-            .ancestors()
-            .nth(2)
-            .context("the target folder")?
-            .join("release");
-        Ok(Self::in_folder(&folder))
-    }
-
-    fn in_folder(folder: &std::path::Path) -> Self {
-        Self {
-            controller: folder.join("warm-controller"),
-            agent: folder.join("warm-agent"),
-        }
-    }
 }
 
 /// Merges objects deeply; anything else replaces.

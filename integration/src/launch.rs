@@ -21,11 +21,7 @@ pub(crate) fn command(program: &std::path::Path, private_mounts: bool) -> Result
     command
         .arg(WORD)
         .arg(std::process::id().to_string())
-        .arg(if private_mounts {
-            "private-mounts"
-        } else {
-            "shared-mounts"
-        })
+        .arg(if private_mounts { "private-mounts" } else { "shared-mounts" })
         .arg(program);
     Ok(command)
 }
@@ -71,11 +67,7 @@ fn become_part(mut args: impl Iterator<Item = OsString>) -> Result<std::convert:
 
     set_parent_process_death_signal(Some(Signal::KILL)).context("asking to die with the parent")?;
     // Asked too late when the parent is gone already.
-    ensure!(
-        getppid() == Pid::from_raw(parent),
-        "the parent process ended before {} could start",
-        program.display()
-    );
+    ensure!(getppid() == Pid::from_raw(parent), "the parent process ended before {} could start", program.display());
     if private_mounts {
         own_mounts().context(
             "a container runtime must be allowed to mount: run as root, with CAP_SYS_ADMIN, or enable user namespaces",
@@ -86,8 +78,7 @@ fn become_part(mut args: impl Iterator<Item = OsString>) -> Result<std::convert:
 }
 
 fn text(arg: Option<OsString>) -> Result<String> {
-    arg.and_then(|arg| arg.into_string().ok())
-        .context("an argument is missing")
+    arg.and_then(|arg| arg.into_string().ok()).context("an argument is missing")
 }
 
 /// Mounts made from here on vanish with the process, however it ends, so no test can leave one behind.
@@ -104,10 +95,7 @@ fn own_mounts() -> Result<()> {
     mount_change("/", MountPropagationFlags::REC | MountPropagationFlags::PRIVATE).context("making mounts private")
 }
 
-#[expect(
-    deprecated,
-    reason = "deprecated for the sake of UnshareFlags::FILES, which is never passed here"
-)]
+#[expect(deprecated, reason = "deprecated for the sake of UnshareFlags::FILES, which is never passed here")]
 fn unshare(flags: UnshareFlags) -> Result<()> {
     rustix::thread::unshare(flags).context("a mount namespace")
 }

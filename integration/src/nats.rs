@@ -41,22 +41,11 @@ impl Nats {
         let (port, monitor) = (Port::free()?, Port::free()?);
         let store = run.folder("nats")?;
         let file = write_config(run, &config, &port, &monitor, &store)?;
-        let invocation = Invocation::new("nats-server", parts.path(Tool::NatsServer)?)
-            .arg("--config")
-            .arg(file);
+        let invocation = Invocation::new("nats-server", parts.path(Tool::NatsServer)?).arg("--config").arg(file);
         let process = Process::start(run, invocation)?;
         let run = Arc::clone(run);
         let cli = parts.path(Tool::Nats)?;
-        let mut nats = Self {
-            run,
-            cli,
-            config,
-            port,
-            monitor,
-            store,
-            process,
-            http: Http::new(),
-        };
+        let mut nats = Self { run, cli, config, port, monitor, store, process, http: Http::new() };
         nats.until_ready().await?;
         Ok(nats)
     }
@@ -117,10 +106,7 @@ impl Nats {
 
     /// Removes everything JetStream stored. Only while the server is stopped.
     pub fn wipe_store(&mut self) -> Result<()> {
-        ensure!(
-            self.process.id().is_none(),
-            "the store of a running NATS server cannot be wiped; stop it first"
-        );
+        ensure!(self.process.id().is_none(), "the store of a running NATS server cannot be wiped; stop it first");
         std::fs::remove_dir_all(&self.store).context("wiping the store of NATS")?;
         std::fs::create_dir_all(&self.store).context("creating the store of NATS")
     }
@@ -139,21 +125,14 @@ impl Nats {
         let log = self.process.log();
         eventually("NATS has taken in its new configuration", READY, async || {
             let now = self.loaded_at().await?;
-            if now == before {
-                Err(anyhow!("as before; its log is {}", log.display()))
-            } else {
-                Ok(())
-            }
+            if now == before { Err(anyhow!("as before; its log is {}", log.display())) } else { Ok(()) }
         })
         .await
     }
 
     async fn loaded_at(&self) -> Result<String> {
         let varz = self.monitor("varz").await?;
-        varz.get("config_load_time")
-            .and_then(Value::as_str)
-            .map(str::to_owned)
-            .context("no config_load_time in varz")
+        varz.get("config_load_time").and_then(Value::as_str).map(str::to_owned).context("no config_load_time in varz")
     }
 
     /// A page of the server's monitoring as JSON: `varz`, `connz?subs=1`, `jsz?streams=1` …
@@ -180,23 +159,10 @@ impl Nats {
     pub async fn cli_through(&self, address: SocketAddr, user: &str, args: &[&str]) -> Result<Output> {
         let password = match user {
             "sys" => "sys",
-            _ => {
-                &self
-                    .config
-                    .user(user)
-                    .with_context(|| format!("no NATS user {user}"))?
-                    .password
-            }
+            _ => &self.config.user(user).with_context(|| format!("no NATS user {user}"))?.password,
         };
         let invocation = Invocation::new("nats", &self.cli)
-            .args([
-                "--server",
-                &format!("nats://{address}"),
-                "--user",
-                user,
-                "--password",
-                password,
-            ])
+            .args(["--server", &format!("nats://{address}"), "--user", user, "--password", password])
             .args(args.iter().copied());
         output(&self.run, &invocation, CLI).await
     }

@@ -46,12 +46,7 @@ impl NodeSpec {
     #[must_use]
     pub fn taint(mut self, key: &str, value: &str, effect: &str) -> Self {
         let value = (!value.is_empty()).then(|| value.to_owned());
-        self.taints.push(Taint {
-            key: key.into(),
-            value,
-            effect: effect.into(),
-            time_added: None,
-        });
+        self.taints.push(Taint { key: key.into(), value, effect: effect.into(), time_added: None });
         self
     }
 
@@ -104,22 +99,15 @@ impl Nodes {
             labels.entry(key.into()).or_insert_with(|| value.clone());
         }
         let node = Node {
-            metadata: ObjectMeta {
-                name: Some(name.clone()),
-                labels: Some(labels),
-                ..ObjectMeta::default()
-            },
+            metadata: ObjectMeta { name: Some(name.clone()), labels: Some(labels), ..ObjectMeta::default() },
             spec: Some(k8s_openapi::api::core::v1::NodeSpec {
                 taints: (!spec.taints.is_empty()).then(|| spec.taints.clone()),
                 ..Default::default()
             }),
             status: None,
         };
-        let created = self
-            .api
-            .create(&PostParams::default(), &node)
-            .await
-            .with_context(|| format!("creating node {name}"))?;
+        let created =
+            self.api.create(&PostParams::default(), &node).await.with_context(|| format!("creating node {name}"))?;
         // The API server taints a new node as not ready, and the node-lifecycle controller would remove that; there is
         // none, so the harness does it after the status says ready.
         self.report(name, spec.is_ready, Some(platform)).await?;
@@ -137,8 +125,7 @@ impl Nodes {
 
     /// Sets a label, or removes it.
     pub async fn set_label(&self, name: &str, key: &str, value: Option<&str>) -> Result<Node> {
-        self.merge(name, &json!({ "metadata": { "labels": { key: value } } }))
-            .await
+        self.merge(name, &json!({ "metadata": { "labels": { key: value } } })).await
     }
 
     /// Replaces all taints.
@@ -158,10 +145,7 @@ impl Nodes {
 
     /// Removes a node.
     pub async fn delete(&self, name: &str) -> Result<()> {
-        self.api
-            .delete(name, &DeleteParams::default())
-            .await
-            .with_context(|| format!("deleting node {name}"))?;
+        self.api.delete(name, &DeleteParams::default()).await.with_context(|| format!("deleting node {name}"))?;
         Ok(())
     }
 
@@ -195,9 +179,7 @@ impl Nodes {
     }
 
     async fn report(&self, name: &str, is_ready: bool, platform: Option<&Platform>) -> Result<()> {
-        let now = k8s_openapi::jiff::Timestamp::now()
-            .strftime("%Y-%m-%dT%H:%M:%SZ")
-            .to_string();
+        let now = k8s_openapi::jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
         let condition = |kind: &str, holds: bool, reason: &str| {
             json!({
                 "type": kind, "status": if holds { "True" } else { "False" }, "reason": reason,
@@ -205,11 +187,7 @@ impl Nodes {
             })
         };
         let conditions = json!([
-            condition(
-                "Ready",
-                is_ready,
-                if is_ready { "KubeletReady" } else { "KubeletNotReady" }
-            ),
+            condition("Ready", is_ready, if is_ready { "KubeletReady" } else { "KubeletNotReady" }),
             condition("DiskPressure", false, "KubeletHasNoDiskPressure"),
             condition("MemoryPressure", false, "KubeletHasSufficientMemory"),
             condition("PIDPressure", false, "KubeletHasSufficientPID"),

@@ -86,14 +86,10 @@ impl Tool {
 
     /// The program of that name.
     pub fn from_name(name: &str) -> Result<Self, String> {
-        Self::ALL
-            .iter()
-            .copied()
-            .find(|tool| tool.name() == name)
-            .ok_or_else(|| {
-                let known: Vec<_> = Self::ALL.iter().map(|tool| tool.name()).collect();
-                format!("no part `{name}`; there are {}", known.join(", "))
-            })
+        Self::ALL.iter().copied().find(|tool| tool.name() == name).ok_or_else(|| {
+            let known: Vec<_> = Self::ALL.iter().map(|tool| tool.name()).collect();
+            format!("no part `{name}`; there are {}", known.join(", "))
+        })
     }
 }
 
@@ -155,25 +151,15 @@ impl Parts {
 
     /// A program appears under its name only when it is whole (see `build`), so its presence is the marker.
     fn missing(&self, tools: &[Tool]) -> Vec<Tool> {
-        tools
-            .iter()
-            .copied()
-            .filter(|tool| !self.bin.join(tool.name()).is_file())
-            .collect()
+        tools.iter().copied().filter(|tool| !self.bin.join(tool.name()).is_file()).collect()
     }
 }
 
 /// Outside the work tree: a clean checkout finds what an earlier one built.
 pub fn cache() -> Result<PathBuf> {
-    let from = |name: &str| {
-        std::env::var_os(name)
-            .map(PathBuf::from)
-            .filter(|path| path.is_absolute())
-    };
+    let from = |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
     let cache = from("XDG_CACHE_HOME").or_else(|| from("HOME").map(|home| home.join(".cache")));
-    let folder = cache
-        .context("neither XDG_CACHE_HOME nor HOME says where a cache may be")?
-        .join("warm-images-parts");
+    let folder = cache.context("neither XDG_CACHE_HOME nor HOME says where a cache may be")?.join("warm-images-parts");
     std::fs::create_dir_all(&folder).with_context(|| format!("creating {}", folder.display()))?;
     Ok(folder)
 }
@@ -181,13 +167,8 @@ pub fn cache() -> Result<PathBuf> {
 /// Everything that a built program depends on.
 fn key(toolchain: &Toolchain) -> Result<String> {
     let mut hash = Sha256::new();
-    for content in [
-        GO_MOD,
-        GO_SUM,
-        &toolchain.identity,
-        &build::flags()?.join("\n"),
-        &build::environment().join("\n"),
-    ] {
+    for content in [GO_MOD, GO_SUM, &toolchain.identity, &build::flags()?.join("\n"), &build::environment().join("\n")]
+    {
         hash.update(content);
         hash.update([0]);
     }
@@ -218,11 +199,7 @@ mod tests {
     fn every_tool_is_a_tool_of_the_pinned_module() {
         for tool in Tool::ALL {
             let line = format!("\t{}\n", tool.package());
-            assert!(
-                GO_MOD.contains(&line),
-                "{} lacks a tool directive in parts/go.mod",
-                tool.package()
-            );
+            assert!(GO_MOD.contains(&line), "{} lacks a tool directive in parts/go.mod", tool.package());
             assert_eq!(Tool::from_name(tool.name()), Ok(*tool));
         }
     }

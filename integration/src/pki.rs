@@ -42,18 +42,11 @@ impl Pki {
         let mut params = CertificateParams::default();
         params.distinguished_name = name("warm-images-test", None);
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        params.key_usages = vec![
-            KeyUsagePurpose::KeyCertSign,
-            KeyUsagePurpose::CrlSign,
-            KeyUsagePurpose::DigitalSignature,
-        ];
+        params.key_usages =
+            vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign, KeyUsagePurpose::DigitalSignature];
         let issuer = CertifiedIssuer::self_signed(params, KeyPair::generate()?).context("making the authority")?;
         let authority = run.write("pki/ca.crt", issuer.pem())?;
-        Ok(Self {
-            run: Arc::clone(run),
-            issuer,
-            authority,
-        })
+        Ok(Self { run: Arc::clone(run), issuer, authority })
     }
 
     /// The authority's certificate.
@@ -85,9 +78,7 @@ impl Pki {
             Usage::Server => ExtendedKeyUsagePurpose::ServerAuth,
         }];
         let key = KeyPair::generate()?;
-        let certificate = params
-            .signed_by(&key, &self.issuer)
-            .with_context(|| format!("signing for {common_name}"))?;
+        let certificate = params.signed_by(&key, &self.issuer).with_context(|| format!("signing for {common_name}"))?;
         Ok(Identity {
             certificate: self.run.write(&format!("pki/{file}.crt"), certificate.pem())?,
             key: self.run.write(&format!("pki/{file}.key"), key.serialize_pem())?,

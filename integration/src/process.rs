@@ -114,12 +114,7 @@ pub struct Process {
 impl Process {
     /// Starts it; output goes to the log of its name in the run's folder.
     pub fn start(run: &Arc<RunDir>, invocation: Invocation) -> Result<Self> {
-        let mut process = Self {
-            run: Arc::clone(run),
-            invocation,
-            child: None,
-            ended: None,
-        };
+        let mut process = Self { run: Arc::clone(run), invocation, child: None, ended: None };
         process.start_again()?;
         Ok(process)
     }
@@ -169,9 +164,7 @@ impl Process {
     /// How it ended, if it has.
     pub fn ended(&mut self) -> Result<Option<ExitStatus>> {
         if let Some(child) = &mut self.child {
-            self.ended = child
-                .try_wait()
-                .with_context(|| format!("asking after {}", self.invocation.name))?;
+            self.ended = child.try_wait().with_context(|| format!("asking after {}", self.invocation.name))?;
             if self.ended.is_some() {
                 self.child = None;
             }
@@ -185,15 +178,9 @@ impl Process {
             None if self.child.is_some() => Ok(()),
             None => bail!("{} was not started", self.name()),
             Some(status) => {
-                let how = status
-                    .signal()
-                    .map_or_else(|| status.to_string(), |signal| format!("signal {signal}"));
+                let how = status.signal().map_or_else(|| status.to_string(), |signal| format!("signal {signal}"));
                 let end = tail(&self.log_text(), TAIL);
-                bail!(
-                    "{} ended ({how}); the end of {}:\n{end}",
-                    self.name(),
-                    self.log().display()
-                )
+                bail!("{} ended ({how}); the end of {}:\n{end}", self.name(), self.log().display())
             }
         }
     }
@@ -209,11 +196,7 @@ impl Process {
             match self.check() {
                 // Its end is an answer, too: there is nothing more to wait for.
                 Err(dead) => Ok(Some(Err(dead))),
-                Ok(()) => look()
-                    .await
-                    .judge()
-                    .map(|value| Some(Ok(value)))
-                    .map_err(|state| anyhow!(state)),
+                Ok(()) => look().await.judge().map(|value| Some(Ok(value))).map_err(|state| anyhow!(state)),
             }
         })
         .await
@@ -287,10 +270,7 @@ impl Process {
         let Some(child) = &self.child else {
             return Ok(());
         };
-        let group = i32::try_from(child.id())
-            .ok()
-            .and_then(Pid::from_raw)
-            .context("a process id")?;
+        let group = i32::try_from(child.id()).ok().and_then(Pid::from_raw).context("a process id")?;
         match kill_process_group(group, signal) {
             // Ended by itself and not yet reaped here: nothing is left to signal.
             Ok(()) | Err(rustix::io::Errno::SRCH) => Ok(()),
@@ -310,14 +290,9 @@ impl Drop for Process {
 pub(crate) fn tail(text: &str, lines: usize) -> String {
     let all: Vec<&str> = text.lines().collect();
     let last = all.get(all.len().saturating_sub(lines)..).unwrap_or_default();
-    last.iter()
-        .map(|line| format!("  {line}"))
-        .collect::<Vec<_>>()
-        .join("\n")
+    last.iter().map(|line| format!("  {line}")).collect::<Vec<_>>().join("\n")
 }
 
 fn read_lossy(path: &Path) -> String {
-    std::fs::read(path)
-        .map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
-        .unwrap_or_default()
+    std::fs::read(path).map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).unwrap_or_default()
 }

@@ -119,10 +119,7 @@ impl Registry {
     /// Removes a tag or a digest.
     pub async fn delete(&self, repository: &str, reference: &str) -> Result<()> {
         let url = self.url(&format!("{repository}/manifests/{reference}"));
-        self.http
-            .send(Method::DELETE, &url, &[], Bytes::new())
-            .await?
-            .success()?;
+        self.http.send(Method::DELETE, &url, &[], Bytes::new()).await?.success()?;
         self.known().remove(&(repository.to_owned(), reference.to_owned()));
         Ok(())
     }
@@ -135,11 +132,7 @@ impl Registry {
         }
         let url = self.url(&format!("{repository}/blobs/uploads/"));
         let begun = self.http.send(Method::POST, &url, &[], Bytes::new()).await?;
-        ensure!(
-            begun.status == StatusCode::ACCEPTED,
-            "beginning the upload of {digest}: {}",
-            begun.status
-        );
+        ensure!(begun.status == StatusCode::ACCEPTED, "beginning the upload of {digest}: {}", begun.status);
         let location = begun.headers.get("location").and_then(|value| value.to_str().ok());
         let location = location.context("the registry names no place for an upload")?;
         let place = if location.starts_with('/') {
@@ -158,12 +151,8 @@ impl Registry {
     async fn put_manifest(&self, repository: &str, reference: &str, manifest: &Blob) -> Result<()> {
         let url = self.url(&format!("{repository}/manifests/{reference}"));
         let headers = [("content-type", manifest.media_type)];
-        let put = self
-            .http
-            .send(Method::PUT, &url, &headers, manifest.bytes.clone())
-            .await?;
-        put.success()
-            .with_context(|| format!("pushing {repository}:{reference}"))?;
+        let put = self.http.send(Method::PUT, &url, &headers, manifest.bytes.clone()).await?;
+        put.success().with_context(|| format!("pushing {repository}:{reference}"))?;
         let name = (repository.to_owned(), reference.to_owned());
         self.known().insert(name, manifest.clone());
         Ok(())

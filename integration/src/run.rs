@@ -24,20 +24,13 @@ pub struct RunDir {
 impl RunDir {
     /// A new folder under the system's temporary folder.
     pub fn new(name: &str) -> Result<Arc<Self>> {
-        let short: String = name
-            .chars()
-            .filter(|c| c.is_ascii_alphanumeric() || *c == '_')
-            .take(NAME)
-            .collect();
+        let short: String = name.chars().filter(|c| c.is_ascii_alphanumeric() || *c == '_').take(NAME).collect();
         let path = tempfile::Builder::new()
             .prefix(&format!("warm-{short}-"))
             .tempdir()
             .context("creating the folder of the run")?
             .keep();
-        let run = Self {
-            path,
-            keep: AtomicBool::new(std::env::var_os(KEEP).is_some()),
-        };
+        let run = Self { path, keep: AtomicBool::new(std::env::var_os(KEEP).is_some()) };
         run.folder("log")?;
         run.folder("home")?;
         Ok(Arc::new(run))
@@ -95,10 +88,7 @@ impl RunDir {
 }
 
 impl Drop for RunDir {
-    #[expect(
-        clippy::print_stderr,
-        reason = "the test's captured output is where a person looks for the logs"
-    )]
+    #[expect(clippy::print_stderr, reason = "the test's captured output is where a person looks for the logs")]
     fn drop(&mut self) {
         if std::thread::panicking() || self.keep.load(Ordering::Relaxed) {
             eprintln!("the files of this run are kept: {}", self.path.display());

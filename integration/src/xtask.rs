@@ -15,11 +15,7 @@ use crate::launch;
 pub(crate) use test::{cargo, root};
 
 #[derive(Parser)]
-#[command(
-    name = "cargo xtask",
-    about = "Builds, runs and checks the project",
-    disable_help_subcommand = true
-)]
+#[command(name = "cargo xtask", about = "Builds, runs and checks the project", disable_help_subcommand = true)]
 struct Cli {
     #[command(subcommand)]
     command: Command,

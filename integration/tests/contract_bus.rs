@@ -48,20 +48,11 @@ impl World {
         let (tasks, _) = Tasks::new();
         let (bus, mut status) = Bus::connect(&login(run, &nats, "admin")?, "test", "_WI.t", &tasks).await?;
         connected(&mut status).await?;
-        Ok(Self {
-            nats,
-            bus,
-            status,
-            tasks,
-        })
+        Ok(Self { nats, bus, status, tasks })
     }
 
     async fn put(&self, key: &str, value: &str) -> Result<u64> {
-        Ok(self
-            .bus
-            .put(subject(key), &[], Bytes::from(value.to_owned()), None)
-            .await
-            .await?)
+        Ok(self.bus.put(subject(key), &[], Bytes::from(value.to_owned()), None).await.await?)
     }
 }
 
@@ -82,11 +73,7 @@ fn settings(url: &str) -> NatsConfig {
 fn login(run: &RunDir, nats: &Nats, user: &str) -> Result<NatsConfig> {
     let password = nats.config().user(user).context("no such user")?.password.clone();
     let file = run.write(&format!("password-{user}"), format!("{password}\n"))?;
-    Ok(NatsConfig {
-        user: Some(user.into()),
-        password_file: Some(SecretFile::new(file)),
-        ..settings(&nats.url())
-    })
+    Ok(NatsConfig { user: Some(user.into()), password_file: Some(SecretFile::new(file)), ..settings(&nats.url()) })
 }
 
 async fn connected(status: &mut Status) -> Result<u64> {
@@ -124,17 +111,11 @@ fn subject(key: &str) -> String {
 }
 
 fn keys(messages: &[Stored]) -> Vec<&str> {
-    messages
-        .iter()
-        .filter_map(|message| message.subject.strip_prefix("$KV.warm-t-intents."))
-        .collect()
+    messages.iter().filter_map(|message| message.subject.strip_prefix("$KV.warm-t-intents.")).collect()
 }
 
 async fn next(watch: &mut daemon::bus::BucketWatch) -> Result<BucketEvent> {
-    tokio::time::timeout(SOON, watch.recv())
-        .await
-        .context("the watch says nothing")?
-        .context("the watch ended")
+    tokio::time::timeout(SOON, watch.recv()).await.context("the watch says nothing")?.context("the watch ended")
 }
 
 /// The next `Read`, whatever comes before it.
@@ -171,27 +152,10 @@ fn a_bucket_is_made_found_again_and_brought_up_to_date() -> Result<()> {
         ensure!(config["metadata"]["warm.schema"] == "1", "{config}");
         let seq = world.put("all.def", "x").await?;
         let again = world.bus.ensure_bucket(&spec(), true).await?;
-        ensure!(
-            again
-                == BucketInfo {
-                    last_seq: seq,
-                    messages: 1,
-                    ..made.clone()
-                },
-            "{again:?} after {made:?}"
-        );
+        ensure!(again == BucketInfo { last_seq: seq, messages: 1, ..made.clone() }, "{again:?} after {made:?}");
 
-        let other = BucketSpec {
-            max_message_bytes: 1_000,
-            allow_rollup: false,
-            max_bytes: 1_000_000,
-            ..spec()
-        };
-        let error = world
-            .bus
-            .ensure_bucket(&other, false)
-            .await
-            .expect_err("nothing is changed unless managed");
+        let other = BucketSpec { max_message_bytes: 1_000, allow_rollup: false, max_bytes: 1_000_000, ..spec() };
+        let error = world.bus.ensure_bucket(&other, false).await.expect_err("nothing is changed unless managed");
         ensure!(
             error.to_string()
                 == "bucket warm-t-intents cannot be used as it is: max_msg_size is 65536, it must be 1000; \
@@ -202,15 +166,8 @@ fn a_bucket_is_made_found_again_and_brought_up_to_date() -> Result<()> {
         let changed = world.bus.ensure_bucket(&other, true).await?;
         ensure!(changed.created == made.created && changed.messages == 1, "{changed:?}");
         world.bus.ensure_bucket(&other, false).await?;
-        let refused = world
-            .bus
-            .put(subject("big"), &[], Bytes::from(vec![b'x'; 2_000]), None)
-            .await
-            .await;
-        ensure!(
-            refused.as_ref().is_err_and(|error| error.class() == Class::Permanent),
-            "{refused:?}"
-        );
+        let refused = world.bus.put(subject("big"), &[], Bytes::from(vec![b'x'; 2_000]), None).await.await;
+        ensure!(refused.as_ref().is_err_and(|error| error.class() == Class::Permanent), "{refused:?}");
         Ok(())
     })
 }
@@ -219,40 +176,15 @@ fn a_bucket_is_made_found_again_and_brought_up_to_date() -> Result<()> {
 fn a_bucket_that_cannot_be_used_is_refused_with_the_difference_and_left_alone() -> Result<()> {
     scenario("bus_incompatible", TEST, async |run| {
         let world = World::start(&run).await?;
-        let error = world
-            .bus
-            .ensure_bucket(&spec(), false)
-            .await
-            .expect_err("there is none");
-        ensure!(
-            error
-                .to_string()
-                .contains("it does not exist, and buckets.manage is off"),
-            "{error}"
-        );
-        let memory = BucketSpec {
-            storage: StorageKind::Memory,
-            ..spec()
-        };
+        let error = world.bus.ensure_bucket(&spec(), false).await.expect_err("there is none");
+        ensure!(error.to_string().contains("it does not exist, and buckets.manage is off"), "{error}");
+        let memory = BucketSpec { storage: StorageKind::Memory, ..spec() };
         world.bus.ensure_bucket(&memory, true).await?;
         world.put("all.def", "x").await?;
-        let error = world
-            .bus
-            .ensure_bucket(&spec(), true)
-            .await
-            .expect_err("the storage cannot be changed");
-        ensure!(
-            error.to_string().contains("storage is \"memory\", it must be \"file\""),
-            "{error}"
-        );
-        ensure!(
-            error.reason() == Reason::Invalid && error.class() == Class::Permanent,
-            "{error:?}"
-        );
-        ensure!(
-            world.bus.bucket_info(&memory).await?.messages == 1,
-            "the stream was touched"
-        );
+        let error = world.bus.ensure_bucket(&spec(), true).await.expect_err("the storage cannot be changed");
+        ensure!(error.to_string().contains("storage is \"memory\", it must be \"file\""), "{error}");
+        ensure!(error.reason() == Reason::Invalid && error.class() == Class::Permanent, "{error:?}");
+        ensure!(world.bus.bucket_info(&memory).await?.messages == 1, "the stream was touched");
         Ok(())
     })
 }
@@ -262,32 +194,16 @@ fn compare_and_set_lets_one_writer_win_and_puts_are_pipelined_in_order() -> Resu
     scenario("bus_cas", TEST, async |run| {
         let world = World::start(&run).await?;
         world.bus.ensure_bucket(&spec(), true).await?;
-        let first = world
-            .bus
-            .put(subject("all.i.a"), &[], "1".into(), Some(0))
-            .await
-            .await?;
+        let first = world.bus.put(subject("all.i.a"), &[], "1".into(), Some(0)).await.await?;
         let again = world.bus.put(subject("all.i.a"), &[], "2".into(), Some(0)).await.await;
         let error = again.expect_err("the key exists");
-        ensure!(
-            matches!(&error, BusError::Conflict { subject: at, .. } if *at == subject("all.i.a")),
-            "{error:?}"
-        );
+        ensure!(matches!(&error, BusError::Conflict { subject: at, .. } if *at == subject("all.i.a")), "{error:?}");
         ensure!(error.reason() == Reason::Conflict && error.class() == Class::Conflict);
-        let second = world
-            .bus
-            .put(subject("all.i.a"), &[], "2".into(), Some(first))
-            .await
-            .await?;
+        let second = world.bus.put(subject("all.i.a"), &[], "2".into(), Some(first)).await.await?;
 
         let mut acks = Vec::new();
         for n in 0..256 {
-            acks.push(
-                world
-                    .bus
-                    .put(subject(&format!("all.i.p{n}")), &[], "x".into(), Some(0))
-                    .await,
-            );
+            acks.push(world.bus.put(subject(&format!("all.i.p{n}")), &[], "x".into(), Some(0)).await);
         }
         let mut last = second;
         for ack in acks {
@@ -297,18 +213,10 @@ fn compare_and_set_lets_one_writer_win_and_puts_are_pipelined_in_order() -> Resu
         }
 
         // A marker takes the value away, and the key can be made again over it only.
-        let purged = world
-            .bus
-            .purge(subject("all.i.a"), Duration::from_hours(72), Some(second))
-            .await
-            .await?;
+        let purged = world.bus.purge(subject("all.i.a"), Duration::from_hours(72), Some(second)).await.await?;
         let early = world.bus.put(subject("all.i.a"), &[], "3".into(), Some(0)).await.await;
         ensure!(early.is_err(), "the marker counts: {early:?}");
-        world
-            .bus
-            .put(subject("all.i.a"), &[], "3".into(), Some(purged))
-            .await
-            .await?;
+        world.bus.put(subject("all.i.a"), &[], "3".into(), Some(purged)).await.await?;
         Ok(())
     })
 }
@@ -329,31 +237,18 @@ fn a_batch_is_read_in_pages_by_filter_and_from_a_sequence() -> Result<()> {
         let wanted: Vec<String> = (0..25).map(|n| format!("all.i.k{n:02}")).collect();
         for page in [1, 7, 25, 500, 10_000] {
             let batch = world.bus.direct_get_batch(STREAM, &filter, 1, page).await?;
-            ensure!(
-                keys(&batch.messages) == wanted,
-                "page {page}: {:?}",
-                keys(&batch.messages)
-            );
+            ensure!(keys(&batch.messages) == wanted, "page {page}: {:?}", keys(&batch.messages));
             ensure!(batch.last_seq == 49, "page {page}: {}", batch.last_seq);
         }
         let batch = world.bus.direct_get_batch(STREAM, &filter, 1, 7).await?;
         let third = &batch.messages[2];
-        ensure!(
-            (third.seq, third.payload.as_ref()) == (5, b"all 2".as_slice()),
-            "{third:?}"
-        );
-        ensure!(
-            third.time.contains('T') && third.operation() == Operation::Put,
-            "{third:?}"
-        );
+        ensure!((third.seq, third.payload.as_ref()) == (5, b"all 2".as_slice()), "{third:?}");
+        ensure!(third.time.contains('T') && third.operation() == Operation::Put, "{third:?}");
 
         // Only what is newer, and of a rewritten key only the last value.
         world.put("all.i.k03", "again").await?;
         let newer = world.bus.direct_get_batch(STREAM, &filter, 50, 7).await?;
-        ensure!(
-            keys(&newer.messages) == ["all.i.k03"] && newer.last_seq == 52,
-            "{newer:?}"
-        );
+        ensure!(keys(&newer.messages) == ["all.i.k03"] && newer.last_seq == 52, "{newer:?}");
         let none = world.bus.direct_get_batch(STREAM, &filter, 53, 7).await?;
         ensure!(none.messages.is_empty() && none.last_seq == 52, "{none:?}");
 
@@ -374,22 +269,11 @@ fn the_last_value_of_a_key_is_read_both_ways() -> Result<()> {
             ensure!(none.is_none(), "{none:?}");
         }
         let headers = [("Warm-Term", "7".to_owned()), ("Nats-Sequence", "999".to_owned())];
-        let seq = world
-            .bus
-            .put(subject("_meta"), &headers, "{}".into(), None)
-            .await
-            .await?;
+        let seq = world.bus.put(subject("_meta"), &headers, "{}".into(), None).await.await?;
         for style in [ByApiSubject, ByBody] {
-            let found = world
-                .bus
-                .direct_get_last(STREAM, &subject("_meta"), style)
-                .await?
-                .context("it is there")?;
+            let found = world.bus.direct_get_last(STREAM, &subject("_meta"), style).await?.context("it is there")?;
             ensure!(found.seq == seq, "a writer's own Nats-Sequence was believed: {found:?}");
-            ensure!(
-                found.subject == subject("_meta") && found.payload.as_ref() == b"{}",
-                "{found:?}"
-            );
+            ensure!(found.subject == subject("_meta") && found.payload.as_ref() == b"{}", "{found:?}");
             ensure!(found.headers.get("Warm-Term") == Some("7"), "{found:?}");
         }
         Ok(())
@@ -403,30 +287,18 @@ fn a_purge_marker_stands_in_the_batch_until_it_expires() -> Result<()> {
         world.bus.ensure_bucket(&spec(), true).await?;
         let seq = world.put("all.i.a", "1").await?;
         world.put("all.i.b", "2").await?;
-        let purged = world
-            .bus
-            .purge(subject("all.i.a"), Duration::from_secs(1), Some(seq))
-            .await
-            .await?;
+        let purged = world.bus.purge(subject("all.i.a"), Duration::from_secs(1), Some(seq)).await.await?;
         let batch = world.bus.direct_get_batch(STREAM, &subject("all.i.*"), 1, 500).await?;
         let seen: Vec<_> = batch.messages.iter().map(|m| (m.seq, m.operation())).collect();
         ensure!(seen == [(2, Operation::Put), (purged, Operation::Remove)], "{seen:?}");
         eventually("the marker has expired", SOON, async || {
             let batch = world.bus.direct_get_batch(STREAM, &subject("all.i.*"), 1, 500).await?;
-            if keys(&batch.messages) == ["all.i.b"] {
-                Ok(())
-            } else {
-                Err(anyhow!("{:?}", keys(&batch.messages)))
-            }
+            if keys(&batch.messages) == ["all.i.b"] { Ok(()) } else { Err(anyhow!("{:?}", keys(&batch.messages))) }
         })
         .await?;
         let info = world.bus.ensure_bucket(&spec(), true).await?;
         ensure!(info.last_seq == purged, "the stream's head fell: {info:?}");
-        world
-            .bus
-            .put(subject("all.i.a"), &[], "3".into(), Some(0))
-            .await
-            .await?;
+        world.bus.put(subject("all.i.a"), &[], "3".into(), Some(0)).await.await?;
         Ok(())
     })
 }
@@ -440,26 +312,12 @@ fn a_watch_gives_the_content_then_changes_and_the_content_again_after_a_killed_s
         ensure!(head == 0 && entries.is_empty(), "{head}, {entries:?}");
         for n in 0..1_500 {
             world.put(&format!("all.i.k{n}"), "x").await?;
-            let BucketEvent::Changed(stored) = next(&mut watch).await? else {
-                bail!("a change was expected")
-            };
-            ensure!(
-                stored.seq == n + 1 && stored.subject == subject(&format!("all.i.k{n}")),
-                "{stored:?}"
-            );
+            let BucketEvent::Changed(stored) = next(&mut watch).await? else { bail!("a change was expected") };
+            ensure!(stored.seq == n + 1 && stored.subject == subject(&format!("all.i.k{n}")), "{stored:?}");
         }
-        let purged = world
-            .bus
-            .purge(subject("all.i.k7"), Duration::from_hours(1), None)
-            .await
-            .await?;
-        let BucketEvent::Changed(stored) = next(&mut watch).await? else {
-            bail!("a change was expected")
-        };
-        ensure!(
-            (stored.seq, stored.operation()) == (purged, Operation::Remove),
-            "{stored:?}"
-        );
+        let purged = world.bus.purge(subject("all.i.k7"), Duration::from_hours(1), None).await.await?;
+        let BucketEvent::Changed(stored) = next(&mut watch).await? else { bail!("a change was expected") };
+        ensure!((stored.seq, stored.operation()) == (purged, Operation::Remove), "{stored:?}");
 
         world.nats.restart().await?;
         let lost = next(&mut watch).await?;
@@ -468,15 +326,9 @@ fn a_watch_gives_the_content_then_changes_and_the_content_again_after_a_killed_s
         ensure!(again == created && head == purged, "{again} {head}");
         ensure!(entries.len() == 1_500, "{}", entries.len());
         ensure!(entries.windows(2).all(|pair| pair[0].seq < pair[1].seq), "not in order");
-        ensure!(
-            entries.last().is_some_and(|last| last.operation() == Operation::Remove),
-            "{:?}",
-            entries.last()
-        );
+        ensure!(entries.last().is_some_and(|last| last.operation() == Operation::Remove), "{:?}", entries.last());
         let seq = world.put("all.i.after", "y").await?;
-        let BucketEvent::Changed(stored) = next(&mut watch).await? else {
-            bail!("a change was expected")
-        };
+        let BucketEvent::Changed(stored) = next(&mut watch).await? else { bail!("a change was expected") };
         ensure!(stored.seq == seq, "{stored:?}");
         Ok(())
     })
@@ -492,20 +344,14 @@ fn a_watch_that_lost_its_stream_makes_it_again_and_says_that_it_is_another() -> 
         // Removed under a standing connection: only the silence of the consumer tells.
         world.nats.cli("admin", &["stream", "rm", STREAM, "--force"]).await?;
         let (second, head, entries) = next_read(&mut watch).await?;
-        ensure!(
-            second != first && head == 0 && entries.is_empty(),
-            "{first} {second} {head} {entries:?}"
-        );
+        ensure!(second != first && head == 0 && entries.is_empty(), "{first} {second} {head} {entries:?}");
         // Lost with the server's disk.
         world.put("all.i.b", "x").await?;
         world.nats.stop().await?;
         world.nats.wipe_store()?;
         world.nats.start_again().await?;
         let (third, head, entries) = next_read(&mut watch).await?;
-        ensure!(
-            third != second && head == 0 && entries.is_empty(),
-            "{second} {third} {head} {entries:?}"
-        );
+        ensure!(third != second && head == 0 && entries.is_empty(), "{second} {third} {head} {entries:?}");
         Ok(())
     })
 }
@@ -521,29 +367,18 @@ fn a_watch_that_is_told_a_change_by_another_reads_again() -> Result<()> {
         ensure!(matches!(first, BucketEvent::Changed(_)), "{first:?}");
         let names = world.nats.cli("admin", &["consumer", "ls", STREAM, "--names"]).await?;
         let name = names.lines().last().context("the watch has no consumer")?.trim();
-        let info = world
-            .nats
-            .cli("admin", &["consumer", "info", STREAM, name, "--json"])
-            .await?;
+        let info = world.nats.cli("admin", &["consumer", "info", STREAM, name, "--json"]).await?;
         let info: serde_json::Value = serde_json::from_str(&info)?;
-        let inbox = info["config"]["deliver_subject"]
-            .as_str()
-            .context("no deliver subject")?;
+        let inbox = info["config"]["deliver_subject"].as_str().context("no deliver subject")?;
         // The server itself refuses a reply that looks like a stream's.
         let reply = format!("$JS.ACK.{STREAM}.c.1.9.2.1700000000000000000.0");
-        let forged = world
-            .nats
-            .cli_output("admin", &["pub", inbox, "forged", "--reply", &reply])
-            .await?;
+        let forged = world.nats.cli_output("admin", &["pub", inbox, "forged", "--reply", &reply]).await?;
         ensure!(forged.success().is_err(), "a delivery could be forged whole");
         world.nats.cli("admin", &["pub", inbox, "forged"]).await?;
         let lost = next(&mut watch).await?;
         ensure!(matches!(lost, BucketEvent::Lost), "{lost:?}");
         let (_, head, entries) = next_read(&mut watch).await?;
-        ensure!(
-            head == seq && entries.iter().all(|entry| entry.payload.as_ref() == b"x"),
-            "{head} {entries:?}"
-        );
+        ensure!(head == seq && entries.iter().all(|entry| entry.payload.as_ref() == b"x"), "{head} {entries:?}");
         Ok(())
     })
 }
@@ -554,15 +389,8 @@ fn a_watch_says_why_it_cannot_read_and_goes_on_when_it_can() -> Result<()> {
         let world = World::start(&run).await?;
         let mut watch = world.bus.watch_bucket(spec(), false, &world.tasks);
         let failed = next(&mut watch).await?;
-        let BucketEvent::Failed(error) = failed else {
-            bail!("{failed:?}")
-        };
-        ensure!(
-            error
-                .to_string()
-                .contains("it does not exist, and buckets.manage is off"),
-            "{error}"
-        );
+        let BucketEvent::Failed(error) = failed else { bail!("{failed:?}") };
+        ensure!(error.to_string().contains("it does not exist, and buckets.manage is off"), "{error}");
         world.bus.ensure_bucket(&spec(), true).await?;
         next_read(&mut watch).await?;
         Ok(())
@@ -576,31 +404,16 @@ fn a_subscription_survives_a_killed_server_and_nothing_is_sent_without_a_connect
         let mut subscription = world.bus.subscribe("warm.v1.t.>").await?;
         let headers = [("Warm-Term", "3".to_owned())];
         world.bus.publish("warm.v1.t.beat.all", &headers, "one".into()).await?;
-        let message = tokio::time::timeout(SOON, subscription.recv())
-            .await?
-            .context("the subscription ended")?;
-        ensure!(
-            message.subject == "warm.v1.t.beat.all" && message.payload.as_ref() == b"one",
-            "{message:?}"
-        );
-        ensure!(
-            message.headers.get("Warm-Term") == Some("3") && !message.headers.has_stream_header(),
-            "{message:?}"
-        );
+        let message = tokio::time::timeout(SOON, subscription.recv()).await?.context("the subscription ended")?;
+        ensure!(message.subject == "warm.v1.t.beat.all" && message.payload.as_ref() == b"one", "{message:?}");
+        ensure!(message.headers.get("Warm-Term") == Some("3") && !message.headers.has_stream_header(), "{message:?}");
         let before = connected(&mut world.status).await?;
 
         world.nats.kill()?;
         until_said(&mut world.status, "connection refused").await?;
         ensure!(matches!(*world.status.borrow(), BusStatus::Disconnected { .. }));
-        let error = world
-            .bus
-            .publish("warm.v1.t.beat.all", &[], "lost".into())
-            .await
-            .expect_err("no connection");
-        ensure!(
-            error.reason() == Reason::Disconnected && error.class() == Class::Transient,
-            "{error:?}"
-        );
+        let error = world.bus.publish("warm.v1.t.beat.all", &[], "lost".into()).await.expect_err("no connection");
+        ensure!(error.reason() == Reason::Disconnected && error.class() == Class::Transient, "{error:?}");
         let put = world.bus.put(subject("a"), &[], Bytes::new(), None).await.await;
         ensure!(put.is_err_and(|error| error.reason() == Reason::Disconnected));
 
@@ -608,9 +421,7 @@ fn a_subscription_survives_a_killed_server_and_nothing_is_sent_without_a_connect
         let after = connected(&mut world.status).await?;
         ensure!(after == before + 1, "{after} after {before}");
         world.bus.publish("warm.v1.t.beat.all", &[], "two".into()).await?;
-        let message = tokio::time::timeout(SOON, subscription.recv())
-            .await?
-            .context("the subscription ended")?;
+        let message = tokio::time::timeout(SOON, subscription.recv()).await?.context("the subscription ended")?;
         ensure!(message.payload.as_ref() == b"two", "{message:?}");
         Ok(())
     })
@@ -623,27 +434,15 @@ fn what_keeps_a_connection_from_being_made_is_said_in_words() -> Result<()> {
         let (tasks, _) = Tasks::new();
         let url = nats.url();
 
-        let nobody = NatsConfig {
-            urls: vec!["nats://127.0.0.1:1".into()],
-            ..settings(&url)
-        };
+        let nobody = NatsConfig { urls: vec!["nats://127.0.0.1:1".into()], ..settings(&url) };
         let (_bus, mut status) = Bus::connect(&nobody, "test", "_WI.t", &tasks).await?;
         let text = until_said(&mut status, "refused").await?;
-        ensure!(
-            text == "nats://127.0.0.1:1: connection refused: nothing listens there",
-            "{text}"
-        );
+        ensure!(text == "nats://127.0.0.1:1: connection refused: nothing listens there", "{text}");
 
-        let unknown = NatsConfig {
-            urls: vec!["nats://nats.invalid:4222".into()],
-            ..settings(&url)
-        };
+        let unknown = NatsConfig { urls: vec!["nats://nats.invalid:4222".into()], ..settings(&url) };
         let (_bus, mut status) = Bus::connect(&unknown, "test", "_WI.t", &tasks).await?;
         let text = until_said(&mut status, "resolved").await?;
-        ensure!(
-            text.starts_with("nats://nats.invalid:4222: the name cannot be resolved: "),
-            "{text}"
-        );
+        ensure!(text.starts_with("nats://nats.invalid:4222: the name cannot be resolved: "), "{text}");
 
         let (_bus, mut status) = Bus::connect(&settings(&url), "test", "_WI.t", &tasks).await?;
         let text = until_said(&mut status, "without credentials").await?;
@@ -657,11 +456,8 @@ fn what_keeps_a_connection_from_being_made_is_said_in_words() -> Result<()> {
 
         // A password file that is missing, wrong, then right: each attempt reads it anew.
         let file = run.path().join("rotated");
-        let rotated = NatsConfig {
-            user: Some("admin".into()),
-            password_file: Some(SecretFile::new(&file)),
-            ..settings(&url)
-        };
+        let rotated =
+            NatsConfig { user: Some("admin".into()), password_file: Some(SecretFile::new(&file)), ..settings(&url) };
         let (_bus, mut status) = Bus::connect(&rotated, "test", "_WI.t", &tasks).await?;
         let text = until_said(&mut status, "passwordFile").await?;
         ensure!(
@@ -696,25 +492,15 @@ fn tls_is_used_where_asked_for_and_a_foreign_certificate_is_named() -> Result<()
         let nats = serve(&run, config).await?;
         let (tasks, _) = Tasks::new();
         let with = |ca: &Path| -> Result<NatsConfig> {
-            let tls = TlsConfig {
-                ca_file: Some(ca.to_owned()),
-                required: true,
-                ..TlsConfig::default()
-            };
-            Ok(NatsConfig {
-                tls,
-                ..login(&run, &nats, "admin")?
-            })
+            let tls = TlsConfig { ca_file: Some(ca.to_owned()), required: true, ..TlsConfig::default() };
+            Ok(NatsConfig { tls, ..login(&run, &nats, "admin")? })
         };
         let (_bus, mut status) = Bus::connect(&with(pki.authority())?, "test", "_WI.t", &tasks).await?;
         connected(&mut status).await?;
         let foreign = RunDir::new("foreign_ca")?;
         let (_bus, mut status) = Bus::connect(&with(Pki::new(&foreign)?.authority())?, "test", "_WI.t", &tasks).await?;
         let text = until_said(&mut status, "certificate").await?;
-        ensure!(
-            text.starts_with(&format!("{}: invalid peer certificate: ", nats.url())),
-            "{text}"
-        );
+        ensure!(text.starts_with(&format!("{}: invalid peer certificate: ", nats.url())), "{text}");
         Ok(())
     })
 }
@@ -727,11 +513,8 @@ fn a_connection_counts_only_after_a_round_trip() -> Result<()> {
         let url = format!("nats://{}", listener.local_addr()?);
         let (tasks, _) = Tasks::new();
         let file = run.write("password", "x")?;
-        let config = NatsConfig {
-            user: Some("slow".into()),
-            password_file: Some(SecretFile::new(file)),
-            ..settings(&url)
-        };
+        let config =
+            NatsConfig { user: Some("slow".into()), password_file: Some(SecretFile::new(file)), ..settings(&url) };
         let (bus, mut status) = Bus::connect(&config, "test", "_WI.t", &tasks).await?;
         let (mut stream, _) = listener.accept().await?;
         let info =
@@ -772,9 +555,7 @@ fn a_stalled_connection_is_noticed_and_made_anew() -> Result<()> {
         let (_bus, mut status) = Bus::connect(&config, "test", "_WI.t", &tasks).await?;
         let before = connected(&mut status).await?;
         proxy.stall();
-        tokio::time::timeout(SOON, status.wait_for(|status| !status.is_connected()))
-            .await
-            .context("not noticed")??;
+        tokio::time::timeout(SOON, status.wait_for(|status| !status.is_connected())).await.context("not noticed")??;
         proxy.heal().await?;
         ensure!(connected(&mut status).await? == before + 1);
         Ok(())
@@ -795,21 +576,10 @@ fn a_slow_consumer_and_a_refused_subscription_are_gaps_and_a_refused_publish_an_
         let gaps = bus.gaps();
         ensure!(*gaps.borrow() == 0);
 
-        let refused = bus
-            .put("$KV.warm-t-nodes.other.inv", &[], "{}".into(), None)
-            .await
-            .await;
+        let refused = bus.put("$KV.warm-t-nodes.other.inv", &[], "{}".into(), None).await.await;
         let error = refused.expect_err("it is denied");
-        ensure!(
-            error.reason() == Reason::Forbidden && error.class() == Class::Permanent,
-            "{error:?}"
-        );
-        ensure!(
-            error
-                .to_string()
-                .starts_with("$KV.warm-t-nodes.other.inv: NATS refuses: "),
-            "{error}"
-        );
+        ensure!(error.reason() == Reason::Forbidden && error.class() == Class::Permanent, "{error:?}");
+        ensure!(error.to_string().starts_with("$KV.warm-t-nodes.other.inv: NATS refuses: "), "{error}");
         let batch = bus.direct_get_batch("KV_secret", "$KV.secret.>", 1, 500).await;
         ensure!(batch.is_err_and(|error| error.reason() == Reason::Forbidden));
         ensure!(*gaps.borrow() == 0, "a refused publish loses nothing that is read");
@@ -863,10 +633,7 @@ fn two_accounts() -> ServerConfig {
         users: vec![agent],
         ..Account::default()
     };
-    ServerConfig {
-        accounts: vec![warm, agents],
-        ..ServerConfig::open()
-    }
+    ServerConfig { accounts: vec![warm, agents], ..ServerConfig::open() }
 }
 
 #[test]
@@ -877,56 +644,31 @@ fn an_agent_in_an_account_of_its_own_does_what_it_must_and_nothing_else() -> Res
         let (controller, mut status) = Bus::connect(&login(&run, &nats, "admin")?, "ctl", "_WI.t.ctl", &tasks).await?;
         connected(&mut status).await?;
         controller.ensure_bucket(&spec(), true).await?;
-        let assign = BucketSpec {
-            name: "warm-t-assign".into(),
-            ..spec()
-        };
+        let assign = BucketSpec { name: "warm-t-assign".into(), ..spec() };
         controller.ensure_bucket(&assign, true).await?;
-        let nodes = BucketSpec {
-            name: "warm-t-nodes".into(),
-            allow_rollup: false,
-            ..spec()
-        };
+        let nodes = BucketSpec { name: "warm-t-nodes".into(), allow_rollup: false, ..spec() };
         controller.ensure_bucket(&nodes, true).await?;
         for n in 0..30 {
-            controller
-                .put(subject(&format!("all.i.k{n:02}")), &[], "x".into(), None)
-                .await
-                .await?;
+            controller.put(subject(&format!("all.i.k{n:02}")), &[], "x".into(), None).await.await?;
         }
-        controller
-            .put("$KV.warm-t-assign.n1", &[], "mine".into(), None)
-            .await
-            .await?;
+        controller.put("$KV.warm-t-assign.n1", &[], "mine".into(), None).await.await?;
 
         let probe = Probe::direct_get(STREAM, &subject("_meta"));
         let config = login(&run, &nats, "n1")?;
         let (agent, mut status) = Bus::connect_with_probe(&config, "n1", "_WI.t.agent.n1", probe, &tasks).await?;
         connected(&mut status).await?;
-        let found = agent
-            .direct_get_last("KV_warm-t-assign", "$KV.warm-t-assign.n1", ByApiSubject)
-            .await?;
+        let found = agent.direct_get_last("KV_warm-t-assign", "$KV.warm-t-assign.n1", ByApiSubject).await?;
         ensure!(found.is_some_and(|found| found.payload.as_ref() == b"mine"));
-        ensure!(
-            agent
-                .direct_get_last(STREAM, &subject("_meta"), ByBody)
-                .await?
-                .is_none()
-        );
+        ensure!(agent.direct_get_last(STREAM, &subject("_meta"), ByBody).await?.is_none());
         let batch = agent.direct_get_batch(STREAM, &subject("all.i.*"), 1, 7).await?;
         ensure!(batch.messages.len() == 30, "{}", batch.messages.len());
         let ttl = [("Nats-TTL", "48h".to_owned())];
-        let seq = agent
-            .put("$KV.warm-t-nodes.n1.inv", &ttl, "{}".into(), None)
-            .await
-            .await?;
+        let seq = agent.put("$KV.warm-t-nodes.n1.inv", &ttl, "{}".into(), None).await.await?;
         ensure!(seq == 1, "{seq}");
         let mut beats = agent.subscribe("warm.v1.t.beat.*").await?;
         eventually("a beat arrives", SOON, async || -> Result<bool> {
             controller.publish("warm.v1.t.beat.all", &[], "b".into()).await?;
-            Ok(tokio::time::timeout(Duration::from_millis(100), beats.recv())
-                .await
-                .is_ok())
+            Ok(tokio::time::timeout(Duration::from_millis(100), beats.recv()).await.is_ok())
         })
         .await?;
         let log = std::fs::read_to_string(run.log("nats-server"))?;
@@ -935,16 +677,10 @@ fn an_agent_in_an_account_of_its_own_does_what_it_must_and_nothing_else() -> Res
             "a permission was violated by an agent that keeps to its own"
         );
 
-        let other = agent
-            .put("$KV.warm-t-nodes.n2.inv", &ttl, "{}".into(), None)
-            .await
-            .await;
+        let other = agent.put("$KV.warm-t-nodes.n2.inv", &ttl, "{}".into(), None).await.await;
         ensure!(other.is_err_and(|error| error.reason() == Reason::Forbidden));
         let rollup = [("Nats-Rollup", "all".to_owned())];
-        let wipe = agent
-            .put("$KV.warm-t-nodes.n1.inv", &rollup, "{}".into(), None)
-            .await
-            .await;
+        let wipe = agent.put("$KV.warm-t-nodes.n1.inv", &rollup, "{}".into(), None).await.await;
         ensure!(wipe.is_err(), "an agent could roll up the inventories: {wipe:?}");
 
         // A probe that is refused is an answer too.
@@ -958,22 +694,13 @@ fn an_agent_in_an_account_of_its_own_does_what_it_must_and_nothing_else() -> Res
 fn a_watched_bucket_of_large_values_is_read_whole() -> Result<()> {
     scenario("bus_large", TEST, async |run| {
         let world = World::start(&run).await?;
-        let nodes = BucketSpec {
-            name: "warm-t-nodes".into(),
-            max_message_bytes: 262_144,
-            allow_rollup: false,
-            ..spec()
-        };
+        let nodes =
+            BucketSpec { name: "warm-t-nodes".into(), max_message_bytes: 262_144, allow_rollup: false, ..spec() };
         world.bus.ensure_bucket(&nodes, true).await?;
         let body = Bytes::from(vec![b'x'; 200_000]);
         let mut acks = Vec::new();
         for n in 0..300 {
-            acks.push(
-                world
-                    .bus
-                    .put(format!("$KV.warm-t-nodes.n{n}.inv"), &[], body.clone(), None)
-                    .await,
-            );
+            acks.push(world.bus.put(format!("$KV.warm-t-nodes.n{n}.inv"), &[], body.clone(), None).await);
         }
         for ack in acks {
             ack.await?;

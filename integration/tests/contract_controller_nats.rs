@@ -105,42 +105,19 @@ impl Adapters {
         tasks.spawn("agents", receiver.run(shutdown.clone()));
         let kube = client::connect(Some(&nowhere(run)?)).await?;
         let marker_ttl = Duration::from_mins(1);
-        let peers = Peers {
-            bus: bus.clone(),
-            cluster: cluster.clone(),
-            kube,
-            inbox,
-            marker_ttl,
-        };
+        let peers = Peers { bus: bus.clone(), cluster: cluster.clone(), kube, inbox, marker_ttl };
         let dispatcher = Dispatcher::new(peers, &tasks);
         let said = Said::default();
         let machine = said.clone();
         tasks.spawn("loop", async move {
-            driver::run(
-                machine,
-                facts,
-                dispatcher,
-                DriverSettings::default(),
-                Clock::new(),
-                |_, _| {},
-                shutdown,
-            )
-            .await;
+            driver::run(machine, facts, dispatcher, DriverSettings::default(), Clock::new(), |_, _| {}, shutdown).await;
         });
-        Ok(Self {
-            nats,
-            bus,
-            said,
-            tasks,
-            cluster,
-        })
+        Ok(Self { nats, bus, said, tasks, cluster })
     }
 
     async fn connected(run: &Arc<RunDir>) -> Result<Self> {
         let adapters = Self::start(run).await?;
-        adapters
-            .until("connected", |facts| facts.contains(&Fact::Connected))
-            .await?;
+        adapters.until("connected", |facts| facts.contains(&Fact::Connected)).await?;
         Ok(adapters)
     }
 
@@ -153,24 +130,15 @@ impl Adapters {
     }
 
     async fn until(&self, what: &str, seen: impl Fn(&[Fact]) -> bool) -> Result<()> {
-        eventually(what, SOON, async || {
-            if seen(&self.facts()) {
-                Ok(())
-            } else {
-                Err(anyhow!("{:?}", self.kinds()))
-            }
-        })
-        .await
+        eventually(what, SOON, async || if seen(&self.facts()) { Ok(()) } else { Err(anyhow!("{:?}", self.kinds())) })
+            .await
     }
 
     /// Sends an effect out and waits for a fact of this kind; gives the facts since, that one last.
     async fn act(&self, effect: Effect, outcome: &'static str) -> Result<Vec<Fact>> {
         let before = self.facts().len();
         self.said.wanted.lock().unwrap().push(effect);
-        self.until(outcome, |facts| {
-            facts.iter().skip(before).any(|fact| fact.kind() == outcome)
-        })
-        .await?;
+        self.until(outcome, |facts| facts.iter().skip(before).any(|fact| fact.kind() == outcome)).await?;
         let mut facts = self.facts().split_off(before);
         let end = facts.iter().position(|fact| fact.kind() == outcome).unwrap();
         facts.truncate(end + 1);
@@ -211,11 +179,7 @@ fn key(image: &str) -> IntentsKey {
 }
 
 fn batch(writes: Vec<(u64, IntentChange)>) -> Effect {
-    let write = |(expected, write)| IntentWrite {
-        pool: PoolId::all(),
-        expected,
-        write,
-    };
+    let write = |(expected, write)| IntentWrite { pool: PoolId::all(), expected, write };
     Effect::WriteIntents(IntentBatch {
         epoch: "epoch".into(),
         term: 4,
@@ -236,10 +200,7 @@ fn a_connection_is_told_when_all_buckets_are_read_and_its_loss_before_anything_o
         assert_eq!(first, ["assignments", "intents", "inventories"]);
         for (bucket, bytes) in [("intents", 65_536), ("assign", 8_192), ("nodes", 262_144)] {
             let stream = format!("KV_warm-default-{bucket}");
-            let info = adapters
-                .nats
-                .cli("admin", &["stream", "info", &stream, "--json"])
-                .await?;
+            let info = adapters.nats.cli("admin", &["stream", "info", &stream, "--json"]).await?;
             let info: serde_json::Value = serde_json::from_str(&info)?;
             assert_eq!(info["config"]["max_msg_size"], json!(bytes), "{info}");
             assert_eq!(info["config"]["metadata"]["warm.schema"], json!("1"));
@@ -247,9 +208,7 @@ fn a_connection_is_told_when_all_buckets_are_read_and_its_loss_before_anything_o
 
         adapters.nats.restart().await?;
         adapters
-            .until("connected again", |facts| {
-                facts.iter().filter(|fact| **fact == Fact::Connected).count() == 2
-            })
+            .until("connected again", |facts| facts.iter().filter(|fact| **fact == Fact::Connected).count() == 2)
             .await?;
         let kinds = adapters.kinds();
         assert_eq!(kinds[4], "disconnected", "{kinds:?}");
@@ -264,10 +223,7 @@ fn a_connection_is_told_when_all_buckets_are_read_and_its_loss_before_anything_o
 fn a_batch_keeps_its_order_tells_up_to_the_first_hole_and_says_what_is_there() -> Result<()> {
     scenario("intents", TEST, async |run| {
         let adapters = Adapters::connected(&run).await?;
-        let mut deltas = adapters
-            .bus
-            .subscribe(Subject::Delta(PoolId::all()).print(&adapters.cluster))
-            .await?;
+        let mut deltas = adapters.bus.subscribe(Subject::Delta(PoolId::all()).print(&adapters.cluster)).await?;
         let writes = vec![
             (0, IntentChange::PutDefinition(json!({ "constraint": {} }))),
             (0, IntentChange::Put(intent("a"))),
@@ -276,9 +232,7 @@ fn a_batch_keeps_its_order_tells_up_to_the_first_hole_and_says_what_is_there() -
             (0, IntentChange::Put(intent("d"))),
         ];
         let facts = adapters.act(batch(writes), "intents-written").await?;
-        let Some(Fact::IntentsWritten { results, deltas: told }) = facts.last() else {
-            panic!("{facts:?}")
-        };
+        let Some(Fact::IntentsWritten { results, deltas: told }) = facts.last() else { panic!("{facts:?}") };
         let expected = vec![
             (IntentsKey::Definition(PoolId::all()), Ok(1)),
             (key("a"), Ok(2)),
@@ -288,34 +242,16 @@ fn a_batch_keeps_its_order_tells_up_to_the_first_hole_and_says_what_is_there() -
         ];
         assert_eq!(*results, expected);
         assert_eq!(*told, BTreeMap::from([(PoolId::all(), 3)]));
-        let absent = Fact::IntentChanged(Stored {
-            key: key("c"),
-            seq: 0,
-            value: StoredValue::Marker,
-        });
-        assert!(
-            facts.contains(&absent),
-            "what is there comes before the outcome: {facts:?}"
-        );
+        let absent = Fact::IntentChanged(Stored { key: key("c"), seq: 0, value: StoredValue::Marker });
+        assert!(facts.contains(&absent), "what is there comes before the outcome: {facts:?}");
 
         let message = deltas.recv().await.unwrap();
         let delta = Delta::decode(&PoolId::all(), |name| message.headers.get(name), &message.payload)?;
-        assert_eq!(
-            (delta.epoch.as_str(), delta.term, delta.prev, delta.to),
-            ("epoch", 4, 0, 3)
-        );
-        let ids: Vec<_> = delta
-            .entries
-            .unwrap()
-            .into_iter()
-            .map(|entry| (entry.seq, entry.id))
-            .collect();
+        assert_eq!((delta.epoch.as_str(), delta.term, delta.prev, delta.to), ("epoch", 4, 0, 3));
+        let ids: Vec<_> = delta.entries.unwrap().into_iter().map(|entry| (entry.seq, entry.id)).collect();
         assert_eq!(ids, [(2, ImageKey::of("a")), (3, ImageKey::of("b"))]);
 
-        let withdrawn = batch(vec![
-            (2, IntentChange::Purge(ImageKey::of("a"))),
-            (2, IntentChange::Put(intent("b"))),
-        ]);
+        let withdrawn = batch(vec![(2, IntentChange::Purge(ImageKey::of("a"))), (2, IntentChange::Put(intent("b")))]);
         let facts = adapters.act(withdrawn, "intents-written").await?;
         let there = |fact: &Fact| {
             matches!(fact, Fact::IntentChanged(Stored { key: of, seq: 3, value: StoredValue::Value(IntentsDoc::Intent(_)) })
@@ -325,14 +261,8 @@ fn a_batch_keeps_its_order_tells_up_to_the_first_hole_and_says_what_is_there() -
         let message = deltas.recv().await.unwrap();
         let delta = Delta::decode(&PoolId::all(), |name| message.headers.get(name), &message.payload)?;
         assert_eq!(delta.entries.unwrap()[0].change, DeltaChange::Del);
-        let marker = Fact::IntentChanged(Stored {
-            key: key("a"),
-            seq: 5,
-            value: StoredValue::Marker,
-        });
-        adapters
-            .until("the watch shows the marker", |facts| facts.contains(&marker))
-            .await
+        let marker = Fact::IntentChanged(Stored { key: key("a"), seq: 5, value: StoredValue::Marker });
+        adapters.until("the watch shows the marker", |facts| facts.contains(&marker)).await
     })
 }
 
@@ -347,24 +277,11 @@ fn the_term_is_taken_once_and_who_comes_second_learns_who_was_first() -> Result<
             stream_created: "t".into(),
             by: by.into(),
         };
-        let take = |by: &str| Effect::TakeTerm {
-            meta: meta(by),
-            expected: 0,
-        };
-        assert_eq!(
-            adapters.act(take("first"), "term-taken").await?.last(),
-            Some(&Fact::TermTaken(Ok(1)))
-        );
+        let take = |by: &str| Effect::TakeTerm { meta: meta(by), expected: 0 };
+        assert_eq!(adapters.act(take("first"), "term-taken").await?.last(), Some(&Fact::TermTaken(Ok(1))));
         let facts = adapters.act(take("second"), "term-taken").await?;
         let value = StoredValue::Value(IntentsDoc::Meta(meta("first")));
-        assert!(
-            facts.contains(&Fact::IntentChanged(Stored {
-                key: IntentsKey::Meta,
-                seq: 1,
-                value
-            })),
-            "{facts:?}"
-        );
+        assert!(facts.contains(&Fact::IntentChanged(Stored { key: IntentsKey::Meta, seq: 1, value })), "{facts:?}");
         assert_eq!(facts.last(), Some(&Fact::TermTaken(Err(Reason::Conflict))));
         Ok(())
     })
@@ -386,49 +303,25 @@ fn assignments_are_copied_to_their_agents_once_they_are_stored() -> Result<()> {
                 limits: BTreeMap::new(),
                 term: 4,
             };
-            AssignmentWrite {
-                node,
-                expected,
-                assignment: exists.then_some(assignment),
-            }
+            AssignmentWrite { node, expected, assignment: exists.then_some(assignment) }
         };
-        let effect = |writes| Effect::WriteAssignments {
-            epoch: "epoch".into(),
-            term: 4,
-            writes,
-        };
+        let effect = |writes| Effect::WriteAssignments { epoch: "epoch".into(), term: 4, writes };
         let writes = vec![write("lost", 9, true), write("a.b", 0, true)];
         let facts = adapters.act(effect(writes), "assignments-written").await?;
         let results = [("lost", Err(Reason::Conflict)), ("a.b", Ok(1))];
-        let results = results
-            .map(|(node, result)| (NodeName::parse(node).unwrap(), result))
-            .to_vec();
+        let results = results.map(|(node, result)| (NodeName::parse(node).unwrap(), result)).to_vec();
         assert_eq!(facts.last(), Some(&Fact::AssignmentsWritten(results)));
         let copy = copies.recv().await.unwrap();
-        assert_eq!(
-            copy.subject, "warm.v1.default.assign.a_b",
-            "none of what was not stored"
-        );
+        assert_eq!(copy.subject, "warm.v1.default.assign.a_b", "none of what was not stored");
         let headers = [header::SCHEMA, header::EPOCH, header::TERM].map(|name| copy.headers.get(name));
         assert_eq!(headers, [Some("1"), Some("epoch"), Some("4")]);
         assert_eq!(Assignment::decode(&copy.payload)?.node.as_str(), "a.b");
 
-        let facts = adapters
-            .act(effect(vec![write("a.b", 1, false)]), "assignments-written")
-            .await?;
-        assert!(
-            matches!(facts.last(), Some(Fact::AssignmentsWritten(results)) if results[0].1 == Ok(2)),
-            "{facts:?}"
-        );
-        let gone = Stored {
-            key: NodeName::parse("a.b")?,
-            seq: 2,
-            value: StoredValue::Marker,
-        };
+        let facts = adapters.act(effect(vec![write("a.b", 1, false)]), "assignments-written").await?;
+        assert!(matches!(facts.last(), Some(Fact::AssignmentsWritten(results)) if results[0].1 == Ok(2)), "{facts:?}");
+        let gone = Stored { key: NodeName::parse("a.b")?, seq: 2, value: StoredValue::Marker };
         let gone = Fact::AssignmentChanged(gone);
-        adapters
-            .until("the watch shows the marker", |facts| facts.contains(&gone))
-            .await
+        adapters.until("the watch shows the marker", |facts| facts.contains(&gone)).await
     })
 }
 
@@ -447,45 +340,19 @@ fn agents_are_heard_for_their_own_node_and_junk_is_counted_not_believed() -> Res
         adapters.bus.publish(subject, &stream, heartbeat("a").into()).await?;
         adapters.bus.publish(subject, &[], "junk".into()).await?;
         adapters.bus.publish(subject, &[], heartbeat("a").into()).await?;
-        adapters
-            .until("the heartbeat", |facts| {
-                facts.iter().any(|fact| fact.kind() == "heartbeat")
-            })
-            .await?;
-        let refused = |reason| Fact::Refused {
-            kind: "heartbeat",
-            reason,
-        };
-        let said: Vec<Fact> = adapters
-            .facts()
-            .into_iter()
-            .filter(|fact| ["heartbeat", "refused"].contains(&fact.kind()))
-            .collect();
-        assert_eq!(
-            said[..3],
-            [
-                refused(Reason::Forged),
-                refused(Reason::Forged),
-                refused(Reason::Invalid)
-            ]
-        );
+        adapters.until("the heartbeat", |facts| facts.iter().any(|fact| fact.kind() == "heartbeat")).await?;
+        let refused = |reason| Fact::Refused { kind: "heartbeat", reason };
+        let said: Vec<Fact> =
+            adapters.facts().into_iter().filter(|fact| ["heartbeat", "refused"].contains(&fact.kind())).collect();
+        assert_eq!(said[..3], [refused(Reason::Forged), refused(Reason::Forged), refused(Reason::Invalid)]);
         assert_eq!(said.len(), 4);
 
         // Keys that follow no rule are passed over; an inventory that speaks of another node is not taken in.
         for key in ["junk", "a.inv"] {
-            adapters
-                .nats
-                .cli("admin", &["kv", "put", "warm-default-nodes", key, "x"])
-                .await?;
+            adapters.nats.cli("admin", &["kv", "put", "warm-default-nodes", key, "x"]).await?;
         }
-        let undecodable = Stored {
-            key: NodeName::parse("a")?,
-            seq: 2,
-            value: StoredValue::Undecodable,
-        };
+        let undecodable = Stored { key: NodeName::parse("a")?, seq: 2, value: StoredValue::Undecodable };
         let undecodable = Fact::InventoryChanged(undecodable);
-        adapters
-            .until("the undecodable value", |facts| facts.contains(&undecodable))
-            .await
+        adapters.until("the undecodable value", |facts| facts.contains(&undecodable)).await
     })
 }

@@ -36,12 +36,7 @@ async fn world(run: &Arc<RunDir>) -> Result<World> {
     let proxy = HttpProxy::start("a", registry.address(), &RequestLog::default()).await?;
     let runtime = Containerd::start(run, &parts, "a", &[(NAME, proxy.address())]).await?;
     let client = client(runtime.socket());
-    Ok(World {
-        registry,
-        proxy,
-        runtime,
-        client,
-    })
+    Ok(World { registry, proxy, runtime, client })
 }
 
 fn client(socket: &Path) -> Client {
@@ -66,19 +61,9 @@ fn the_runtime_names_itself_and_where_its_images_lie() -> Result<()> {
         let world = world(&run).await?;
         let version = world.client.version().await?;
         ensure!(version.name == "containerd", "{version:?}");
-        ensure!(
-            version
-                .version
-                .trim_start_matches('v')
-                .starts_with(|c: char| c.is_ascii_digit()),
-            "{version:?}"
-        );
+        ensure!(version.version.trim_start_matches('v').starts_with(|c: char| c.is_ascii_digit()), "{version:?}");
         let mountpoint = world.client.image_mountpoint().await?.context("no mountpoint")?;
-        ensure!(
-            mountpoint.starts_with(world.runtime.folder()),
-            "{}",
-            mountpoint.display()
-        );
+        ensure!(mountpoint.starts_with(world.runtime.folder()), "{}", mountpoint.display());
         let disk = agent::cri::observe::disk_of(&[&mountpoint])?;
         ensure!(disk.used > 0 && disk.free > 0, "{disk:?}");
         ensure!(world.client.list_images().await?.is_empty(), "a new store is not empty");
@@ -92,23 +77,14 @@ fn a_pull_by_tag_makes_the_tag_and_its_digest_known() -> Result<()> {
         let world = world(&run).await?;
         let published = world.registry.push(&Image::new("team/app", "1").layer(10_000)).await?;
         let reference = published.by_tag(NAME);
-        ensure!(
-            world.client.image_status(&reference).await?.is_none(),
-            "it is there before it was pulled"
-        );
+        ensure!(world.client.image_status(&reference).await?.is_none(), "it is there before it was pulled");
         let image = world.client.pull(&reference, DEADLINE).await?;
         ensure!(image.runtime_id == published.id, "{image:?}");
         ensure!(image.repo_tags == [reference.clone()], "{image:?}");
         ensure!(image.repo_digests == [published.by_digest(NAME)], "{image:?}");
         ensure!(image.bytes >= published.bytes && !image.pinned, "{image:?}");
-        ensure!(
-            world.client.list_images().await? == [image.clone()],
-            "the list says something else"
-        );
-        ensure!(
-            world.client.image_status(&reference).await? == Some(image),
-            "the status says something else"
-        );
+        ensure!(world.client.list_images().await? == [image.clone()], "the list says something else");
+        ensure!(world.client.image_status(&reference).await? == Some(image), "the status says something else");
         Ok(())
     })
 }
@@ -119,14 +95,8 @@ fn a_pull_by_digest_makes_no_tag_known() -> Result<()> {
         let world = world(&run).await?;
         let published = world.registry.push(&Image::new("team/app", "1").layer(10_000)).await?;
         let image = world.client.pull(&published.by_digest(NAME), DEADLINE).await?;
-        ensure!(
-            image.repo_tags.is_empty() && image.repo_digests == [published.by_digest(NAME)],
-            "{image:?}"
-        );
-        ensure!(
-            world.client.image_status(&published.by_tag(NAME)).await?.is_none(),
-            "the tag is known as well"
-        );
+        ensure!(image.repo_tags.is_empty() && image.repo_digests == [published.by_digest(NAME)], "{image:?}");
+        ensure!(world.client.image_status(&published.by_tag(NAME)).await?.is_none(), "the tag is known as well");
         // What a pod that asks for the tag needs: the same content under one more name.
         let image = world.client.pull(&published.by_tag(NAME), DEADLINE).await?;
         ensure!(image.repo_tags == [published.by_tag(NAME)], "{image:?}");
@@ -142,10 +112,7 @@ fn with_tag_and_digest_the_tag_is_dropped() -> Result<()> {
         let published = world.registry.push(&Image::new("team/app", "1").layer(10_000)).await?;
         let both = format!("{}@{}", published.by_tag(NAME), published.digest);
         let image = world.client.pull(&both, DEADLINE).await?;
-        ensure!(
-            image.repo_tags.is_empty() && image.repo_digests == [published.by_digest(NAME)],
-            "{image:?}"
-        );
+        ensure!(image.repo_tags.is_empty() && image.repo_digests == [published.by_digest(NAME)], "{image:?}");
         Ok(())
     })
 }
@@ -155,10 +122,7 @@ fn the_digest_of_an_image_with_an_index_is_the_index_s() -> Result<()> {
     scenario("cri_index", LIMIT, async |run| {
         let world = world(&run).await?;
         let image = Image::new("team/multi", "1").layer(5_000);
-        let platforms = [
-            (Platform::here(), image.clone()),
-            (Platform::linux("riscv64"), image.clone()),
-        ];
+        let platforms = [(Platform::here(), image.clone()), (Platform::linux("riscv64"), image.clone())];
         let published = world.registry.push_index("team/multi", "1", &platforms).await?;
         let pulled = world.client.pull(&published.by_tag(NAME), DEADLINE).await?;
         ensure!(pulled.repo_digests == [published.by_digest(NAME)], "{pulled:?}");
@@ -183,20 +147,14 @@ fn what_a_registry_refuses_has_a_reason() -> Result<()> {
         ensure!(error.reason() == Reason::Network, "{error:?}");
         let faults = [
             (Fault::status(401), Reason::Unauthorized),
-            (
-                Fault::status_with(401, "WWW-Authenticate", "Basic realm=\"r\""),
-                Reason::Unauthorized,
-            ),
+            (Fault::status_with(401, "WWW-Authenticate", "Basic realm=\"r\""), Reason::Unauthorized),
             (Fault::status(403), Reason::Unauthorized),
             (Fault::status_with(429, "Retry-After", "1"), Reason::Throttled),
             (Fault::status(500), Reason::RegistryUnavailable),
             (Fault::status(503), Reason::RegistryUnavailable),
             (Fault::Cut, Reason::Network),
         ];
-        for (path, wanted) in ["/manifests/", "/blobs/"]
-            .into_iter()
-            .flat_map(|p| faults.iter().map(move |f| (p, f)))
-        {
+        for (path, wanted) in ["/manifests/", "/blobs/"].into_iter().flat_map(|p| faults.iter().map(move |f| (p, f))) {
             let rule = world.proxy.add(Rule::new(path, wanted.0.clone())?);
             let error = refusal(&world.client, &reference).await?;
             ensure!(error.reason() == wanted.1, "{path} {:?}: {error:?}", wanted.0);
@@ -221,24 +179,14 @@ fn a_stalled_pull_ends_at_its_deadline_and_the_runtime_drops_it() -> Result<()> 
         let start = tokio::time::Instant::now();
         let result = world.client.pull(&reference, Duration::from_millis(1_500)).await;
         let error = result.err().context("a stalled image was pulled")?;
-        ensure!(
-            matches!(error, CriError::Deadline { .. }) && error.reason() == Reason::DeadlineExceeded,
-            "{error:?}"
-        );
+        ensure!(matches!(error, CriError::Deadline { .. }) && error.reason() == Reason::DeadlineExceeded, "{error:?}");
         ensure!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
-        eventually(
-            "the runtime has given the download up",
-            DEADLINE,
-            async || match world.proxy.log().in_flight() {
-                0 => Ok(()),
-                n => Err(anyhow::anyhow!("{n} requests in flight")),
-            },
-        )
+        eventually("the runtime has given the download up", DEADLINE, async || match world.proxy.log().in_flight() {
+            0 => Ok(()),
+            n => Err(anyhow::anyhow!("{n} requests in flight")),
+        })
         .await?;
-        ensure!(
-            world.client.image_status(&reference).await?.is_none(),
-            "half an image is there"
-        );
+        ensure!(world.client.image_status(&reference).await?.is_none(), "half an image is there");
         world.proxy.heal();
         world.client.pull(&reference, DEADLINE).await?;
         Ok(())
@@ -258,29 +206,18 @@ fn a_restarted_runtime_is_found_again() -> Result<()> {
         let pulling = client.pull(&reference, DEADLINE);
         let killing = async {
             let stalled = async || {
-                if world.proxy.log().in_flight() > 0 {
-                    Some(())
-                } else {
-                    None
-                }
+                if world.proxy.log().in_flight() > 0 { Some(()) } else { None }
             };
             eventually("the download stalls", DEADLINE, stalled).await?;
             world.runtime.process().kill()
         };
         let (pulled, killed) = tokio::join!(pulling, killing);
         killed?;
-        let error = pulled
-            .err()
-            .context("an image was pulled from a runtime that is dead")?;
+        let error = pulled.err().context("an image was pulled from a runtime that is dead")?;
         ensure!(error.reason() == Reason::RuntimeUnavailable, "{error:?}");
         world.proxy.remove(rule);
 
-        let error = world
-            .client
-            .list_images()
-            .await
-            .err()
-            .context("a dead runtime lists images")?;
+        let error = world.client.list_images().await.err().context("a dead runtime lists images")?;
         ensure!(error.reason() == Reason::RuntimeUnavailable, "{error:?}");
         let text = error.to_string();
         ensure!(
@@ -297,11 +234,7 @@ fn a_restarted_runtime_is_found_again() -> Result<()> {
         // Restarted between two calls: whatever the first call after it meets, the second succeeds.
         world.runtime.restart().await?;
         let first = world.client.list_images().await;
-        let listed = world
-            .client
-            .list_images()
-            .await
-            .with_context(|| format!("the call before it: {first:?}"))?;
+        let listed = world.client.list_images().await.with_context(|| format!("the call before it: {first:?}"))?;
         ensure!(listed.len() == 1, "{listed:?}");
         Ok(())
     })
@@ -318,11 +251,7 @@ fn a_runtime_that_hangs_does_not_hang_the_caller() -> Result<()> {
             sandbox_namespace: "warm-images".to_owned(),
             sandbox_uid: String::new(),
         };
-        let error = Client::new(patient)
-            .version()
-            .await
-            .err()
-            .context("a paused runtime answers")?;
+        let error = Client::new(patient).version().await.err().context("a paused runtime answers")?;
         ensure!(error.reason() == Reason::DeadlineExceeded, "{error:?}");
         world.runtime.process().resume()?;
         world.client.version().await?;

@@ -109,16 +109,9 @@ impl Sources {
     async fn until_listed(&self) -> Result<()> {
         eventually("every source has listed", SOON, async || {
             let listed: Vec<Source> = self.all().iter().filter_map(source_of_list).collect();
-            let missing: Vec<&str> = Source::ALL[..6]
-                .iter()
-                .filter(|s| !listed.contains(s))
-                .map(|s| s.as_str())
-                .collect();
-            if missing.is_empty() {
-                Ok(())
-            } else {
-                Err(anyhow!("no list of {}", missing.join(", ")))
-            }
+            let missing: Vec<&str> =
+                Source::ALL[..6].iter().filter(|s| !listed.contains(s)).map(|s| s.as_str()).collect();
+            if missing.is_empty() { Ok(()) } else { Err(anyhow!("no list of {}", missing.join(", "))) }
         })
         .await
     }
@@ -137,22 +130,14 @@ impl Sources {
         let expected = expected.map(|images| images.iter().map(ToString::to_string).collect::<Vec<_>>());
         eventually(format!("{of} is {expected:?}"), SOON, async || {
             let changes = self.changes_of(of);
-            if changes.last() == Some(&expected) {
-                Ok(())
-            } else {
-                Err(anyhow!("{changes:?}"))
-            }
+            if changes.last() == Some(&expected) { Ok(()) } else { Err(anyhow!("{changes:?}")) }
         })
         .await
     }
 }
 
 fn images(content: &Result<Workload, String>) -> Vec<String> {
-    content
-        .iter()
-        .flat_map(|w| &w.images)
-        .map(|i| i.image.clone())
-        .collect()
+    content.iter().flat_map(|w| &w.images).map(|i| i.image.clone()).collect()
 }
 
 fn source_of_list(fact: &Fact) -> Option<Source> {
@@ -165,29 +150,19 @@ fn source_of_list(fact: &Fact) -> Option<Source> {
 }
 
 fn key(kind: WorkloadKind, name: &str) -> WorkloadKey {
-    WorkloadKey {
-        kind,
-        namespace: "default".into(),
-        name: name.into(),
-    }
+    WorkloadKey { kind, namespace: "default".into(), name: name.into() }
 }
 
 /// The rights of the table and no other.
 async fn grant(admin: &Client) -> Result<()> {
     let role: ClusterRole = serde_json::from_value(access::cluster_role(USER))?;
-    Api::all(admin.clone())
-        .create(&PostParams::default(), &role)
-        .await
-        .context("role")?;
+    Api::all(admin.clone()).create(&PostParams::default(), &role).await.context("role")?;
     let binding: ClusterRoleBinding = serde_json::from_value(json!({
         "metadata": { "name": USER },
         "roleRef": { "apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": USER },
         "subjects": [{ "kind": "User", "name": USER, "apiGroup": "rbac.authorization.k8s.io" }],
     }))?;
-    Api::all(admin.clone())
-        .create(&PostParams::default(), &binding)
-        .await
-        .context("binding")?;
+    Api::all(admin.clone()).create(&PostParams::default(), &binding).await.context("binding")?;
     Ok(())
 }
 
@@ -202,10 +177,7 @@ async fn create_deployment(admin: &Client, name: &str, image: &str) -> Result<()
             },
         },
     }))?;
-    Api::default_namespaced(admin.clone())
-        .create(&PostParams::default(), &deployment)
-        .await
-        .context("deployment")?;
+    Api::default_namespaced(admin.clone()).create(&PostParams::default(), &deployment).await.context("deployment")?;
     Ok(())
 }
 
@@ -213,9 +185,7 @@ async fn merge<K>(api: &Api<K>, name: &str, patch: Value) -> Result<()>
 where
     K: Clone + std::fmt::Debug + serde::de::DeserializeOwned,
 {
-    api.patch(name, &PatchParams::default(), &Patch::Merge(patch))
-        .await
-        .with_context(|| format!("patching {name}"))?;
+    api.patch(name, &PatchParams::default(), &Patch::Merge(patch)).await.with_context(|| format!("patching {name}"))?;
     Ok(())
 }
 
@@ -226,9 +196,7 @@ fn a_source_tells_what_is_there_what_changes_and_what_goes_with_the_rights_of_th
         let admin = api.client();
         grant(&admin).await?;
         create_deployment(&admin, "old", "nginx:1").await?;
-        Nodes::new(admin.clone())
-            .create(&NodeSpec::new("n1").label("disk", "ssd"))
-            .await?;
+        Nodes::new(admin.clone()).create(&NodeSpec::new("n1").label("disk", "ssd")).await?;
         let sources = Sources::start(&api).await?;
         sources.until_listed().await?;
         for fact in sources.all() {
@@ -248,10 +216,8 @@ fn a_source_tells_what_is_there_what_changes_and_what_goes_with_the_rights_of_th
             }
         }
 
-        let (new, deployments) = (
-            key(WorkloadKind::Deployment, "new"),
-            Api::<Deployment>::default_namespaced(admin.clone()),
-        );
+        let (new, deployments) =
+            (key(WorkloadKind::Deployment, "new"), Api::<Deployment>::default_namespaced(admin.clone()));
         create_deployment(&admin, "new", "redis:1").await?;
         sources.until_last_change(&new, Some(&["redis:1"])).await?;
         // Scaling says nothing; the change after it is the sentinel.
@@ -274,10 +240,7 @@ fn a_bare_pod_counts_until_it_ends_and_a_node_heartbeat_says_nothing() -> Result
         let admin = api.client();
         grant(&admin).await?;
         let account: ServiceAccount = serde_json::from_value(json!({ "metadata": { "name": "default" } }))?;
-        Api::default_namespaced(admin.clone())
-            .create(&PostParams::default(), &account)
-            .await
-            .context("account")?;
+        Api::default_namespaced(admin.clone()).create(&PostParams::default(), &account).await.context("account")?;
         let nodes = Nodes::new(admin.clone());
         nodes.create(&NodeSpec::new("n1")).await?;
         let sources = Sources::start(&api).await?;
@@ -301,28 +264,14 @@ fn a_bare_pod_counts_until_it_ends_and_a_node_heartbeat_says_nothing() -> Result
         pods.patch_status("bare", &PatchParams::default(), &ended).await?;
         sources.until_last_change(&bare, None).await?;
 
-        let seen = || {
-            sources
-                .all()
-                .into_iter()
-                .filter(|fact| matches!(fact, Fact::Node(_)))
-                .count()
-        };
+        let seen = || sources.all().into_iter().filter(|fact| matches!(fact, Fact::Node(_))).count();
         let before = seen();
         for beat in ["2026-01-01T00:00:00Z", "2026-01-01T00:00:10Z"] {
             let status = json!({ "status": { "conditions": [
                 { "type": "Ready", "status": "True", "lastHeartbeatTime": beat } ] } });
-            nodes
-                .api()
-                .patch_status("n1", &PatchParams::default(), &Patch::Merge(status))
-                .await?;
+            nodes.api().patch_status("n1", &PatchParams::default(), &Patch::Merge(status)).await?;
         }
-        merge(
-            nodes.api(),
-            "n1",
-            json!({ "metadata": { "labels": { "sentinel": "yes" } } }),
-        )
-        .await?;
+        merge(nodes.api(), "n1", json!({ "metadata": { "labels": { "sentinel": "yes" } } })).await?;
         eventually("the label is seen", SOON, async || seen() > before).await?;
         assert_eq!(seen(), before + 1, "heartbeats are no facts");
         Ok(())
@@ -342,19 +291,14 @@ fn sources_go_on_after_the_api_server_was_away_and_say_nothing_twice() -> Result
 
         api.server().restart()?;
         api.until_ready().await?;
-        Api::<Deployment>::default_namespaced(admin.clone())
-            .delete("gone", &DeleteParams::default())
-            .await?;
+        Api::<Deployment>::default_namespaced(admin.clone()).delete("gone", &DeleteParams::default()).await?;
         create_deployment(&admin, "after", "c:1").await?;
         let known = || {
             let mut known: BTreeMap<WorkloadKey, Vec<String>> = BTreeMap::new();
             for fact in sources.all() {
                 match fact {
                     Fact::Workloads(WorkloadKind::Deployment, list) => {
-                        known = list
-                            .iter()
-                            .map(|(key, content)| (key.clone(), images(content)))
-                            .collect();
+                        known = list.iter().map(|(key, content)| (key.clone(), images(content))).collect();
                     }
                     Fact::Workload(Change::Upsert(key, content)) => {
                         known.insert(key, images(&content));
@@ -369,18 +313,10 @@ fn sources_go_on_after_the_api_server_was_away_and_say_nothing_twice() -> Result
         };
         eventually("what is known is what is there", SOON, async || {
             let known = known();
-            if known == ["after", "kept"] {
-                Ok(())
-            } else {
-                Err(anyhow!("{known:?}"))
-            }
+            if known == ["after", "kept"] { Ok(()) } else { Err(anyhow!("{known:?}")) }
         })
         .await?;
-        let lists = sources
-            .all()
-            .iter()
-            .filter(|fact| matches!(fact, Fact::Namespaces(_)))
-            .count();
+        let lists = sources.all().iter().filter(|fact| matches!(fact, Fact::Namespaces(_))).count();
         assert_eq!(lists, 1, "a list that shows the same is no fact");
         Ok(())
     })
@@ -399,10 +335,7 @@ fn a_source_without_rights_asks_again_until_it_has_them() -> Result<()> {
                 .all(|s| text.contains(&format!("warm_source_errors_total{{source=\"{s}\"}}")))
         })
         .await?;
-        assert!(
-            sources.all().is_empty(),
-            "nothing is known, and nothing is said to be empty"
-        );
+        assert!(sources.all().is_empty(), "nothing is known, and nothing is said to be empty");
         grant(&api.client()).await?;
         sources.until_listed().await
     })
@@ -423,12 +356,7 @@ impl Labelled {
         let nodes = Nodes::new(api.client());
         let node = nodes.create(&NodeSpec::new("n1").label("disk", "ssd")).await?;
         let hand = client::connect(Some(&api.kubeconfig_for(USER, None)?)).await?;
-        Ok(Self {
-            api,
-            nodes,
-            hand,
-            uid: node.metadata.uid.context("uid")?,
-        })
+        Ok(Self { api, nodes, hand, uid: node.metadata.uid.context("uid")? })
     }
 
     async fn apply(&self, node: &str, uid: &str, labels: &[(&str, &str)]) -> Result<(), Reason> {
@@ -436,35 +364,24 @@ impl Labelled {
     }
 
     async fn set(&self, labels: &[(&str, &str)]) -> Result<()> {
-        self.apply("n1", &self.uid, labels)
-            .await
-            .map_err(|reason| anyhow!("{reason}"))
+        self.apply("n1", &self.uid, labels).await.map_err(|reason| anyhow!("{reason}"))
     }
 
     async fn ours(&self) -> Result<BTreeMap<String, String>> {
         let labels = self.nodes.labels("n1").await?;
-        Ok(labels
-            .into_iter()
-            .filter(|(key, _)| shared::label::is_ours(key))
-            .collect())
+        Ok(labels.into_iter().filter(|(key, _)| shared::label::is_ours(key)).collect())
     }
 
     /// Another field manager applies labels.
     async fn other(&self, labels: &[(&str, &str)]) -> Result<()> {
         let patch = json!({ "apiVersion": "v1", "kind": "Node", "metadata": { "name": "n1", "labels": map(labels) } });
-        self.nodes
-            .api()
-            .patch("n1", &PatchParams::apply("somebody").force(), &Patch::Apply(patch))
-            .await?;
+        self.nodes.api().patch("n1", &PatchParams::apply("somebody").force(), &Patch::Apply(patch)).await?;
         Ok(())
     }
 }
 
 fn map(labels: &[(&str, &str)]) -> BTreeMap<String, String> {
-    labels
-        .iter()
-        .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()))
-        .collect()
+    labels.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect()
 }
 
 #[test]
@@ -498,20 +415,13 @@ fn a_node_of_another_uid_is_refused_and_none_is_ever_created() -> Result<()> {
         // Even with every right: the UID alone keeps a Node from being created.
         let admin = node.api.client();
         let absent = NodeName::parse("absent")?;
-        assert_eq!(
-            node_label::apply(&admin, &absent, other, &map(&[(A, "1")])).await,
-            Err(Reason::Conflict)
-        );
+        assert_eq!(node_label::apply(&admin, &absent, other, &map(&[(A, "1")])).await, Err(Reason::Conflict));
         let found: Option<Node> = node.nodes.api().get_opt("absent").await?;
         ensure!(found.is_none(), "a Node was created");
 
         let again = node.nodes.replace(&NodeSpec::new("n1")).await?;
         assert_ne!(again.metadata.uid.as_deref(), Some(node.uid.as_str()));
-        assert_eq!(
-            node.apply("n1", &node.uid, &[(A, "1")]).await,
-            Err(Reason::Conflict),
-            "it came later"
-        );
+        assert_eq!(node.apply("n1", &node.uid, &[(A, "1")]).await, Err(Reason::Conflict), "it came later");
         Ok(())
     })
 }
@@ -526,10 +436,7 @@ fn a_label_of_ours_that_another_manager_holds_becomes_ours_and_goes_with_us() ->
         node.set(&[]).await?;
         // Where both said the same, both own it: it stays until the other lets go as well.
         assert_eq!(node.ours().await?, map(&[(B, "same")]));
-        assert_eq!(
-            node.nodes.labels("n1").await?.get("team").map(String::as_str),
-            Some("x")
-        );
+        assert_eq!(node.nodes.labels("n1").await?.get("team").map(String::as_str), Some("x"));
         Ok(())
     })
 }
@@ -538,17 +445,11 @@ fn a_label_of_ours_that_another_manager_holds_becomes_ours_and_goes_with_us() ->
 fn failures_of_a_patch_have_bounded_reasons() -> Result<()> {
     scenario("reasons", TEST, async |run| {
         let mut node = Labelled::start(&run).await?;
-        assert_eq!(
-            node.apply("n1", &node.uid, &[(A, "not a label value!")]).await,
-            Err(Reason::Invalid)
-        );
+        assert_eq!(node.apply("n1", &node.uid, &[(A, "not a label value!")]).await, Err(Reason::Invalid));
         let stranger = node.api.client_for("stranger", None).await?;
         let n1 = NodeName::parse("n1")?;
         let uid = node.uid.clone();
-        assert_eq!(
-            node_label::apply(&stranger, &n1, &uid, &map(&[])).await,
-            Err(Reason::Forbidden)
-        );
+        assert_eq!(node_label::apply(&stranger, &n1, &uid, &map(&[])).await, Err(Reason::Forbidden));
         node.api.server().kill()?;
         assert_eq!(node.apply("n1", &uid, &[(A, "1")]).await, Err(Reason::Network));
         Ok(())

@@ -30,16 +30,10 @@ fn the_control_plane_answers_and_obeys_rbac() -> Result<()> {
         let parts = Parts::ensure(&[Tool::Etcd, Tool::KubeApiserver, Tool::Kubectl])?;
         let mut api = ApiServer::start(&run, &parts).await?;
         let nodes = Nodes::new(api.client());
-        let created = nodes
-            .create(&NodeSpec::new("a").label("pool", "gpu").taint("only", "", "NoSchedule"))
-            .await?;
+        let created = nodes.create(&NodeSpec::new("a").label("pool", "gpu").taint("only", "", "NoSchedule")).await?;
         let node = nodes.get("a").await?;
         let conditions = node.status.and_then(|status| status.conditions).unwrap_or_default();
-        assert!(
-            conditions
-                .iter()
-                .any(|condition| condition.type_ == "Ready" && condition.status == "True")
-        );
+        assert!(conditions.iter().any(|condition| condition.type_ == "Ready" && condition.status == "True"));
         assert_eq!(
             node.spec.and_then(|spec| spec.taints).map(|taints| taints.len()),
             Some(1),
@@ -59,21 +53,14 @@ fn the_control_plane_answers_and_obeys_rbac() -> Result<()> {
 
         let stranger: Api<Node> = Api::all(api.client_for("stranger", None).await?);
         let refused = stranger.get("a").await;
-        assert!(
-            matches!(&refused, Err(kube::Error::Api(status)) if status.code == 403),
-            "{refused:?}"
-        );
+        assert!(matches!(&refused, Err(kube::Error::Api(status)) if status.code == 403), "{refused:?}");
 
         let again = nodes.replace(&NodeSpec::new("a")).await?;
         assert_ne!(created.metadata.uid, again.metadata.uid);
 
         api.server().restart()?;
         api.until_ready().await?;
-        assert_eq!(
-            nodes.get("a").await?.metadata.uid,
-            again.metadata.uid,
-            "etcd keeps objects"
-        );
+        assert_eq!(nodes.get("a").await?.metadata.uid, again.metadata.uid, "etcd keeps objects");
         Ok(())
     })
 }
@@ -90,18 +77,13 @@ fn a_whole_cluster_runs_deployments_and_pulls_per_node() -> Result<()> {
         deployments.create(&PostParams::default(), &deployment()?).await?;
         let pods: Api<Pod> = Api::default_namespaced(cluster.client());
         eventually("the Deployment has two Pods", SOON, async || {
-            pods.list(&ListParams::default())
-                .await
-                .map(|pods| pods.items.len() == 2)
+            pods.list(&ListParams::default()).await.map(|pods| pods.items.len() == 2)
         })
         .await?;
 
         let namespaces: Api<Namespace> = Api::all(cluster.client());
         let passing = Namespace {
-            metadata: ObjectMeta {
-                name: Some("passing".into()),
-                ..ObjectMeta::default()
-            },
+            metadata: ObjectMeta { name: Some("passing".into()), ..ObjectMeta::default() },
             ..Namespace::default()
         };
         namespaces.create(&PostParams::default(), &passing).await?;
@@ -111,10 +93,7 @@ fn a_whole_cluster_runs_deployments_and_pulls_per_node() -> Result<()> {
         })
         .await?;
 
-        let image = cluster
-            .registry
-            .push(&Image::new("team/app", "1").layer(2000).layer(3000))
-            .await?;
+        let image = cluster.registry.push(&Image::new("team/app", "1").layer(2000).layer(3000)).await?;
         let name = image.by_tag(REGISTRY);
         cluster.node("b")?.containerd.crictl().pull(&name).await?;
         let held = cluster.node("b")?.containerd.crictl().image(&name).await?;
@@ -125,10 +104,7 @@ fn a_whole_cluster_runs_deployments_and_pulls_per_node() -> Result<()> {
         assert!(!cluster.requests.of_node("b").is_empty());
 
         cluster.node_mut("b")?.containerd.restart().await?;
-        assert!(
-            cluster.node("b")?.containerd.crictl().has(&name).await?,
-            "images stay over a restart"
-        );
+        assert!(cluster.node("b")?.containerd.crictl().has(&name).await?, "images stay over a restart");
         cluster.nats.cli("admin", &["kv", "add", "bucket"]).await?;
         Ok(())
     })
@@ -158,22 +134,11 @@ fn nats_keeps_port_and_data_over_a_restart_and_loses_them_when_wiped() -> Result
         let url = nats.url();
         nats.restart().await?;
         assert_eq!(nats.url(), url);
-        assert_eq!(
-            nats.cli("admin", &["kv", "get", "bucket", "key", "--raw"])
-                .await?
-                .trim(),
-            "value"
-        );
+        assert_eq!(nats.cli("admin", &["kv", "get", "bucket", "key", "--raw"]).await?.trim(), "value");
         nats.stop().await?;
         nats.wipe_store()?;
         nats.start_again().await?;
-        assert!(
-            !nats
-                .cli_output("admin", &["kv", "get", "bucket", "key", "--raw"])
-                .await?
-                .status
-                .success()
-        );
+        assert!(!nats.cli_output("admin", &["kv", "get", "bucket", "key", "--raw"]).await?.status.success());
         assert!(nats.cli("sys", &["server", "list"]).await?.contains("Server Overview"));
         Ok(())
     })
@@ -203,9 +168,7 @@ fn nats_permissions_hold_and_can_be_changed_while_it_runs() -> Result<()> {
         user.subscribe.deny("delta.>");
         nats.reload(config).await?;
         nats.cli("limited", &["pub", "other.a", "x"]).await?;
-        let withheld = nats
-            .cli_output("limited", &["sub", "delta.all", "--count=1", "--wait=1s"])
-            .await?;
+        let withheld = nats.cli_output("limited", &["sub", "delta.all", "--count=1", "--wait=1s"]).await?;
         let said = format!("{}{}", withheld.stdout, withheld.stderr);
         assert!(said.to_lowercase().contains("permissions violation"), "{said}");
         Ok(())
@@ -219,10 +182,7 @@ fn a_part_that_does_not_come_up_shows_its_log_at_once() -> Result<()> {
         let mut process = Process::start(&run, broken)?;
         let error = process.until_ready(TEST, async || false).await.expect_err("it ended");
         let shown = format!("{error:#}");
-        assert!(
-            shown.contains("no such luck") && shown.contains("exit status: 3"),
-            "{shown}"
-        );
+        assert!(shown.contains("no such luck") && shown.contains("exit status: 3"), "{shown}");
         Ok(())
     })
 }
@@ -242,10 +202,7 @@ fn a_child_dies_with_its_parent_even_when_that_is_killed() -> Result<()> {
         })
         .await?;
         // To the parent alone, not to its group.
-        let id = parent
-            .id()
-            .and_then(|id| i32::try_from(id).ok())
-            .and_then(rustix::process::Pid::from_raw);
+        let id = parent.id().and_then(|id| i32::try_from(id).ok()).and_then(rustix::process::Pid::from_raw);
         rustix::process::kill_process(id.context("an id")?, rustix::process::Signal::KILL)?;
         parent.until_ended(SOON).await?;
         eventually("the child is gone", SOON, async || {
@@ -267,9 +224,7 @@ fn a_failed_run_keeps_its_files_and_a_good_one_does_not() -> Result<()> {
         });
         assert_eq!(done.is_err(), failing);
     }
-    let [failed, good] = places.as_slice() else {
-        anyhow::bail!("two runs")
-    };
+    let [failed, good] = places.as_slice() else { anyhow::bail!("two runs") };
     assert!(failed.is_dir());
     assert!(!good.exists() || std::env::var_os("WARM_KEEP_RUN").is_some());
     std::fs::remove_dir_all(failed)?;

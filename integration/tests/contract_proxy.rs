@@ -43,12 +43,7 @@ impl Puller {
         let log = RequestLog::kept(run);
         let proxy = HttpProxy::start("a", registry.address(), &log).await?;
         let containerd = Containerd::start(run, &parts, "a", &[(REGISTRY, proxy.address())]).await?;
-        Ok(Self {
-            registry,
-            proxy,
-            log,
-            containerd,
-        })
+        Ok(Self { registry, proxy, log, containerd })
     }
 
     async fn pull(&self, name: &str) -> Result<()> {
@@ -60,10 +55,7 @@ impl Puller {
 fn containerd_pulls_a_made_image_through_the_proxy_of_its_node() -> Result<()> {
     scenario("pull", TEST, async |run| {
         let mut node = Puller::start(&run).await?;
-        let image = node
-            .registry
-            .push(&Image::new("team/app", "1").layer(100_000).layer(50_000))
-            .await?;
+        let image = node.registry.push(&Image::new("team/app", "1").layer(100_000).layer(50_000)).await?;
         let name = image.by_tag(REGISTRY);
         node.pull(&name).await?;
 
@@ -73,50 +65,20 @@ fn containerd_pulls_a_made_image_through_the_proxy_of_its_node() -> Result<()> {
         assert_eq!(status["status"]["id"], image.id.as_str());
 
         let asked = node.log.all();
-        assert!(
-            asked
-                .iter()
-                .all(|request| request.node == "a" && request.is_of("team/app")),
-            "{}",
-            node.log.show()
-        );
-        assert!(
-            asked
-                .iter()
-                .all(|request| request.user_agent.starts_with("containerd/")),
-            "{asked:#?}"
-        );
-        assert!(
-            asked.iter().all(|request| request.query == format!("ns={REGISTRY}")),
-            "{asked:#?}"
-        );
-        assert!(
-            asked
-                .iter()
-                .all(|request| request.complete && request.status == Some(200)),
-            "{}",
-            node.log.show()
-        );
-        let of_blobs: u64 = asked
-            .iter()
-            .filter(|request| request.is_blob())
-            .map(|request| request.bytes)
-            .sum();
+        assert!(asked.iter().all(|request| request.node == "a" && request.is_of("team/app")), "{}", node.log.show());
+        assert!(asked.iter().all(|request| request.user_agent.starts_with("containerd/")), "{asked:#?}");
+        assert!(asked.iter().all(|request| request.query == format!("ns={REGISTRY}")), "{asked:#?}");
+        assert!(asked.iter().all(|request| request.complete && request.status == Some(200)), "{}", node.log.show());
+        let of_blobs: u64 = asked.iter().filter(|request| request.is_blob()).map(|request| request.bytes).sum();
         assert_eq!(of_blobs, image.bytes, "{}", node.log.show());
 
         let mark = node.log.len();
         node.pull(&name).await?;
-        assert!(
-            node.log.since(mark).iter().all(|request| !request.is_blob()),
-            "a second pull moves no blob"
-        );
+        assert!(node.log.since(mark).iter().all(|request| !request.is_blob()), "a second pull moves no blob");
 
         node.containerd.crictl().remove(&name).await?;
         assert!(!node.containerd.crictl().has(&name).await?);
-        assert!(
-            node.pull("elsewhere.test/team/app:1").await.is_err(),
-            "an unknown registry is refused"
-        );
+        assert!(node.pull("elsewhere.test/team/app:1").await.is_err(), "an unknown registry is refused");
 
         node.registry.restart().await?;
         node.pull(&name).await.context("after a restart of the registry")?;
@@ -141,10 +103,7 @@ fn an_index_resolves_to_the_image_for_this_machine() -> Result<()> {
         node.pull(&published.by_tag(REGISTRY)).await?;
         let held = node.containerd.crictl().image(&published.by_tag(REGISTRY)).await?;
         assert_eq!(held.id, published.id);
-        assert!(
-            held.is(&published.by_digest(REGISTRY)),
-            "the digest of the index: {held:?}"
-        );
+        assert!(held.is(&published.by_digest(REGISTRY)), "the digest of the index: {held:?}");
         Ok(())
     })
 }
@@ -162,19 +121,13 @@ fn registry_faults_fail_or_hold_a_pull_until_they_are_healed() -> Result<()> {
         ];
         for (number, fault) in faults.into_iter().enumerate() {
             let shown = format!("{fault:?}");
-            let image = node
-                .registry
-                .push(&Image::new("app", number.to_string()).layer(100_000))
-                .await?;
+            let image = node.registry.push(&Image::new("app", number.to_string()).layer(100_000)).await?;
             let name = image.by_tag(REGISTRY);
             let mark = node.log.len();
             node.proxy.add(fault);
             let failed = node.pull(&name).await;
             assert!(failed.is_err(), "{shown}");
-            assert!(
-                node.log.since(mark).iter().any(|request| request.fault.is_some()),
-                "{shown}"
-            );
+            assert!(node.log.since(mark).iter().any(|request| request.fault.is_some()), "{shown}");
             node.proxy.heal();
             node.pull(&name).await.with_context(|| format!("after {shown}"))?;
         }
@@ -186,20 +139,14 @@ fn registry_faults_fail_or_hold_a_pull_until_they_are_healed() -> Result<()> {
 fn a_stalled_pull_goes_on_when_the_stall_ends() -> Result<()> {
     scenario("registry_stall", TEST, async |run| {
         let node = Puller::start(&run).await?;
-        for (tag, path, fault) in [
-            ("1", "/manifests/", Fault::Stall),
-            ("2", "/blobs/", Fault::StallAfter(1000)),
-        ] {
+        for (tag, path, fault) in [("1", "/manifests/", Fault::Stall), ("2", "/blobs/", Fault::StallAfter(1000))] {
             let image = node.registry.push(&Image::new("app", tag).layer(100_000)).await?;
             let name = image.by_tag(REGISTRY);
             let rule = node.proxy.add(Rule::new(path, fault)?);
             let pull = node.pull(&name);
             let heal = async {
                 eventually("a request is held", SOON, async || node.log.in_flight() > 0).await?;
-                ensure!(
-                    !node.containerd.crictl().has(&name).await?,
-                    "pulled in spite of the stall"
-                );
+                ensure!(!node.containerd.crictl().has(&name).await?, "pulled in spite of the stall");
                 node.proxy.remove(rule);
                 Ok(())
             };
@@ -220,12 +167,7 @@ fn a_private_repository_wants_its_password() -> Result<()> {
         let crictl = node.containerd.crictl();
         assert!(crictl.run(&["pull", "--creds", "reader:wrong", &name]).await.is_err());
         crictl.run(&["pull", "--creds", "reader:secret", &name]).await?;
-        assert!(
-            node.log
-                .all()
-                .iter()
-                .any(|request| request.authorized && request.status == Some(200))
-        );
+        assert!(node.log.all().iter().any(|request| request.authorized && request.status == Some(200)));
 
         let kept = std::fs::read_to_string(run.log("requests"))?;
         assert!(kept.contains("/v2/private/app/manifests/1 401"), "{kept}");
@@ -246,23 +188,13 @@ fn a_fault_can_be_for_a_few_requests_only() -> Result<()> {
         assert_eq!(node.log.count(|request| request.status == Some(503)), 2);
 
         let image = node.registry.push(&Image::new("app", "2").layer(100_000)).await?;
-        let [layer] = image.layers.as_slice() else {
-            anyhow::bail!("one layer")
-        };
+        let [layer] = image.layers.as_slice() else { anyhow::bail!("one layer") };
         let mark = node.log.len();
         node.proxy.add(Rule::new(layer, Fault::TruncateAfter(1000))?.times(1));
         node.pull(&image.by_tag(REGISTRY)).await?;
-        let passed = node
-            .log
-            .since(mark)
-            .into_iter()
-            .filter(|request| request.path.contains(layer));
+        let passed = node.log.since(mark).into_iter().filter(|request| request.path.contains(layer));
         let passed: Vec<_> = passed.map(|request| (request.status, request.complete)).collect();
-        assert_eq!(
-            passed,
-            [(Some(200), false), (Some(206), true)],
-            "resumed where it broke off"
-        );
+        assert_eq!(passed, [(Some(200), false), (Some(206), true)], "resumed where it broke off");
         Ok(())
     })
 }
@@ -274,17 +206,10 @@ fn a_tcp_proxy_cuts_stalls_delays_and_heals() -> Result<()> {
         let mut client = TcpStream::connect(proxy.address()).await?;
         echoes(&mut client).await?;
         let passed = proxy.traffic();
-        assert_eq!(
-            (passed.accepted, passed.open, passed.to_server, passed.to_client),
-            (1, 1, 4, 4)
-        );
+        assert_eq!((passed.accepted, passed.open, passed.to_server, passed.to_client), (1, 1, 4, 4));
 
         proxy.stall();
-        assert!(
-            tokio::time::timeout(Duration::from_millis(200), echoes(&mut client))
-                .await
-                .is_err()
-        );
+        assert!(tokio::time::timeout(Duration::from_millis(200), echoes(&mut client)).await.is_err());
         proxy.heal().await?;
         let mut held = [0; 4];
         client.read_exact(&mut held).await?;

@@ -7,10 +7,6 @@ fn generated_files_are_current() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
     for file in integration::generate::all() {
         let committed = std::fs::read_to_string(root.join(file.path)).unwrap_or_default();
-        assert!(
-            committed == file.text,
-            "{} is not current; `cargo xtask generate` writes it",
-            file.path
-        );
+        assert!(committed == file.text, "{} is not current; `cargo xtask generate` writes it", file.path);
     }
 }

@@ -2,12 +2,7 @@
 //!
 //! Crate edges come from `cargo metadata`, everything inside a file from its syntax tree, never from its text.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    reason = "a helper of a test fails the test"
-)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a helper of a test fails the test")]
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -18,48 +13,21 @@ use syn::visit::{self, Visit};
 /// Who may depend on whom among ours, with the reason.
 const EDGES: &[(&str, &[&str], &str)] = &[
     ("shared", &[], "shared is the vocabulary: it knows nobody"),
-    (
-        "daemon",
-        &["shared"],
-        "daemon is what both processes are built on: it knows neither of them",
-    ),
+    ("daemon", &["shared"], "daemon is what both processes are built on: it knows neither of them"),
     ("cluster-plan", &["shared"], "deciding knows words, never I/O"),
     ("node-plan", &["shared"], "deciding knows words, never I/O"),
-    (
-        "controller",
-        &["shared", "cluster-plan", "daemon"],
-        "the controller never knows the agent crate",
-    ),
-    (
-        "agent",
-        &["shared", "node-plan", "daemon"],
-        "the agent never knows the controller crate",
-    ),
+    ("controller", &["shared", "cluster-plan", "daemon"], "the controller never knows the agent crate"),
+    ("agent", &["shared", "node-plan", "daemon"], "the agent never knows the controller crate"),
 ];
 
 /// Crates that some of ours must never list, with the reason.
 const FORBIDDEN: &[(&[&str], &[&str], &str)] = &[
     (
         &["shared", "cluster-plan", "node-plan"],
-        &[
-            "tokio",
-            "futures",
-            "kube",
-            "k8s-openapi",
-            "async-nats",
-            "tonic",
-            "prost",
-            "hyper",
-            "tracing",
-            "metrics",
-        ],
+        &["tokio", "futures", "kube", "k8s-openapi", "async-nats", "tonic", "prost", "hyper", "tracing", "metrics"],
         "pure crates have no async, no I/O, no clock: what they need comes in as a fact",
     ),
-    (
-        &["daemon"],
-        &["kube", "k8s-openapi", "tonic", "prost"],
-        "daemon knows neither Kubernetes nor CRI",
-    ),
+    (&["daemon"], &["kube", "k8s-openapi", "tonic", "prost"], "daemon knows neither Kubernetes nor CRI"),
     (&["agent"], &["kube", "k8s-openapi"], "agents have no Kubernetes API"),
     (&["controller"], &["tonic", "prost"], "the controller never speaks CRI"),
 ];
@@ -79,12 +47,7 @@ const CODE: &[&str] = &[
 const PLACES: &[(&[&str], &[&str], &str)] = &[
     (
         &["async_nats"],
-        &[
-            "shared/daemon/src/bus",
-            "controller/src/bus",
-            "agent/src/bus",
-            "integration/src",
-        ],
+        &["shared/daemon/src/bus", "controller/src/bus", "agent/src/bus", "integration/src"],
         "NATS is behind daemon::bus",
     ),
     (
@@ -104,11 +67,7 @@ const PLACES: &[(&[&str], &[&str], &str)] = &[
         &["agent/src/cri", "integration/src"],
         "CRI is behind agent::cri",
     ),
-    (
-        &["std::env"],
-        &["shared/daemon/src/config", "integration/src"],
-        "environment is read in daemon::config alone",
-    ),
+    (&["std::env"], &["shared/daemon/src/config", "integration/src"], "environment is read in daemon::config alone"),
     (
         &["tokio::spawn", "tokio::task"],
         &["shared/daemon/src/supervise", "integration/src"],
@@ -154,10 +113,7 @@ fn sources(folders: &[&str]) -> Vec<PathBuf> {
         walk(&root().join(folder), &mut found);
     }
     found.sort();
-    assert!(
-        found.len() >= folders.len(),
-        "no sources under {folders:?}: the rule would hold of nothing"
-    );
+    assert!(found.len() >= folders.len(), "no sources under {folders:?}: the rule would hold of nothing");
     found
 }
 
@@ -190,20 +146,12 @@ fn quote(attribute: &syn::Attribute) -> String {
 }
 
 fn joined(path: &syn::Path) -> String {
-    path.segments
-        .iter()
-        .map(|s| s.ident.to_string())
-        .collect::<Vec<_>>()
-        .join("::")
+    path.segments.iter().map(|s| s.ident.to_string()).collect::<Vec<_>>().join("::")
 }
 
 fn flatten(tree: &syn::UseTree, prefix: &str, into: &mut BTreeSet<String>) {
     let under = |name: &dyn std::fmt::Display| {
-        if prefix.is_empty() {
-            name.to_string()
-        } else {
-            format!("{prefix}::{name}")
-        }
+        if prefix.is_empty() { name.to_string() } else { format!("{prefix}::{name}") }
     };
     match tree {
         syn::UseTree::Path(path) => flatten(&path.tree, &under(&path.ident), into),
@@ -271,8 +219,7 @@ impl<'a> Visit<'a> for Names {
 
 /// A file that holds only tests, whatever it is a module of.
 fn holds_tests(path: &Path) -> bool {
-    path.file_stem()
-        .is_some_and(|stem| stem == "tests" || stem.to_string_lossy().ends_with("_tests"))
+    path.file_stem().is_some_and(|stem| stem == "tests" || stem.to_string_lossy().ends_with("_tests"))
         || path.components().any(|c| c.as_os_str() == "tests")
 }
 
@@ -297,23 +244,13 @@ fn assert_none(rule: &str, found: &[String]) {
 #[test]
 fn crates_depend_only_as_the_table_says() {
     let metadata = metadata();
-    let ours: BTreeSet<String> = metadata
-        .workspace_packages()
-        .iter()
-        .map(|p| p.name.to_string())
-        .collect();
-    let expected: BTreeSet<String> = EDGES
-        .iter()
-        .map(|(name, ..)| (*name).to_owned())
-        .chain(["integration".to_owned()])
-        .collect();
+    let ours: BTreeSet<String> = metadata.workspace_packages().iter().map(|p| p.name.to_string()).collect();
+    let expected: BTreeSet<String> =
+        EDGES.iter().map(|(name, ..)| (*name).to_owned()).chain(["integration".to_owned()]).collect();
     assert_eq!(ours, expected, "a crate came or went: say in EDGES what it may know");
     let mut found = Vec::new();
     for package in metadata.workspace_packages() {
-        let normal = package
-            .dependencies
-            .iter()
-            .filter(|d| d.kind != DependencyKind::Development);
+        let normal = package.dependencies.iter().filter(|d| d.kind != DependencyKind::Development);
         for dependency in normal {
             let (from, to) = (package.name.as_str(), dependency.name.as_str());
             if let Some((_, allowed, why)) = EDGES.iter().find(|(name, ..)| *name == from)
@@ -353,14 +290,8 @@ fn pure_crates_have_no_async_no_io_no_clock_and_ordered_maps_only() {
         "Instant",
         "SystemTime",
     ];
-    let clocks_and_dice = [
-        "Timestamp::now",
-        "Instant::now",
-        "SystemTime::now",
-        "Zoned::now",
-        "Rng::new",
-        "fastrand::Rng::new",
-    ];
+    let clocks_and_dice =
+        ["Timestamp::now", "Instant::now", "SystemTime::now", "Zoned::now", "Rng::new", "fastrand::Rng::new"];
     let mut found = Vec::new();
     for path in sources(PURE) {
         let names = names(&path);
@@ -368,9 +299,7 @@ fn pure_crates_have_no_async_no_io_no_clock_and_ordered_maps_only() {
             found.push(format!("{}: {construct}", shown(&path)));
         }
         for name in &names.paths {
-            let global_dice = name
-                .strip_prefix("fastrand::")
-                .is_some_and(|rest| !rest.starts_with("Rng"));
+            let global_dice = name.strip_prefix("fastrand::").is_some_and(|rest| !rest.starts_with("Rng"));
             if banned.iter().any(|b| begins(name, b))
                 || clocks_and_dice.iter().any(|c| name.ends_with(c))
                 || global_dice
@@ -379,10 +308,7 @@ fn pure_crates_have_no_async_no_io_no_clock_and_ordered_maps_only() {
             }
         }
     }
-    assert_none(
-        "a pure crate takes values and returns values; time and randomness are inputs:",
-        &found,
-    );
+    assert_none("a pure crate takes values and returns values; time and randomness are inputs:", &found);
 }
 
 #[test]
@@ -413,10 +339,7 @@ fn watching_and_acting_never_import_each_other() {
         let inside = |name: &str| part == format!("{name}.rs") || part.starts_with(&format!("{name}/"));
         let names = names(&path);
         let imports = |module: &str| {
-            names
-                .paths
-                .iter()
-                .any(|n| begins(n, &format!("crate::{module}")) || begins(n, &format!("super::{module}")))
+            names.paths.iter().any(|n| begins(n, &format!("crate::{module}")) || begins(n, &format!("super::{module}")))
         };
         if inside("watch") && imports("act") || inside("act") && imports("watch") {
             found.push(format!("{file}: facts and effects meet in app.rs alone"));
@@ -424,10 +347,7 @@ fn watching_and_acting_never_import_each_other() {
         if !inside("watch") && !inside("act") && imports("watch") && imports("act") && part != "app.rs" {
             found.push(format!("{file}: only app.rs knows both watch and act"));
         }
-        let knows_cri = names
-            .paths
-            .iter()
-            .any(|n| n.contains("cri::proto") || n.contains("cri::v1"));
+        let knows_cri = names.paths.iter().any(|n| n.contains("cri::proto") || n.contains("cri::v1"));
         if knows_cri && !inside("cri") {
             found.push(format!("{file}: CRI types stay in agent/src/cri"));
         }
@@ -440,21 +360,12 @@ fn files_are_small_and_say_what_they_own() {
     let mut found = Vec::new();
     for path in sources(CODE) {
         let text = std::fs::read_to_string(&path).unwrap();
-        let tests = text
-            .lines()
-            .position(|l| l.starts_with("#[cfg(test)]"))
-            .unwrap_or(text.lines().count());
+        let tests = text.lines().position(|l| l.starts_with("#[cfg(test)]")).unwrap_or(text.lines().count());
         if tests > 600 && !holds_tests(&path) {
-            found.push(format!(
-                "{}: {tests} lines before its tests; 600 at most, about 400 is right",
-                shown(&path)
-            ));
+            found.push(format!("{}: {tests} lines before its tests; 600 at most, about 400 is right", shown(&path)));
         }
         if !text.starts_with("//!") && !holds_tests(&path) {
-            found.push(format!(
-                "{}: begins without `//!`: what it owns, what it never does",
-                shown(&path)
-            ));
+            found.push(format!("{}: begins without `//!`: what it owns, what it never does", shown(&path)));
         }
     }
     assert_none("files:", &found);
@@ -465,10 +376,7 @@ fn no_drawer_is_called_util_common_helpers_or_misc() {
     let mut folders: BTreeMap<String, PathBuf> = BTreeMap::new();
     for path in sources(CODE) {
         for part in path.strip_prefix(root()).unwrap().components() {
-            folders.insert(
-                part.as_os_str().to_string_lossy().trim_end_matches(".rs").to_owned(),
-                path.clone(),
-            );
+            folders.insert(part.as_os_str().to_string_lossy().trim_end_matches(".rs").to_owned(), path.clone());
         }
     }
     let found: Vec<String> = ["util", "utils", "common", "helper", "helpers", "misc"]

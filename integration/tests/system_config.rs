@@ -4,10 +4,7 @@
 //! that cannot be reached, wrong credentials and a bucket of another cluster give a clear message, not ready, and no crash
 //! loop where waiting is right.
 
-#![allow(
-    clippy::indexing_slicing,
-    reason = "of a JSON value: a missing key is null, never a panic"
-)]
+#![allow(clippy::indexing_slicing, reason = "of a JSON value: a missing key is null, never a panic")]
 
 use std::path::Path;
 use std::time::Duration;
@@ -29,29 +26,12 @@ fn check_config_reports_every_problem_at_once_with_key_file_and_line() -> Result
         let programs = Programs::built()?;
         let text = "clusterId: default\nnats:\n  urls: [\"nats://127.0.0.1:4222\"]\n  user: someone\n  passwordFile: /does/not/exist\n\
                     timing:\n  beat: soon\n  heartbeats: 3s\nlabells: {}\n";
-        for (program, name) in [
-            (&programs.controller, "controller.yaml"),
-            (&programs.agent, "agent.yaml"),
-        ] {
-            let path = run.write(
-                name,
-                text.replace("beat:", if name == "agent.yaml" { "poll:" } else { "beat:" }),
-            )?;
+        for (program, name) in [(&programs.controller, "controller.yaml"), (&programs.agent, "agent.yaml")] {
+            let path = run.write(name, text.replace("beat:", if name == "agent.yaml" { "poll:" } else { "beat:" }))?;
             let checked = check(&run, program, &path).await?;
-            let key = if name == "agent.yaml" {
-                "timing.poll"
-            } else {
-                "timing.beat"
-            };
-            for expected in [
-                name,
-                key,
-                "soon",
-                "timing.heartbeats",
-                "labells",
-                "nats.passwordFile",
-                "/does/not/exist",
-            ] {
+            let key = if name == "agent.yaml" { "timing.poll" } else { "timing.beat" };
+            for expected in [name, key, "soon", "timing.heartbeats", "labells", "nats.passwordFile", "/does/not/exist"]
+            {
                 ensure!(checked.contains(expected), "`{expected}` is not said:\n{checked}");
             }
             ensure!(checked.contains(":7:"), "the line of {key} is not said:\n{checked}");
@@ -59,9 +39,7 @@ fn check_config_reports_every_problem_at_once_with_key_file_and_line() -> Result
         let good = run.write("good.yaml", "clusterId: default\n")?;
         let fine = output(
             &run,
-            &Invocation::new("check", &programs.controller)
-                .arg("check-config")
-                .arg(&good),
+            &Invocation::new("check", &programs.controller).arg("check-config").arg(&good),
             Duration::from_secs(20),
         )
         .await?;
@@ -70,10 +48,7 @@ fn check_config_reports_every_problem_at_once_with_key_file_and_line() -> Result
 }
 
 async fn check(run: &std::sync::Arc<integration::run::RunDir>, program: &Path, config: &Path) -> Result<String> {
-    let invocation = Invocation::new("check", program)
-        .arg("check-config")
-        .arg(config)
-        .env("WARM_NODE_NAME", "node-a");
+    let invocation = Invocation::new("check", program).arg("check-config").arg(config).env("WARM_NODE_NAME", "node-a");
     let done = output(run, &invocation, Duration::from_secs(20)).await?;
     let text = format!("{}{}", done.stdout, done.stderr);
     ensure!(done.success().is_err(), "it says that all is well:\n{text}");
@@ -122,10 +97,7 @@ fn nats_that_cannot_be_reached_and_wrong_credentials_are_waited_out() -> Result<
         std::fs::write(&password, "wrong-and-secret")?;
         installation.controller.process.restart()?;
         waits_and_says(&mut installation.controller, &["controller", "uthorization"]).await?;
-        ensure!(
-            !installation.controller.process.log_text().contains("wrong-and-secret"),
-            "the password is in the log"
-        );
+        ensure!(!installation.controller.process.log_text().contains("wrong-and-secret"), "the password is in the log");
         std::fs::remove_file(&password)?;
         let missing = password.display().to_string();
         waits_and_says(&mut installation.controller, &["nats.passwordFile", &missing]).await?;
@@ -139,35 +111,17 @@ fn nats_that_cannot_be_reached_and_wrong_credentials_are_waited_out() -> Result<
 fn a_bucket_of_another_cluster_is_never_written() -> Result<()> {
     scenario("foreign", LIMIT, async |run| {
         let mut installation = Installation::start(&run, InstallationSpec::new(vec![NodeSpec::new("node-a")])).await?;
-        installation
-            .controller
-            .process
-            .terminate(Duration::from_secs(20))
-            .await?;
+        installation.controller.process.terminate(Duration::from_secs(20)).await?;
         let mut meta = installation.kv("intents", "_meta").await?;
         meta["cluster"] = json!("11111111-2222-3333-4444-555555555555");
         let foreign = serde_json::to_string(&meta)?;
-        installation
-            .cluster
-            .nats
-            .cli("admin", &["kv", "put", "warm-default-intents", "_meta", &foreign])
-            .await?;
+        installation.cluster.nats.cli("admin", &["kv", "put", "warm-default-intents", "_meta", &foreign]).await?;
         installation.deploy("web", &["registry.test/team/web:1"]).await?;
         installation.controller.process.start_again()?;
-        waits_and_says(
-            &mut installation.controller,
-            &["11111111-2222-3333-4444-555555555555", "clusterId"],
-        )
-        .await?;
+        waits_and_says(&mut installation.controller, &["11111111-2222-3333-4444-555555555555", "clusterId"]).await?;
         let keys = installation.kv_keys("intents").await?;
-        ensure!(
-            keys.iter().all(|k| !k.contains(".i.")),
-            "written all the same: {keys:?}"
-        );
-        ensure!(
-            installation.kv("intents", "_meta").await? == meta,
-            "the foreign document was changed"
-        );
+        ensure!(keys.iter().all(|k| !k.contains(".i.")), "written all the same: {keys:?}");
+        ensure!(installation.kv("intents", "_meta").await? == meta, "the foreign document was changed");
         Ok(())
     })
 }

@@ -20,11 +20,7 @@ fn an_image_removed_while_the_registry_is_cut_is_noticed_and_comes_back() -> Res
     scenario("evicted", LIMIT, async |run| {
         let installation = Installation::start(&run, InstallationSpec::two_nodes()).await?;
         let events = installation.listen("warm.v1.default.node.node-a.ev.evicted")?;
-        let image = installation
-            .cluster
-            .registry
-            .push(&Image::new("shop/web", "1").layer(20_000))
-            .await?;
+        let image = installation.cluster.registry.push(&Image::new("shop/web", "1").layer(20_000)).await?;
         let reference = image.by_tag(REGISTRY);
         installation.deploy("web", &[&reference]).await?;
         for node in ["node-a", "node-b"] {
@@ -34,9 +30,7 @@ fn an_image_removed_while_the_registry_is_cut_is_noticed_and_comes_back() -> Res
         node.registry.add(Rule::new("/v2/", Fault::Cut)?);
         node.containerd.crictl().remove(&reference).await?;
         installation.until_unlabelled("node-a", &reference).await?;
-        installation
-            .until_state("node-a", &reference, "failed", Some("network"))
-            .await?;
+        installation.until_state("node-a", &reference, "failed", Some("network")).await?;
         eventually("the event is printed", Duration::from_secs(10), async || {
             events.log_text().contains("\"st\":\"evicted\"")
         })
@@ -45,10 +39,7 @@ fn an_image_removed_while_the_registry_is_cut_is_noticed_and_comes_back() -> Res
 
         node.registry.heal();
         installation.until_labelled("node-a", &reference, &image.digest).await?;
-        ensure!(
-            node.containerd.crictl().has(&reference).await?,
-            "labelled, yet not there"
-        );
+        ensure!(node.containerd.crictl().has(&reference).await?, "labelled, yet not there");
         Ok(())
     })
 }
@@ -57,21 +48,14 @@ fn an_image_removed_while_the_registry_is_cut_is_noticed_and_comes_back() -> Res
 fn an_image_removed_while_the_registry_is_up_is_pulled_again_with_two_label_patches() -> Result<()> {
     scenario("evicted-up", LIMIT, async |run| {
         let installation = Installation::start(&run, InstallationSpec::two_nodes()).await?;
-        let image = installation
-            .cluster
-            .registry
-            .push(&Image::new("shop/web", "1").layer(20_000))
-            .await?;
+        let image = installation.cluster.registry.push(&Image::new("shop/web", "1").layer(20_000)).await?;
         let reference = image.by_tag(REGISTRY);
         installation.deploy("web", &[&reference]).await?;
         for node in ["node-a", "node-b"] {
             installation.until_labelled(node, &reference, &image.digest).await?;
         }
-        let patches = async || {
-            installation
-                .metric(&installation.controller.admin(), "warm_label_patches_total", "")
-                .await
-        };
+        let patches =
+            async || installation.metric(&installation.controller.admin(), "warm_label_patches_total", "").await;
         let (before, reads) = (patches().await?, installation.blob_reads("node-a", "shop/web"));
         let crictl = installation.cluster.node("node-a")?.containerd.crictl();
         crictl.remove(&reference).await?;

@@ -3,10 +3,7 @@
 //! Shows: NATS killed and restarted, a connection cut for 20 s, deltas withheld: everything converges, nothing is pulled
 //! twice, no label goes while its image is there.
 
-#![allow(
-    clippy::indexing_slicing,
-    reason = "of a JSON value: a missing key is null, never a panic"
-)]
+#![allow(clippy::indexing_slicing, reason = "of a JSON value: a missing key is null, never a panic")]
 
 use std::time::Duration;
 
@@ -55,10 +52,7 @@ fn nats_killed_and_restarted_with_its_store() -> Result<()> {
 fn nats_wiped_is_filled_again_in_a_new_epoch() -> Result<()> {
     scenario("nats-wiped", LIMIT, async |run| {
         let mut installation = Installation::start(&run, InstallationSpec::two_nodes()).await?;
-        let (one, two) = (
-            installation.deploy_new("one").await?,
-            installation.deploy_new("two").await?,
-        );
+        let (one, two) = (installation.deploy_new("one").await?, installation.deploy_new("two").await?);
         installation.until_warm(&NODES, &one).await?;
         installation.until_warm(&NODES, &two).await?;
         let epoch = installation.kv("intents", "_meta").await?["epoch"].clone();
@@ -72,10 +66,7 @@ fn nats_wiped_is_filled_again_in_a_new_epoch() -> Result<()> {
         ensure!(now != epoch && now.is_string(), "the epoch stayed {epoch}");
         eventually("inventories are there again", Duration::from_secs(20), async || {
             let inventory = installation.kv("nodes", "node-a.inv").await?;
-            ensure!(
-                inventory["epoch"] == now && inventory["pools"]["all"]["count"] == 3,
-                "{inventory}"
-            );
+            ensure!(inventory["epoch"] == now && inventory["pools"]["all"]["count"] == 3, "{inventory}");
             Ok(())
         })
         .await?;
@@ -86,20 +77,12 @@ fn nats_wiped_is_filled_again_in_a_new_epoch() -> Result<()> {
 async fn until_unready(installation: &Installation) -> Result<()> {
     let http = integration::http::Http::new();
     let url = format!("{}/readyz", installation.controller.admin());
-    eventually(
-        "the controller says that it is not ready",
-        Duration::from_secs(15),
-        async || {
-            let answer = http.get(&url).await?;
-            let text = String::from_utf8_lossy(&answer.body).into_owned();
-            ensure!(
-                !answer.status.is_success() && text.to_lowercase().contains("nats"),
-                "{}: {text}",
-                answer.status
-            );
-            Ok(())
-        },
-    )
+    eventually("the controller says that it is not ready", Duration::from_secs(15), async || {
+        let answer = http.get(&url).await?;
+        let text = String::from_utf8_lossy(&answer.body).into_owned();
+        ensure!(!answer.status.is_success() && text.to_lowercase().contains("nats"), "{}: {text}", answer.status);
+        Ok(())
+    })
     .await
 }
 
@@ -112,9 +95,7 @@ fn an_agent_cut_off_for_20_s_catches_up() -> Result<()> {
         installation.agent("node-a")?.nats.cut().await?;
         let cut = tokio::time::Instant::now();
         let during = installation.deploy_new("during").await?;
-        installation
-            .until_labelled("node-b", &during.by_tag(REGISTRY), &during.digest)
-            .await?;
+        installation.until_labelled("node-b", &during.by_tag(REGISTRY), &during.digest).await?;
         // Missed heartbeats make the node unknown; nothing is taken away. Then until 20 s are over.
         eventually("node-a is unknown for 20 s", Duration::from_secs(40), async || {
             let state = installation.controller_state().await?;
@@ -139,10 +120,7 @@ fn deltas_withheld_by_permissions_are_made_up_by_beats() -> Result<()> {
         let user = config.user_mut(&agent_user("node-a")).expect("node-a has a user");
         user.subscribe.deny("warm.v1.default.delta.*");
         installation.cluster.nats.reload(config).await?;
-        let (one, two) = (
-            installation.deploy_new("one").await?,
-            installation.deploy_new("two").await?,
-        );
+        let (one, two) = (installation.deploy_new("one").await?, installation.deploy_new("two").await?);
         installation.until_warm(&NODES, &one).await?;
         installation.until_warm(&NODES, &two).await?;
         installation.undeploy("default", "one").await?;

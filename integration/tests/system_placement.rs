@@ -4,10 +4,7 @@
 //! excluded or opted out pulls nothing, until the list changes back. "Nothing is pulled" is shown by a sentinel: a later
 //! Deployment has become warm on the same node, and the registry's log has nothing of the first.
 
-#![allow(
-    clippy::indexing_slicing,
-    reason = "of a JSON value: a missing key is null, never a panic"
-)]
+#![allow(clippy::indexing_slicing, reason = "of a JSON value: a missing key is null, never a panic")]
 
 use std::time::Duration;
 
@@ -22,18 +19,12 @@ use serde_json::{Value, json};
 const LIMIT: Duration = Duration::from_secs(150);
 
 async fn push(installation: &Installation, repository: &str) -> Result<Published> {
-    installation
-        .cluster
-        .registry
-        .push(&Image::new(repository, "1").layer(2_000))
-        .await
+    installation.cluster.registry.push(&Image::new(repository, "1").layer(2_000)).await
 }
 
 async fn deploy(installation: &Installation, namespace: &str, name: &str, pod: Value) -> Result<Published> {
     let image = push(installation, &format!("team/{name}")).await?;
-    installation
-        .deploy_with(namespace, name, &[&image.by_tag(REGISTRY)], pod)
-        .await?;
+    installation.deploy_with(namespace, name, &[&image.by_tag(REGISTRY)], pod).await?;
     Ok(image)
 }
 
@@ -42,9 +33,7 @@ async fn sentinel(installation: &Installation, name: &str, nodes: &[&str]) -> Re
     let everywhere = json!({ "tolerations": [{ "operator": "Exists" }] });
     let image = deploy(installation, "default", name, everywhere).await?;
     for node in nodes {
-        installation
-            .until_labelled(node, &image.by_tag(REGISTRY), &image.digest)
-            .await?;
+        installation.until_labelled(node, &image.by_tag(REGISTRY), &image.digest).await?;
     }
     Ok(())
 }
@@ -55,18 +44,11 @@ fn only_nodes_where_a_pod_could_land_pull() -> Result<()> {
         let nodes = vec![
             NodeSpec::new("plain"),
             NodeSpec::new("fast").label("disk", "ssd").label("zone", "z1"),
-            NodeSpec::new("gpu")
-                .label("disk", "ssd")
-                .taint("gpu", "yes", "NoSchedule"),
+            NodeSpec::new("gpu").label("disk", "ssd").taint("gpu", "yes", "NoSchedule"),
         ];
         let installation = Installation::start(&run, InstallationSpec::new(nodes)).await?;
-        let selected = deploy(
-            &installation,
-            "default",
-            "selected",
-            json!({ "nodeSelector": { "disk": "ssd" } }),
-        )
-        .await?;
+        let selected =
+            deploy(&installation, "default", "selected", json!({ "nodeSelector": { "disk": "ssd" } })).await?;
         let affine = json!({ "affinity": { "nodeAffinity": { "requiredDuringSchedulingIgnoredDuringExecution": {
             "nodeSelectorTerms": [{ "matchExpressions": [{ "key": "zone", "operator": "NotIn", "values": ["z1"] }] }],
         } } } });
@@ -84,9 +66,7 @@ fn only_nodes_where_a_pod_could_land_pull() -> Result<()> {
             (&plain, &["plain", "fast"][..]),
         ] {
             for node in nodes {
-                installation
-                    .until_labelled(node, &image.by_tag(REGISTRY), &image.digest)
-                    .await?;
+                installation.until_labelled(node, &image.by_tag(REGISTRY), &image.digest).await?;
             }
         }
         sentinel(&installation, "sentinel", &["plain", "fast", "gpu"]).await?;
@@ -99,11 +79,7 @@ fn only_nodes_where_a_pod_could_land_pull() -> Result<()> {
             ("team/anywhere", "gpu"),
         ] {
             let reads = installation.reads(node, repository);
-            ensure!(
-                reads == 0,
-                "{node} read {repository} {reads} times:\n{}",
-                installation.cluster.requests.show()
-            );
+            ensure!(reads == 0, "{node} read {repository} {reads} times:\n{}", installation.cluster.requests.show());
         }
         a_node_that_becomes_eligible_pulls(&installation, &selected).await
     })
@@ -126,9 +102,7 @@ fn namespaces_not_included_excluded_or_opted_out_pull_nothing_until_that_changes
         installation.create_namespace("other", &[]).await?;
         installation.create_namespace("team-a", &[]).await?;
         installation.create_namespace("team-secret", &[]).await?;
-        installation
-            .create_namespace("team-out", &[("warm-images.dev/warm", "false")])
-            .await?;
+        installation.create_namespace("team-out", &[("warm-images.dev/warm", "false")]).await?;
         let not_included = deploy(&installation, "other", "not-included", json!({})).await?;
         let excluded = deploy(&installation, "team-secret", "excluded", json!({})).await?;
         let _ = deploy(&installation, "team-out", "opted-out", json!({})).await?;
@@ -137,33 +111,21 @@ fn namespaces_not_included_excluded_or_opted_out_pull_nothing_until_that_changes
         object["metadata"]["annotations"] = json!({ "warm-images.dev/warm": "false" });
         installation.apply("default", object).await?;
         let included = deploy(&installation, "team-a", "included", json!({})).await?;
-        installation
-            .until_labelled("node-a", &included.by_tag(REGISTRY), &included.digest)
-            .await?;
+        installation.until_labelled("node-a", &included.by_tag(REGISTRY), &included.digest).await?;
         sentinel(&installation, "sentinel", &["node-a", "node-b"]).await?;
         for repository in ["team/not-included", "team/excluded", "team/opted-out", "team/own"] {
-            let reads = installation
-                .reads("node-a", repository)
-                .max(installation.reads("node-b", repository));
-            ensure!(
-                reads == 0,
-                "{repository} was read:\n{}",
-                installation.cluster.requests.show()
-            );
+            let reads = installation.reads("node-a", repository).max(installation.reads("node-b", repository));
+            ensure!(reads == 0, "{repository} was read:\n{}", installation.cluster.requests.show());
         }
 
         installation.reconfigure(json!({ "select": { "namespaces": { "include": ["*"], "exclude": [] } } }))?;
         for image in [&not_included, &excluded] {
             for node in ["node-a", "node-b"] {
-                installation
-                    .until_labelled(node, &image.by_tag(REGISTRY), &image.digest)
-                    .await?;
+                installation.until_labelled(node, &image.by_tag(REGISTRY), &image.digest).await?;
             }
         }
         let back = json!({ "metadata": { "annotations": { "warm-images.dev/warm": null } } });
         installation.change("default", "own", back).await?;
-        installation
-            .until_labelled("node-b", &own.by_tag(REGISTRY), &own.digest)
-            .await
+        installation.until_labelled("node-b", &own.by_tag(REGISTRY), &own.digest).await
     })
 }

@@ -27,29 +27,17 @@ async fn shows_and_heals(
     why: &str,
 ) -> Result<Published> {
     let registry = &installation.cluster.registry;
-    let image = registry
-        .push(&Image::new(format!("team/{name}"), "1").layer(300_000))
-        .await?;
-    let other = registry
-        .push(&Image::new(format!("team/beside-{name}"), "1").layer(1_000))
-        .await?;
+    let image = registry.push(&Image::new(format!("team/{name}"), "1").layer(300_000)).await?;
+    let other = registry.push(&Image::new(format!("team/beside-{name}"), "1").layer(1_000)).await?;
     let proxy = &installation.cluster.node(NODE)?.registry;
     proxy.add(rule);
     installation.deploy(name, &[&image.by_tag(REGISTRY)]).await?;
-    installation
-        .until_state(NODE, &image.by_tag(REGISTRY), state, Some(why))
-        .await?;
-    installation
-        .deploy(&format!("beside-{name}"), &[&other.by_tag(REGISTRY)])
-        .await?;
-    installation
-        .until_labelled(NODE, &other.by_tag(REGISTRY), &other.digest)
-        .await?;
+    installation.until_state(NODE, &image.by_tag(REGISTRY), state, Some(why)).await?;
+    installation.deploy(&format!("beside-{name}"), &[&other.by_tag(REGISTRY)]).await?;
+    installation.until_labelled(NODE, &other.by_tag(REGISTRY), &other.digest).await?;
     installation.until_unlabelled(NODE, &image.by_tag(REGISTRY)).await?;
     proxy.heal();
-    installation
-        .until_labelled(NODE, &image.by_tag(REGISTRY), &image.digest)
-        .await?;
+    installation.until_labelled(NODE, &image.by_tag(REGISTRY), &image.digest).await?;
     Ok(image)
 }
 
@@ -62,25 +50,11 @@ fn what_does_not_exist_is_not_found_until_it_exists() -> Result<()> {
     scenario("not-found", LIMIT, async |run| {
         let installation = Installation::start(&run, spec()).await?;
         let missing = format!("{REGISTRY}/team/later:1");
-        let other = installation
-            .cluster
-            .registry
-            .push(&Image::new("team/there", "1").layer(1_000))
-            .await?;
-        installation
-            .deploy("both", &[&missing, &other.by_tag(REGISTRY)])
-            .await?;
-        installation
-            .until_state(NODE, &missing, "failed", Some("not-found"))
-            .await?;
-        installation
-            .until_labelled(NODE, &other.by_tag(REGISTRY), &other.digest)
-            .await?;
-        let image = installation
-            .cluster
-            .registry
-            .push(&Image::new("team/later", "1").layer(1_000))
-            .await?;
+        let other = installation.cluster.registry.push(&Image::new("team/there", "1").layer(1_000)).await?;
+        installation.deploy("both", &[&missing, &other.by_tag(REGISTRY)]).await?;
+        installation.until_state(NODE, &missing, "failed", Some("not-found")).await?;
+        installation.until_labelled(NODE, &other.by_tag(REGISTRY), &other.digest).await?;
+        let image = installation.cluster.registry.push(&Image::new("team/later", "1").layer(1_000)).await?;
         installation.until_labelled(NODE, &missing, &image.digest).await
     })
 }
@@ -103,34 +77,16 @@ fn credentials_are_asked_for_once_and_never_in_a_storm() -> Result<()> {
         // Between two attempts lie minutes: whatever the registry sees within this test is one attempt.
         let config = json!({ "timing": { "pullFinal": "5m" } });
         let mut installation = Installation::start(&run, spec().agent(config)).await?;
-        let image = installation
-            .cluster
-            .registry
-            .push(&Image::new("team/private", "1").layer(1_000))
-            .await?;
+        let image = installation.cluster.registry.push(&Image::new("team/private", "1").layer(1_000)).await?;
         let fault = Fault::status_with(401, "WWW-Authenticate", "Basic realm=\"registry\"");
-        installation
-            .cluster
-            .node(NODE)?
-            .registry
-            .add(Rule::new("^/v2/team/private/", fault)?);
+        installation.cluster.node(NODE)?.registry.add(Rule::new("^/v2/team/private/", fault)?);
         installation.deploy("private", &[&image.by_tag(REGISTRY)]).await?;
-        installation
-            .until_state(NODE, &image.by_tag(REGISTRY), "refused", Some("unauthorized"))
-            .await?;
+        installation.until_state(NODE, &image.by_tag(REGISTRY), "refused", Some("unauthorized")).await?;
         let asked = installation.reads(NODE, "team/private");
         for i in 0..3 {
-            let other = installation
-                .cluster
-                .registry
-                .push(&Image::new(format!("team/o{i}"), "1").layer(10))
-                .await?;
-            installation
-                .deploy(&format!("o{i}"), &[&other.by_tag(REGISTRY)])
-                .await?;
-            installation
-                .until_labelled(NODE, &other.by_tag(REGISTRY), &other.digest)
-                .await?;
+            let other = installation.cluster.registry.push(&Image::new(format!("team/o{i}"), "1").layer(10)).await?;
+            installation.deploy(&format!("o{i}"), &[&other.by_tag(REGISTRY)]).await?;
+            installation.until_labelled(NODE, &other.by_tag(REGISTRY), &other.digest).await?;
         }
         let more = installation.reads(NODE, "team/private").saturating_sub(asked);
         ensure!(asked > 0 && more == 0, "asked {asked} times, then {more} times more");
@@ -147,9 +103,7 @@ fn a_refused_image_is_tried_again_at_its_rare_interval_and_heals() -> Result<()>
         let installation = Installation::start(&run, spec()).await?;
         let fault = Fault::status_with(401, "WWW-Authenticate", "Basic realm=\"registry\"");
         let rule = Rule::new("^/v2/team/private/", fault)?;
-        shows_and_heals(&installation, "private", rule, "refused", "unauthorized")
-            .await
-            .map(drop)
+        shows_and_heals(&installation, "private", rule, "refused", "unauthorized").await.map(drop)
     })
 }
 
@@ -159,8 +113,6 @@ fn a_stalled_blob_meets_its_deadline() -> Result<()> {
         let config = json!({ "timing": { "pullDeadline": "2s" } });
         let installation = Installation::start(&run, spec().agent(config)).await?;
         let stall = Rule::new("^/v2/team/stalled/blobs/", Fault::StallAfter(10_000))?;
-        shows_and_heals(&installation, "stalled", stall, "failed", "deadline-exceeded")
-            .await
-            .map(drop)
+        shows_and_heals(&installation, "stalled", stall, "failed", "deadline-exceeded").await.map(drop)
     })
 }

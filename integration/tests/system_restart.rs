@@ -3,10 +3,7 @@
 //! Shows: a node that joins late, an agent that was away during ten changes, an agent and a controller that restart: all
 //! converge, and the registry's log has no second pull of what was there.
 
-#![allow(
-    clippy::indexing_slicing,
-    reason = "of a JSON value: a missing key is null, never a panic"
-)]
+#![allow(clippy::indexing_slicing, reason = "of a JSON value: a missing key is null, never a panic")]
 
 use std::time::Duration;
 
@@ -25,10 +22,7 @@ fn a_node_that_joins_late_gets_everything() -> Result<()> {
     scenario("late", LIMIT, async |run| {
         let spec = InstallationSpec::new(vec![NodeSpec::new("node-a")]).late("late.example");
         let mut installation = Installation::start(&run, spec).await?;
-        let (one, two) = (
-            installation.deploy_new("one").await?,
-            installation.deploy_new("two").await?,
-        );
+        let (one, two) = (installation.deploy_new("one").await?, installation.deploy_new("two").await?);
         installation.until_warm(&["node-a"], &one).await?;
         installation.cluster.add_node(&NodeSpec::new("late.example")).await?;
         installation.start_agent("late.example").await?;
@@ -43,10 +37,7 @@ fn a_node_that_joins_late_gets_everything() -> Result<()> {
 fn an_agent_that_was_away_during_ten_changes_catches_up() -> Result<()> {
     scenario("away", LIMIT, async |run| {
         let mut installation = Installation::start(&run, InstallationSpec::two_nodes()).await?;
-        let (kept, withdrawn) = (
-            installation.deploy_new("kept").await?,
-            installation.deploy_new("withdrawn").await?,
-        );
+        let (kept, withdrawn) = (installation.deploy_new("kept").await?, installation.deploy_new("withdrawn").await?);
         installation.until_warm(&["node-a"], &kept).await?;
         installation.until_warm(&["node-a"], &withdrawn).await?;
         installation.agent("node-a")?.process.terminate(STOP).await?;
@@ -64,9 +55,7 @@ fn an_agent_that_was_away_during_ten_changes_catches_up() -> Result<()> {
         for image in &images {
             installation.until_warm(&["node-a"], image).await?;
         }
-        installation
-            .until_unlabelled("node-a", &withdrawn.by_tag(REGISTRY))
-            .await?;
+        installation.until_unlabelled("node-a", &withdrawn.by_tag(REGISTRY)).await?;
         let mut all: Vec<&Published> = images.iter().collect();
         all.extend([&kept, &withdrawn]);
         installation.pulled_once(&["node-a"], &all)
@@ -77,21 +66,12 @@ fn an_agent_that_was_away_during_ten_changes_catches_up() -> Result<()> {
 fn restarts_of_agent_and_controller_pull_nothing_twice_and_lose_no_label() -> Result<()> {
     scenario("restart", LIMIT, async |run| {
         let mut installation = Installation::start(&run, InstallationSpec::two_nodes()).await?;
-        let (one, two) = (
-            installation.deploy_new("one").await?,
-            installation.deploy_new("two").await?,
-        );
+        let (one, two) = (installation.deploy_new("one").await?, installation.deploy_new("two").await?);
         for node in ["node-a", "node-b"] {
             installation.until_warm(&[node], &one).await?;
             installation.until_warm(&[node], &two).await?;
         }
-        let version = installation
-            .cluster
-            .node_objects()
-            .get("node-a")
-            .await?
-            .metadata
-            .resource_version;
+        let version = installation.cluster.node_objects().get("node-a").await?.metadata.resource_version;
         installation.agent("node-a")?.process.terminate(STOP).await?;
         installation.agent("node-a")?.process.start_again()?;
         installation.until_agent_ready("node-a").await?;
@@ -128,13 +108,7 @@ async fn no_label_went(
     use shared::image::Reference;
     use shared::label::image_label;
     let keys = [one, two].map(|i| Reference::parse(&i.by_tag(REGISTRY)).map(|r| image_label(&r.key())));
-    let last = installation
-        .cluster
-        .node_objects()
-        .get("node-a")
-        .await?
-        .metadata
-        .resource_version;
+    let last = installation.cluster.node_objects().get("node-a").await?.metadata.resource_version;
     let nodes = installation.cluster.node_objects();
     let params = WatchParams::default().fields("metadata.name=node-a").timeout(5);
     let mut versions = std::pin::pin!(nodes.api().watch(&params, version.unwrap_or("0")).await?);
@@ -144,18 +118,12 @@ async fn no_label_went(
         seen += 1;
         let labels = node.metadata.labels.unwrap_or_default();
         for key in keys.iter().flatten() {
-            ensure!(
-                labels.contains_key(key),
-                "a version of the Node lacks {key}: {labels:?}"
-            );
+            ensure!(labels.contains_key(key), "a version of the Node lacks {key}: {labels:?}");
         }
         if node.metadata.resource_version == last {
             break;
         }
     }
-    ensure!(
-        seen >= 1,
-        "the sentinel's label is a change of the Node, yet none was seen"
-    );
+    ensure!(seen >= 1, "the sentinel's label is a change of the Node, yet none was seen");
     Ok(())
 }

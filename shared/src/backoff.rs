@@ -50,10 +50,7 @@ pub fn vary(value: Duration, percent: u32, rng: &mut Rng) -> Duration {
 mod tests {
     use super::*;
 
-    const BACKOFF: Backoff = Backoff {
-        base: Duration::from_secs(1),
-        ceiling: Duration::from_mins(10),
-    };
+    const BACKOFF: Backoff = Backoff { base: Duration::from_secs(1), ceiling: Duration::from_mins(10) };
 
     #[test]
     fn doubles_to_the_ceiling_and_never_overflows() {
@@ -79,10 +76,7 @@ mod tests {
         let mut rng = Rng::with_seed(1);
         for _ in 0..1_000 {
             let value = vary(Duration::from_secs(30), 20, &mut rng);
-            assert!(
-                (Duration::from_secs(24)..=Duration::from_secs(36)).contains(&value),
-                "{value:?}"
-            );
+            assert!((Duration::from_secs(24)..=Duration::from_secs(36)).contains(&value), "{value:?}");
         }
     }
 }

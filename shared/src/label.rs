@@ -37,10 +37,7 @@ pub fn parse_image_label(label: &str) -> Option<ImageKey> {
 
 /// Whether a node label is ours to write and to remove.
 pub fn is_ours(label: &str) -> bool {
-    label.starts_with(IMAGE_PREFIX)
-        || label
-            .split_once('/')
-            .is_some_and(|(p, _)| p.ends_with(SET_PREFIX_SUFFIX))
+    label.starts_with(IMAGE_PREFIX) || label.split_once('/').is_some_and(|(p, _)| p.ends_with(SET_PREFIX_SUFFIX))
 }
 
 #[cfg(test)]
@@ -51,11 +48,7 @@ mod tests {
     fn a_label_fits_kubernetes_limits_and_is_reversible() {
         let key = ImageKey::of("docker.io/library/nginx:latest");
         let label = image_label(&key);
-        assert!(
-            label
-                .split_once('/')
-                .is_some_and(|(p, n)| p.len() <= 253 && n.len() <= 63)
-        );
+        assert!(label.split_once('/').is_some_and(|(p, n)| p.len() <= 253 && n.len() <= 63));
         assert_eq!(parse_image_label(&label), Some(key));
         assert!(is_ours(&label) && is_ours("shop.set.warm-images.dev/base") && !is_ours("kubernetes.io/os"));
     }

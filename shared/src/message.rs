@@ -97,16 +97,10 @@ pub trait Message: Serialize + DeserializeOwned {
         struct Version {
             v: u32,
         }
-        let json = |source| DecodeError::Json {
-            what: Self::KIND,
-            source,
-        };
+        let json = |source| DecodeError::Json { what: Self::KIND, source };
         let Version { v } = serde_json::from_slice(bytes).map_err(json)?;
         if v > SCHEMA {
-            return Err(DecodeError::Newer {
-                what: Self::KIND,
-                version: v,
-            });
+            return Err(DecodeError::Newer { what: Self::KIND, version: v });
         }
         serde_json::from_slice(bytes).map_err(json)
     }

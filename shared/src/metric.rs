@@ -98,12 +98,7 @@ mod tests {
         for metric in ALL {
             assert!(seen.insert(metric.name), "{} twice", metric.name);
             assert!(metric.name.starts_with("warm_"), "{}", metric.name);
-            assert_eq!(
-                metric.name.ends_with("_total"),
-                metric.kind == MetricKind::Counter,
-                "{}",
-                metric.name
-            );
+            assert_eq!(metric.name.ends_with("_total"), metric.kind == MetricKind::Counter, "{}", metric.name);
             assert!(metric.help.ends_with('.'), "{}", metric.name);
             for label in metric.labels {
                 assert!(bounded.contains(label), "{}: label {label} is not bounded", metric.name);

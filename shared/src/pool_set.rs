@@ -30,9 +30,7 @@ impl<'de> Deserialize<'de> for SetDigest {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = String::deserialize(deserializer)?;
         if text.len() != 16 || !text.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b)) {
-            return Err(de::Error::custom(format!(
-                "`{text}` is not a digest of 16 lower-case hex digits"
-            )));
+            return Err(de::Error::custom(format!("`{text}` is not a digest of 16 lower-case hex digits")));
         }
         u64::from_str_radix(&text, 16).map(Self).map_err(de::Error::custom)
     }
@@ -67,11 +65,7 @@ pub struct PoolSet {
 impl PoolSet {
     /// An empty set.
     pub fn new(pool: PoolId) -> Self {
-        Self {
-            pool,
-            sequences: BTreeMap::new(),
-            digest: SetDigest::default(),
-        }
+        Self { pool, sequences: BTreeMap::new(), digest: SetDigest::default() }
     }
 
     /// Inserts or moves an id to `sequence`; gives the sequence it had.
@@ -115,19 +109,12 @@ impl PoolSet {
 
     /// The summary at `head`.
     pub fn summary(&self, head: u64) -> PoolSummary {
-        PoolSummary {
-            head,
-            count: self.sequences.len() as u64,
-            digest: self.digest,
-        }
+        PoolSummary { head, count: self.sequences.len() as u64, digest: self.digest }
     }
 
     /// The summary over the ids whose sequence is at most `head`: what the set was if the rest came later.
     pub fn summary_up_to(&self, head: u64) -> PoolSummary {
-        let mut summary = PoolSummary {
-            head,
-            ..PoolSummary::default()
-        };
+        let mut summary = PoolSummary { head, ..PoolSummary::default() };
         for (id, sequence) in self.iter().filter(|(_, s)| *s <= head) {
             summary.count += 1;
             summary.digest.0 ^= self.term(id, sequence);
@@ -182,12 +169,6 @@ mod tests {
         for n in 0..10 {
             set.remove(&key(n));
         }
-        assert_eq!(
-            set.summary(10),
-            PoolSummary {
-                head: 10,
-                ..PoolSummary::default()
-            }
-        );
+        assert_eq!(set.summary(10), PoolSummary { head: 10, ..PoolSummary::default() });
     }
 }

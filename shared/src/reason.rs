@@ -97,9 +97,6 @@ mod tests {
 
     #[test]
     fn a_word_of_a_newer_peer_is_unknown_and_not_an_error() {
-        assert_eq!(
-            serde_json::from_str::<Reason>("\"brand-new\"").unwrap(),
-            Reason::Unknown
-        );
+        assert_eq!(serde_json::from_str::<Reason>("\"brand-new\"").unwrap(), Reason::Unknown);
     }
 }

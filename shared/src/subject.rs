@@ -62,10 +62,7 @@ impl Subject {
 
     /// The inverse of [`Subject::print`]; `None` for a subject of another cluster, version or shape.
     pub fn parse(cluster: &ClusterId, subject: &str) -> Option<Self> {
-        let rest = subject
-            .strip_prefix("warm.v1.")?
-            .strip_prefix(cluster.as_str())?
-            .strip_prefix('.')?;
+        let rest = subject.strip_prefix("warm.v1.")?.strip_prefix(cluster.as_str())?.strip_prefix('.')?;
         let tokens: Vec<&str> = rest.split('.').collect();
         match tokens.as_slice() {
             ["delta", pool] => PoolId::parse(pool).ok().map(Self::Delta),
@@ -75,10 +72,9 @@ impl Subject {
                 Some(Self::Event(NodeName::from_token(node).ok()?, ImageState::parse(state)?))
             }
             ["node", node, "hb"] => NodeName::from_token(node).ok().map(Self::Heartbeat),
-            ["node", node, "req", verb] => Some(Self::Request(
-                NodeName::from_token(node).ok()?,
-                RequestVerb::parse(verb)?,
-            )),
+            ["node", node, "req", verb] => {
+                Some(Self::Request(NodeName::from_token(node).ok()?, RequestVerb::parse(verb)?))
+            }
             _ => None,
         }
     }
@@ -153,10 +149,7 @@ impl Bucket {
 
     /// The key of a subject of this bucket.
     pub fn key_of<'a>(self, cluster: &ClusterId, subject: &'a str) -> Option<&'a str> {
-        subject
-            .strip_prefix("$KV.")?
-            .strip_prefix(&self.name(cluster))?
-            .strip_prefix('.')
+        subject.strip_prefix("$KV.")?.strip_prefix(&self.name(cluster))?.strip_prefix('.')
     }
 }
 

@@ -24,11 +24,7 @@ pub struct Wave {
 impl Wave {
     /// Open for every node, no permit.
     pub fn all() -> Self {
-        Self {
-            open: 65_536,
-            nodes: Vec::new(),
-            permit: false,
-        }
+        Self { open: 65_536, nodes: Vec::new(), permit: false }
     }
 
     /// Whether this node may start.
@@ -45,10 +41,7 @@ impl Default for Wave {
 
 /// First two bytes of SHA-256(node ‖ id): 0-65535.
 pub fn slot(node: &NodeName, id: &ImageKey) -> u32 {
-    let hash = Sha256::new()
-        .chain_update(node.as_str())
-        .chain_update(id.as_str())
-        .finalize();
+    let hash = Sha256::new().chain_update(node.as_str()).chain_update(id.as_str()).finalize();
     match hash.as_slice() {
         [high, low, ..] => u32::from(*high) << 8 | u32::from(*low),
         _ => 0,

@@ -2,12 +2,7 @@
 //!
 //! Each file is decoded, written again, and compared as JSON with what was read, less the fields this build ignores.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    reason = "a helper of a test fails the test"
-)]
+#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "a helper of a test fails the test")]
 
 use std::path::PathBuf;
 
@@ -20,9 +15,7 @@ use shared::reason::Reason;
 use shared::state::ImageState;
 
 fn golden(name: &str) -> String {
-    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR"))
-        .join("tests/golden/v1")
-        .join(name);
+    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/golden/v1").join(name);
     std::fs::read_to_string(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()))
 }
 
@@ -41,24 +34,15 @@ fn survives<M: Message>(name: &str, ignored: &[&str]) -> M {
 #[test]
 fn every_released_message_decodes_and_is_written_back_the_same() {
     let intent: Intent = survives("intent.json", &[]);
-    assert_eq!(
-        (intent.priority, intent.wave.open, intent.unqualified),
-        (50, 65_536, true)
-    );
+    assert_eq!((intent.priority, intent.wave.open, intent.unqualified), (50, 65_536, true));
     let full: Intent = survives("intent.full.json", &["aFieldOfANewerPeer"]);
-    assert_eq!(
-        (full.owners_total, full.keep.grace_sec, full.wave.permit),
-        (31, 3600, true)
-    );
+    assert_eq!((full.owners_total, full.keep.grace_sec, full.wave.permit), (31, 3600, true));
     let meta: Meta = survives("meta.json", &[]);
     assert_eq!(meta.term, 4);
     let beat: Beat = survives("beat.json", &[]);
     assert_eq!((beat.summary().count, beat.digest.0), (12, 0x00ff_00ff_00ff_00ff));
     let event: Event = survives("event.json", &[]);
-    assert_eq!(
-        (event.st, event.why, event.r#try),
-        (ImageState::Failed, Some(Reason::RegistryUnavailable), Some(2))
-    );
+    assert_eq!((event.st, event.why, event.r#try), (ImageState::Failed, Some(Reason::RegistryUnavailable), Some(2)));
     let warm: Event = survives("event.warm.json", &[]);
     assert!(warm.digest.is_some());
     let heartbeat: Heartbeat = survives("heartbeat.json", &[]);
@@ -72,10 +56,7 @@ fn every_released_message_decodes_and_is_written_back_the_same() {
 #[test]
 fn a_word_of_a_newer_peer_in_a_list_does_not_spoil_the_rest() {
     let assignment = Assignment::decode(golden("assignment.json").as_bytes()).unwrap();
-    assert_eq!(
-        (assignment.pools.len(), assignment.pressure.len(), assignment.rev),
-        (2, 3, 2)
-    );
+    assert_eq!((assignment.pools.len(), assignment.pressure.len(), assignment.rev), (2, 3, 2));
 }
 
 #[test]
@@ -92,19 +73,12 @@ fn a_delta_is_headers_and_one_json_a_line() {
 
     assert_eq!(String::from_utf8(delta.body()).unwrap(), body);
     let written: Vec<(String, String)> = delta.headers().into_iter().map(|(n, v)| (n.to_owned(), v)).collect();
-    let read: Vec<(String, String)> = headers
-        .iter()
-        .map(|(n, v)| ((*n).to_owned(), (*v).to_owned()))
-        .collect();
+    let read: Vec<(String, String)> = headers.iter().map(|(n, v)| ((*n).to_owned(), (*v).to_owned())).collect();
     assert_eq!(written, read);
 
     let other = Delta::decode(&PoolId::auto("other"), header, body.as_bytes()).unwrap_err();
     assert!(other.to_string().contains("no intent of pool"), "{other}");
-    let without = Delta::decode(
-        &PoolId::all(),
-        |n| header(n).filter(|_| n != "Warm-Prev"),
-        body.as_bytes(),
-    );
+    let without = Delta::decode(&PoolId::all(), |n| header(n).filter(|_| n != "Warm-Prev"), body.as_bytes());
     assert!(matches!(without, Err(DecodeError::Header { name: "Warm-Prev" })));
 }
 
@@ -127,16 +101,7 @@ fn too_many_changes_send_only_headers() {
 fn a_higher_major_is_refused_by_name_and_garbage_is_an_error() {
     let newer = golden("beat.json").replacen("\"v\":1", "\"v\":2", 1);
     let error = Beat::decode(newer.as_bytes()).unwrap_err();
-    assert!(
-        matches!(
-            error,
-            DecodeError::Newer {
-                what: "beat",
-                version: 2
-            }
-        ),
-        "{error}"
-    );
+    assert!(matches!(error, DecodeError::Newer { what: "beat", version: 2 }), "{error}");
     for garbage in [&b""[..], b"{", b"[]", b"{\"v\":\"1\"}", b"{\"v\":1}", b"\xff\xfe"] {
         assert!(Beat::decode(garbage).is_err());
     }
@@ -148,15 +113,11 @@ fn evidence_digest_ignores_times_and_counters_and_sees_states() {
     let digest = inventory.evidence_digest();
     let mut later = inventory.clone();
     later.n += 10;
-    let Content::Except(exceptions) = &mut later.content else {
-        panic!("a list of exceptions")
-    };
+    let Content::Except(exceptions) = &mut later.content else { panic!("a list of exceptions") };
     exceptions[0].tries = Some(9);
     exceptions[0].next = None;
     assert_eq!(later.evidence_digest(), digest);
-    let Content::Except(exceptions) = &mut later.content else {
-        panic!("a list of exceptions")
-    };
+    let Content::Except(exceptions) = &mut later.content else { panic!("a list of exceptions") };
     exceptions[0].st = ImageState::Pending;
     assert_ne!(later.evidence_digest(), digest);
 }

@@ -19,11 +19,7 @@ fn row(input: &str) -> String {
         reference.tag().unwrap_or_default(),
         &digest,
         &reference.canonical(),
-        if Reference::is_unqualified(input) {
-            "short"
-        } else {
-            "full"
-        },
+        if Reference::is_unqualified(input) { "short" } else { "full" },
     ]
     .join("\t")
 }
@@ -43,39 +39,23 @@ fn every_reference_is_read_as_the_peer_reads_it() {
         .filter(|(peer, ours)| peer != ours)
         .map(|(peer, ours)| format!("peer {peer}\nours {ours}"))
         .collect();
-    assert!(
-        different.is_empty(),
-        "{} rows differ:\n{}",
-        different.len(),
-        different.join("\n")
-    );
+    assert!(different.is_empty(), "{} rows differ:\n{}", different.len(), different.join("\n"));
 }
 
 #[test]
 fn the_table_holds_hundreds_of_accepted_and_of_refused_texts() {
     let refused = rows().filter(|row| row.ends_with("\terror")).count();
     let accepted = rows().count() - refused;
-    assert!(
-        accepted > 250 && refused > 250,
-        "{accepted} accepted, {refused} refused"
-    );
+    assert!(accepted > 250 && refused > 250, "{accepted} accepted, {refused} refused");
 }
 
 #[test]
 fn printing_and_reading_again_changes_nothing() {
     for text in rows().map(input) {
         if let Ok(reference) = Reference::parse(text) {
-            assert_eq!(
-                Reference::parse(&reference.to_string()).as_ref(),
-                Ok(&reference),
-                "{text}"
-            );
+            assert_eq!(Reference::parse(&reference.to_string()).as_ref(), Ok(&reference), "{text}");
             let canonical = reference.canonical();
-            assert_eq!(
-                Reference::parse(&canonical).map(|r| r.canonical()),
-                Ok(canonical),
-                "{text}"
-            );
+            assert_eq!(Reference::parse(&canonical).map(|r| r.canonical()), Ok(canonical), "{text}");
         }
     }
 }

@@ -46,11 +46,7 @@ pub(crate) fn describe(
     let is_end = matches!(st, ImageState::Warm | ImageState::Failed | ImageState::Refused);
     let attempt = if is_end { image.attempt.take() } else { None };
     let present = image.present.as_ref();
-    let bytes = if st == ImageState::Warm {
-        present.map(|p| p.bytes)
-    } else {
-        image.want.bytes
-    };
+    let bytes = if st == ImageState::Warm { present.map(|p| p.bytes) } else { image.want.bytes };
     Event {
         node: identity.node.clone(),
         inst: identity.inst.clone(),
@@ -67,11 +63,7 @@ pub(crate) fn describe(
             ImageState::Pulling => Some(image.tries.saturating_add(1)),
             _ => attempt.map(|a| a.number),
         },
-        next: if is_end || st == ImageState::Pending {
-            image.next().map(|due| due.wall)
-        } else {
-            None
-        },
+        next: if is_end || st == ImageState::Pending { image.next().map(|due| due.wall) } else { None },
         ts: now.wall,
     }
 }

@@ -31,11 +31,7 @@ pub(crate) struct Held {
 impl Held {
     pub(crate) fn restore(assignment: Option<Assignment>) -> Self {
         let rank = assignment.as_ref().map(rank);
-        Self {
-            assignment,
-            rank,
-            older: None,
-        }
+        Self { assignment, rank, older: None }
     }
 
     pub(crate) fn get(&self) -> Option<&Assignment> {
@@ -110,39 +106,27 @@ mod tests {
         assert_eq!(held.offer(assignment(2, 6), 2, false), Judgement::Older);
         assert_eq!(held.offer(assignment(2, 6), 2, false), Judgement::Older);
         assert_eq!(held.offer(assignment(2, 6), 2, true), Judgement::Older);
-        assert_eq!(
-            held.offer(assignment(2, 6), 2, true),
-            Judgement::Adopted { is_other_node: false }
-        );
+        assert_eq!(held.offer(assignment(2, 6), 2, true), Judgement::Adopted { is_other_node: false });
     }
 
     #[test]
     fn one_of_a_term_that_never_was_yields_at_once() {
         let mut held = Held::restore(Some(assignment(9, 7)));
-        assert_eq!(
-            held.offer(assignment(2, 1), 2, true),
-            Judgement::Adopted { is_other_node: false }
-        );
+        assert_eq!(held.offer(assignment(2, 1), 2, true), Judgement::Adopted { is_other_node: false });
     }
 
     #[test]
     fn in_a_new_epoch_revisions_start_again() {
         let mut held = Held::restore(Some(assignment(2, 7)));
         held.reset_epoch();
-        assert_eq!(
-            held.offer(assignment(2, 1), 2, false),
-            Judgement::Adopted { is_other_node: false }
-        );
+        assert_eq!(held.offer(assignment(2, 1), 2, false), Judgement::Adopted { is_other_node: false });
         assert_eq!(held.offer(assignment(2, 0), 2, false), Judgement::Older);
     }
 
     #[test]
     fn another_uid_is_another_node() {
         let mut held = Held::restore(Some(assignment(2, 7)));
-        let other = Assignment {
-            uid: "v".into(),
-            ..assignment(2, 8)
-        };
+        let other = Assignment { uid: "v".into(), ..assignment(2, 8) };
         assert_eq!(held.offer(other, 2, false), Judgement::Adopted { is_other_node: true });
     }
 }

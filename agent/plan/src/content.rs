@@ -37,12 +37,7 @@ pub(crate) struct Content {
 
 impl Content {
     pub(crate) fn new(pool: PoolId) -> Self {
-        Self {
-            set: PoolSet::new(pool.clone()),
-            pool,
-            intents: BTreeMap::new(),
-            retained: BTreeMap::new(),
-        }
+        Self { set: PoolSet::new(pool.clone()), pool, intents: BTreeMap::new(), retained: BTreeMap::new() }
     }
 
     pub(crate) fn restore(pool: PoolId, stored: PersistedPool) -> Self {
@@ -52,34 +47,18 @@ impl Content {
         }
         for (id, intent) in stored.retained {
             // Head 0: the pool was never read in the epoch of the file, so nothing was said against it.
-            content.retained.insert(
-                id,
-                Retained {
-                    intent,
-                    is_pullable: stored.head == 0,
-                    release: None,
-                },
-            );
+            content.retained.insert(id, Retained { intent, is_pullable: stored.head == 0, release: None });
         }
         content
     }
 
     pub(crate) fn store(&self, head: u64) -> PersistedPool {
-        let intents = self.set.iter().map(|(id, seq)| {
-            (
-                id.clone(),
-                PersistedIntent {
-                    seq,
-                    intent: self.intents.get(id).cloned(),
-                },
-            )
-        });
+        let intents = self
+            .set
+            .iter()
+            .map(|(id, seq)| (id.clone(), PersistedIntent { seq, intent: self.intents.get(id).cloned() }));
         let retained = self.retained.iter().map(|(id, kept)| (id.clone(), kept.intent.clone()));
-        PersistedPool {
-            head,
-            intents: intents.collect(),
-            retained: retained.collect(),
-        }
+        PersistedPool { head, intents: intents.collect(), retained: retained.collect() }
     }
 
     pub(crate) fn summary(&self, head: u64) -> PoolSummary {
@@ -149,14 +128,7 @@ impl Content {
     fn retain(&mut self, id: ImageKey, is_pullable: bool) {
         self.set.remove(&id);
         if let Some(intent) = self.intents.remove(&id) {
-            self.retained.insert(
-                id,
-                Retained {
-                    intent,
-                    is_pullable,
-                    release: None,
-                },
-            );
+            self.retained.insert(id, Retained { intent, is_pullable, release: None });
         }
     }
 
@@ -196,10 +168,7 @@ impl Content {
 
     /// Live intents that nobody here could ever decode.
     pub(crate) fn unknown(&self) -> impl Iterator<Item = &ImageKey> {
-        self.set
-            .iter()
-            .map(|(id, _)| id)
-            .filter(|id| !self.intents.contains_key(*id))
+        self.set.iter().map(|(id, _)| id).filter(|id| !self.intents.contains_key(*id))
     }
 
     /// Retained intents.

@@ -47,11 +47,7 @@ impl Doubt {
 
     /// The sets differ. Gives whether it is time to read everything.
     pub(crate) fn differs(&mut self) -> bool {
-        let beats = if let Kind::Differs(beats) = self.kind {
-            beats + 1
-        } else {
-            1
-        };
+        let beats = if let Kind::Differs(beats) = self.kind { beats + 1 } else { 1 };
         self.kind = Kind::Differs(beats);
         self.is_exhausted(beats)
     }

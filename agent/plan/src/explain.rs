@@ -16,27 +16,17 @@ use crate::state::NodeState;
 
 /// Everything, for `/state`.
 pub(crate) fn summary(state: &NodeState, now: Now) -> Value {
-    let pools: Map<String, Value> = state
-        .sync
-        .pools()
-        .iter()
-        .map(|(id, p)| (id.to_string(), pool(p)))
-        .collect();
+    let pools: Map<String, Value> = state.sync.pools().iter().map(|(id, p)| (id.to_string(), pool(p))).collect();
     let images: Map<String, Value> = state.images.iter().map(|(id, i)| (id.to_string(), short(i))).collect();
     let climate = state.climate();
-    let queue: Vec<&str> = queue(&state.images, &state.flights, &climate, now.mono)
-        .into_iter()
-        .map(|(id, _)| id.as_str())
-        .collect();
+    let queue: Vec<&str> =
+        queue(&state.images, &state.flights, &climate, now.mono).into_iter().map(|(id, _)| id.as_str()).collect();
     let in_flight: Map<String, Value> = state
         .flights
         .iter()
         .map(|(id, flight)| {
             let seconds = now.mono.since(flight.since).as_secs();
-            (
-                id.to_string(),
-                json!({ "image": flight.image, "seconds": seconds, "cancelled": flight.is_cancelled }),
-            )
+            (id.to_string(), json!({ "image": flight.image, "seconds": seconds, "cancelled": flight.is_cancelled }))
         })
         .collect();
     json!({
@@ -70,12 +60,7 @@ pub(crate) fn summary(state: &NodeState, now: Now) -> Value {
 }
 
 fn counts(state: &NodeState) -> Value {
-    state
-        .counts()
-        .into_iter()
-        .map(|(st, count)| (st.to_string(), json!(count)))
-        .collect::<Map<_, _>>()
-        .into()
+    state.counts().into_iter().map(|(st, count)| (st.to_string(), json!(count))).collect::<Map<_, _>>().into()
 }
 
 fn pool(pool: &Pool) -> Value {
@@ -107,11 +92,7 @@ fn short(image: &Image) -> Value {
 /// The answer to `req.explain` with the body `{"image":"…"}`.
 pub(crate) fn answer(state: &NodeState, body: &str, now: Now) -> Value {
     let asked = serde_json::from_str::<Value>(body).ok();
-    match asked
-        .as_ref()
-        .and_then(|body| body.get("image"))
-        .and_then(Value::as_str)
-    {
+    match asked.as_ref().and_then(|body| body.get("image")).and_then(Value::as_str) {
         Some(asked) => image(state, asked, now),
         None => json!({ "error": r#"the body must be {"image":"<reference or key>"}"# }),
     }

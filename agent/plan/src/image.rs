@@ -26,10 +26,7 @@ pub(crate) struct Due {
 
 impl Due {
     pub(crate) fn after(now: Now, wait: Duration) -> Self {
-        Self {
-            at: now.mono + wait,
-            wall: now.wall.checked_add(wait).unwrap_or(now.wall),
-        }
+        Self { at: now.mono + wait, wall: now.wall.checked_add(wait).unwrap_or(now.wall) }
     }
 }
 
@@ -171,11 +168,7 @@ impl Image {
         match (self.st, &self.present) {
             (ImageState::Warm, None) => {
                 let is_repeated = self.evicted.is_some_and(|last| now.since(last) < EVICTION_MEMORY);
-                self.evictions = if is_repeated {
-                    self.evictions.saturating_add(1)
-                } else {
-                    1
-                };
+                self.evictions = if is_repeated { self.evictions.saturating_add(1) } else { 1 };
                 self.evicted = Some(now);
                 Look::Evicted(self.evictions)
             }

@@ -54,25 +54,14 @@ impl Evidence {
         }
         // In no state at all, yet part of a set that `except` would otherwise call warm.
         let unknown: BTreeSet<&ImageKey> = pools.values().flat_map(|pool| pool.content.unknown()).collect();
-        for id in unknown
-            .into_iter()
-            .filter(|id| images.get(*id).is_none_or(|image| image.want.is_retained))
-        {
+        for id in unknown.into_iter().filter(|id| images.get(*id).is_none_or(|image| image.want.is_retained)) {
             except.push(undecodable(id, start));
         }
         // An incomplete report proves only what it lists, so it lists what is warm.
         let is_short = except.len() <= warm.len().max(ALWAYS_NAMED);
         let is_except = if complete { is_short } else { warm.is_empty() };
-        let content = if is_except {
-            Content::Except(except)
-        } else {
-            Content::WarmIds(warm)
-        };
-        Self {
-            content,
-            complete,
-            digests,
-        }
+        let content = if is_except { Content::Except(except) } else { Content::WarmIds(warm) };
+        Self { content, complete, digests }
     }
 
     pub(crate) fn digest(&self) -> SetDigest {
@@ -108,11 +97,7 @@ fn undecodable(id: &ImageKey, since: Timestamp) -> Exception {
 
 /// The pools whose exact set this process knows in this epoch.
 pub(crate) fn reported(pools: &BTreeMap<PoolId, Pool>) -> BTreeMap<PoolId, PoolSummary> {
-    pools
-        .iter()
-        .filter(|(_, p)| p.is_current())
-        .map(|(id, p)| (id.clone(), p.summary()))
-        .collect()
+    pools.iter().filter(|(_, p)| p.is_current()).map(|(id, p)| (id.clone(), p.summary())).collect()
 }
 
 /// What makes a put necessary when it changes.
@@ -211,10 +196,7 @@ impl Reporter {
             return;
         }
         self.failures = self.failures.saturating_add(1);
-        let backoff = Backoff {
-            base: timing.read_retry,
-            ceiling: timing.inventory_backoff_max,
-        };
+        let backoff = Backoff { base: timing.read_retry, ceiling: timing.inventory_backoff_max };
         self.forced = Some(now);
         self.not_before = Some(now + backoff.full_jitter(self.failures, rng));
     }
@@ -235,10 +217,7 @@ impl Reporter {
             let stored = self.stored.as_ref().and_then(|put| put.pools.get(id));
             stored.is_none_or(|stored| !stored.is_same_set(now))
         };
-        pools
-            .into_iter()
-            .filter(|(id, summary)| is_moved(id, summary))
-            .collect()
+        pools.into_iter().filter(|(id, summary)| is_moved(id, summary)).collect()
     }
 
     /// When the next heartbeat is due.

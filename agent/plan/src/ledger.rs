@@ -23,11 +23,7 @@ impl Ledger {
 
     /// Notes a pull that succeeded.
     pub(crate) fn pulled(&mut self, image: String, held: &RuntimeImage, at: Timestamp) {
-        let entry = LedgerEntry {
-            runtime_id: held.runtime_id.clone(),
-            pulled: at,
-            bytes: held.bytes,
-        };
+        let entry = LedgerEntry { runtime_id: held.runtime_id.clone(), pulled: at, bytes: held.bytes };
         self.entries.insert(image, entry);
         self.revision += 1;
     }

@@ -42,16 +42,10 @@ pub(crate) struct Verdict {
 }
 
 impl Verdict {
-    const QUIET: Self = Self {
-        changed: false,
-        read: None,
-    };
+    const QUIET: Self = Self { changed: false, read: None };
 
     fn read(depth: Depth) -> Self {
-        Self {
-            changed: false,
-            read: Some(depth),
-        }
+        Self { changed: false, read: Some(depth) }
     }
 }
 
@@ -157,19 +151,12 @@ impl Pool {
     /// Asks for a read at `at` or earlier, at least as deep as `depth`.
     pub(crate) fn schedule(&mut self, depth: Depth, at: Moment) {
         let depth = if self.is_exact { depth } else { depth.max(Depth::Full) };
-        self.due = Some(
-            self.due
-                .map_or((at, depth), |(due, deeper)| (due.min(at), deeper.max(depth))),
-        );
+        self.due = Some(self.due.map_or((at, depth), |(due, deeper)| (due.min(at), deeper.max(depth))));
     }
 
     /// When a read is due.
     pub(crate) fn read_due(&self) -> Option<Moment> {
-        if self.in_flight.is_some() {
-            None
-        } else {
-            self.due.map(|(at, _)| at)
-        }
+        if self.in_flight.is_some() { None } else { self.due.map(|(at, _)| at) }
     }
 
     /// Starts the read that is due now as number `number`; gives the first sequence wanted.
@@ -181,11 +168,7 @@ impl Pool {
         self.in_flight = Some(InFlight { number, depth });
         self.touched.clear();
         self.ranges.read_begins();
-        Some(if depth == Depth::Since {
-            self.head.saturating_add(1)
-        } else {
-            1
-        })
+        Some(if depth == Depth::Since { self.head.saturating_add(1) } else { 1 })
     }
 
     /// The epoch changed: sequences start again.
@@ -270,10 +253,7 @@ impl Pool {
         self.head = self.ranges.connect(self.head);
         let is_news = !self.is_current;
         (self.is_exact, self.is_current) = (true, true);
-        Verdict {
-            changed: self.content.agreed(now) || is_news,
-            read: None,
-        }
+        Verdict { changed: self.content.agreed(now) || is_news, read: None }
     }
 
     /// A read ended. `None` if it is not the one under way; else whether anything changed.
@@ -293,23 +273,13 @@ impl Pool {
             return Some(false);
         };
         self.failures = 0;
-        let newest = content
-            .entries
-            .iter()
-            .map(|e| e.seq)
-            .chain(self.touched.values().copied())
-            .max()
-            .unwrap_or(0);
+        let newest = content.entries.iter().map(|e| e.seq).chain(self.touched.values().copied()).max().unwrap_or(0);
         if depth == Depth::Since {
             self.take_in(content);
         } else {
             self.take_all(content);
         }
-        self.head = if depth == Depth::Reset {
-            newest
-        } else {
-            self.head.max(newest)
-        };
+        self.head = if depth == Depth::Reset { newest } else { self.head.max(newest) };
         self.touched.clear();
         (self.is_exact, self.is_current) = (true, true);
         self.head = self.ranges.connect(self.head);
@@ -324,10 +294,7 @@ impl Pool {
 
     fn take_in(&mut self, content: PoolContent) {
         for entry in content.entries {
-            let known = self
-                .content
-                .sequence(&entry.id)
-                .max(self.touched.get(&entry.id).copied());
+            let known = self.content.sequence(&entry.id).max(self.touched.get(&entry.id).copied());
             if known.is_some_and(|known| entry.seq <= known) {
                 continue;
             }

@@ -84,13 +84,7 @@ impl Listing {
         digests.sort();
         let held = |digest: Option<&Digest>| digest.filter(|d| digests.contains(d)).cloned();
         let is_right = wanted.is_none_or(|d| digests.contains(d));
-        let digest = held(wanted)
-            .or_else(|| held(reference.digest()))
-            .or_else(|| held(known));
-        Some(Present {
-            digest: digest.or_else(|| digests.first().cloned()),
-            bytes: image.bytes,
-            is_right,
-        })
+        let digest = held(wanted).or_else(|| held(reference.digest())).or_else(|| held(known));
+        Some(Present { digest: digest.or_else(|| digests.first().cloned()), bytes: image.bytes, is_right })
     }
 }

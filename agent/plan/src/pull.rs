@@ -45,10 +45,8 @@ pub(crate) fn queue<'a>(
     climate: &Climate,
     now: Moment,
 ) -> Vec<(&'a ImageKey, &'a Image)> {
-    let mut queue: Vec<_> = images
-        .iter()
-        .filter(|(id, image)| !flights.contains_key(*id) && image.may_pull(climate, now))
-        .collect();
+    let mut queue: Vec<_> =
+        images.iter().filter(|(id, image)| !flights.contains_key(*id) && image.may_pull(climate, now)).collect();
     queue.sort_by_key(|(id, image)| (Reverse(image.want.priority), image.want.bytes.unwrap_or(u64::MAX), *id));
     queue
 }
@@ -67,10 +65,7 @@ pub(crate) fn start(
         return Vec::new();
     }
     let taken: u64 = flights.values().fold(0, |sum, flight| sum.saturating_add(flight.bytes));
-    let mut climate = Climate {
-        room: climate.room.map(|room| room.saturating_sub(taken)),
-        ..*climate
-    };
+    let mut climate = Climate { room: climate.room.map(|room| room.saturating_sub(taken)), ..*climate };
     let mut effects = Vec::new();
     for (id, image) in queue(images, flights, &climate, now) {
         let bytes = image.want.bytes.unwrap_or(0);
@@ -79,18 +74,9 @@ pub(crate) fn start(
         }
         climate.room = climate.room.map(|room| room.saturating_sub(bytes));
         let deadline = deadline(timing, image.want.bytes);
-        effects.push(Effect::Pull {
-            id: id.clone(),
-            image: image.want.image.clone(),
-            deadline,
-        });
-        let flight = Flight {
-            image: image.want.image.clone(),
-            since: now,
-            bytes,
-            is_cancelled: false,
-            is_outdated: false,
-        };
+        effects.push(Effect::Pull { id: id.clone(), image: image.want.image.clone(), deadline });
+        let flight =
+            Flight { image: image.want.image.clone(), since: now, bytes, is_cancelled: false, is_outdated: false };
         flights.insert(id.clone(), flight);
     }
     effects
@@ -98,24 +84,16 @@ pub(crate) fn start(
 
 /// How long a pull may take: longer for what is known to be big.
 pub(crate) fn deadline(timing: &Timing, bytes: Option<u64>) -> Duration {
-    timing
-        .pull_deadline
-        .max(Duration::from_secs(bytes.unwrap_or(0) / SLOWEST))
+    timing.pull_deadline.max(Duration::from_secs(bytes.unwrap_or(0) / SLOWEST))
 }
 
 fn backoff(timing: &Timing) -> Backoff {
-    Backoff {
-        base: timing.pull_backoff,
-        ceiling: timing.pull_backoff_max,
-    }
+    Backoff { base: timing.pull_backoff, ceiling: timing.pull_backoff_max }
 }
 
 /// Whether another attempt is pointless until somebody changes something.
 pub(crate) fn is_refusal(reason: Reason) -> bool {
-    matches!(
-        reason,
-        Reason::Unauthorized | Reason::Policy | Reason::ShortName | Reason::NoPlatform | Reason::Identity
-    )
+    matches!(reason, Reason::Unauthorized | Reason::Policy | Reason::ShortName | Reason::NoPlatform | Reason::Identity)
 }
 
 /// Writes a failed attempt into the image's record.
@@ -132,18 +110,11 @@ pub(crate) fn fail(
         image.unanswered = image.unanswered.saturating_add(1);
         let again = image.unanswered - 1;
         let next = (again > 0).then(|| Due::after(now, backoff(timing).equal_jitter(again, rng)));
-        image.trouble = Some(Trouble {
-            st: ImageState::Deferred,
-            why: failure.reason,
-            next,
-        });
+        image.trouble = Some(Trouble { st: ImageState::Deferred, why: failure.reason, next });
         return;
     }
     image.tries = image.tries.saturating_add(1);
-    image.attempt = Some(Attempt {
-        took: failure.took,
-        number: image.tries,
-    });
+    image.attempt = Some(Attempt { took: failure.took, number: image.tries });
     let is_refused = is_refusal(failure.reason);
     let wait = if is_refused || image.tries >= final_after {
         timing.pull_final + random_up_to(timing.pull_final / 10, rng)
@@ -151,16 +122,8 @@ pub(crate) fn fail(
         backoff(timing).equal_jitter(image.tries, rng)
     };
     let wait = wait.max(failure.retry_after.unwrap_or_default());
-    let st = if is_refused {
-        ImageState::Refused
-    } else {
-        ImageState::Failed
-    };
-    image.trouble = Some(Trouble {
-        st,
-        why: failure.reason,
-        next: Some(Due::after(now, wait)),
-    });
+    let st = if is_refused { ImageState::Refused } else { ImageState::Failed };
+    image.trouble = Some(Trouble { st, why: failure.reason, next: Some(Due::after(now, wait)) });
 }
 
 /// After an eviction the first pull starts at once, repeated ones back off: the disk is tight.

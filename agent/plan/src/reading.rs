@@ -15,10 +15,7 @@ const RETRY_CEILING: Duration = Duration::from_secs(30);
 
 /// The backoff of failed reads. A poll interval below the ceiling lowers it.
 pub(crate) fn retry(timing: &Timing) -> Backoff {
-    Backoff {
-        base: timing.read_retry,
-        ceiling: RETRY_CEILING.min(timing.poll.max(timing.read_retry)),
-    }
+    Backoff { base: timing.read_retry, ceiling: RETRY_CEILING.min(timing.poll.max(timing.read_retry)) }
 }
 
 /// When a document is read again.

@@ -74,10 +74,7 @@ impl Runtime {
 
     fn look_again(&mut self, now: Moment, timing: &Timing, rng: &mut Rng) {
         self.failures = self.failures.saturating_add(1);
-        let backoff = Backoff {
-            base: timing.read_retry.min(timing.verify_min),
-            ceiling: timing.verify_max,
-        };
+        let backoff = Backoff { base: timing.read_retry.min(timing.verify_min), ceiling: timing.verify_max };
         self.due = now + backoff.equal_jitter(self.failures, rng);
     }
 
@@ -99,11 +96,7 @@ impl Runtime {
             self.away.map(|_| Reason::RuntimeUnavailable)
         };
         let room = (self.disk.mark > 0).then(|| self.disk.mark.saturating_sub(self.disk.used));
-        Climate {
-            is_listed: self.is_listed,
-            obstacle,
-            room,
-        }
+        Climate { is_listed: self.is_listed, obstacle, room }
     }
 
     /// Looks, if it is time.

@@ -58,11 +58,7 @@ pub struct Settings {
 
 impl Default for Settings {
     fn default() -> Self {
-        Self {
-            timing: Timing::default(),
-            max_in_flight: 1,
-            final_after: 5,
-        }
+        Self { timing: Timing::default(), max_in_flight: 1, final_after: 5 }
     }
 }
 
@@ -98,13 +94,7 @@ impl NodeState {
     pub fn new(identity: Identity, settings: Settings, persisted: Option<Persisted>, seed: u64, now: Now) -> Self {
         let mut persisted = persisted.filter(|p| p.v == VERSION).unwrap_or_default();
         let mut rng = Rng::with_seed(seed);
-        let sync = Sync::new(
-            identity.node.clone(),
-            settings.timing.clone(),
-            &mut persisted,
-            rng.u64(..),
-            now.mono,
-        );
+        let sync = Sync::new(identity.node.clone(), settings.timing.clone(), &mut persisted, rng.u64(..), now.mono);
         let clock = u64::try_from(now.wall.as_millisecond()).unwrap_or(0);
         Self {
             n: persisted.n.saturating_add(COUNTER_MARGIN).max(clock),
@@ -157,12 +147,7 @@ impl NodeState {
     }
 
     pub(crate) fn climate(&self) -> Climate {
-        self.runtime.climate(
-            self.sync
-                .assignment()
-                .map(|a| a.pressure.as_slice())
-                .unwrap_or_default(),
-        )
+        self.runtime.climate(self.sync.assignment().map(|a| a.pressure.as_slice()).unwrap_or_default())
     }
 
     fn uid(&self) -> String {
@@ -214,13 +199,7 @@ impl NodeState {
             match image.look(id, &self.runtime.listing, now.mono) {
                 Look::Same => {}
                 Look::Moved => {
-                    events.push(ack::describe(
-                        id,
-                        image,
-                        (ImageState::Warm, None),
-                        (&self.identity, &uid),
-                        now,
-                    ));
+                    events.push(ack::describe(id, image, (ImageState::Warm, None), (&self.identity, &uid), now));
                 }
                 Look::Evicted(times) => {
                     image.hold = pull::hold_off(&self.settings.timing, times, now, &mut self.rng);
@@ -291,17 +270,8 @@ impl Machine for NodeState {
         self.runtime.step(now.mono, &mut effects);
         self.look(now, &mut effects);
         let climate = self.climate();
-        let Settings {
-            timing, max_in_flight, ..
-        } = &self.settings;
-        let pulls = pull::start(
-            &self.images,
-            &mut self.flights,
-            &climate,
-            *max_in_flight,
-            timing,
-            now.mono,
-        );
+        let Settings { timing, max_in_flight, .. } = &self.settings;
+        let pulls = pull::start(&self.images, &mut self.flights, &climate, *max_in_flight, timing, now.mono);
         self.judge(&climate, now, &mut effects);
         effects.extend(pulls);
         self.report(now, &mut effects);

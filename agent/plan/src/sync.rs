@@ -136,11 +136,7 @@ impl Sync {
 
     /// A random delay within the spread in force.
     pub(crate) fn spread(&mut self) -> Duration {
-        let unheard = if self.is_live {
-            Duration::ZERO
-        } else {
-            self.timing.start_spread
-        };
+        let unheard = if self.is_live { Duration::ZERO } else { self.timing.start_spread };
         random_up_to(self.spread.unwrap_or(unheard), &mut self.rng)
     }
 
@@ -285,11 +281,7 @@ impl Sync {
 
     /// What NATS is asked for now.
     pub(crate) fn step(&mut self, now: Moment, effects: &mut Vec<Effect>) {
-        if self
-            .pools
-            .values_mut()
-            .fold(false, |any, pool| pool.content.release(now) | any)
-        {
+        if self.pools.values_mut().fold(false, |any, pool| pool.content.release(now) | any) {
             self.changed();
         }
         if !self.is_connected() {
@@ -312,11 +304,7 @@ impl Sync {
         for (id, pool) in self.pools.iter_mut().filter(|(id, _)| self.subscription.has(id)) {
             if let Some(from) = pool.start_read(now, self.reads + 1) {
                 self.reads += 1;
-                effects.push(Effect::ReadPool {
-                    pool: id.clone(),
-                    from,
-                    read: self.reads,
-                });
+                effects.push(Effect::ReadPool { pool: id.clone(), from, read: self.reads });
             }
         }
     }
@@ -350,20 +338,12 @@ impl Sync {
     /// When something is due.
     pub(crate) fn timers(&self) -> impl Iterator<Item = Moment> {
         let lost = self.pools.values().map(|pool| pool.heard() + self.timing.beat_lost);
-        let connected = [
-            self.meta.due(),
-            self.assigning.due(),
-            self.subscription.due(),
-            self.poll_due,
-        ]
-        .into_iter()
-        .flatten()
-        .chain(lost)
-        .chain(self.pools.values().filter_map(Pool::read_due))
-        .filter(|_| self.is_connected());
-        self.pools
-            .values()
-            .filter_map(|pool| pool.content.next_release())
-            .chain(connected)
+        let connected = [self.meta.due(), self.assigning.due(), self.subscription.due(), self.poll_due]
+            .into_iter()
+            .flatten()
+            .chain(lost)
+            .chain(self.pools.values().filter_map(Pool::read_due))
+            .filter(|_| self.is_connected());
+        self.pools.values().filter_map(|pool| pool.content.next_release()).chain(connected)
     }
 }

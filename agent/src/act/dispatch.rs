@@ -84,16 +84,7 @@ impl Dispatcher {
             })
         };
         let pulls = Pulls::new(runtime, inbox.clone(), clock, tasks.clone());
-        Self {
-            world,
-            inbox,
-            tasks,
-            words,
-            inventories,
-            subscriptions,
-            saves,
-            pulls,
-        }
+        Self { world, inbox, tasks, words, inventories, subscriptions, saves, pulls }
     }
 
     /// Runs an effect beside all others; what it gives goes into the inbox.
@@ -125,15 +116,11 @@ impl Dispatch<Effect> for Dispatcher {
                 self.beside(kind, |world| async move { Some(read::assignment(&world.link).await) });
             }
             Effect::ReadPool { pool, from, read } => {
-                self.beside(kind, |world| async move {
-                    Some(read::pool(&world.link, pool, from, read).await)
-                });
+                self.beside(kind, |world| async move { Some(read::pool(&world.link, pool, from, read).await) });
             }
             Effect::ListImages => self.beside(kind, |world| async move { Some(look::list(&world.runtime).await) }),
             Effect::Observe => {
-                self.beside(kind, |world| async move {
-                    look::observe(&world.runtime, world.state.folder()).await
-                });
+                self.beside(kind, |world| async move { look::observe(&world.runtime, world.state.folder()).await });
             }
             Effect::Subscribe(pools) => self.subscriptions.push(pools),
             Effect::Pull { id, image, deadline } => self.pulls.start(id, image, deadline),

@@ -44,14 +44,7 @@ enum Dropped {
 
 impl Pulls {
     pub(super) fn new(client: Client, inbox: Inbox<Fact>, clock: Clock, tasks: Tasks) -> Self {
-        Self {
-            client,
-            inbox,
-            clock,
-            tasks,
-            handles: BTreeMap::new(),
-            in_flight: Arc::default(),
-        }
+        Self { client, inbox, clock, tasks, handles: BTreeMap::new(), in_flight: Arc::default() }
     }
 
     /// Starts one.
@@ -103,13 +96,7 @@ fn conclude(
 ) -> Result<PulledImage, PullFailure> {
     let ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
     // No runtime passes the registry's Retry-After on.
-    let failed = |reason| {
-        Err(PullFailure {
-            reason,
-            retry_after: None,
-            took,
-        })
-    };
+    let failed = |reason| Err(PullFailure { reason, retry_after: None, took });
     match ended {
         Ok(Ok(pulled)) => {
             counted(Outcome::Ok.as_str(), "");

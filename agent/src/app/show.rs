@@ -24,12 +24,7 @@ pub(super) struct Show {
 
 impl Show {
     pub(super) fn new(nats: Status, ready: watch::Sender<Readiness>, inspector: Inspector<NodeState>) -> Self {
-        Self {
-            nats,
-            ready,
-            inspector,
-            was_synced: false,
-        }
+        Self { nats, ready, inspector, was_synced: false }
     }
 
     /// After a step.

@@ -75,13 +75,7 @@ impl Link {
         let probe = Probe::direct_get(&Bucket::Intents.stream(&cluster), &meta);
         let (name, inbox) = (format!("warm-agent {node}"), agent_inbox(&cluster, &node));
         let (bus, _) = Bus::connect_with_probe(config, &name, &inbox, probe, tasks).await?;
-        Ok(Self {
-            bus,
-            cluster,
-            node,
-            replies: Arc::default(),
-            refusals: Arc::default(),
-        })
+        Ok(Self { bus, cluster, node, replies: Arc::default(), refusals: Arc::default() })
     }
 
     /// Hands what was published to the system.
@@ -98,9 +92,7 @@ impl Link {
             header: &header,
             payload: &message.payload,
         };
-        fact(&incoming, &self.cluster, &self.node, |subject| {
-            self.replies.keep(subject)
-        })
-        .unwrap_or_else(|refusal| self.refusals.note(refusal, &message.subject))
+        fact(&incoming, &self.cluster, &self.node, |subject| self.replies.keep(subject))
+            .unwrap_or_else(|refusal| self.refusals.note(refusal, &message.subject))
     }
 }

@@ -26,12 +26,7 @@ pub struct Pools {
 impl Pools {
     /// None yet.
     pub fn new(link: Link, inbox: Inbox<Fact>, tasks: Tasks) -> Self {
-        Self {
-            link,
-            inbox,
-            tasks,
-            standing: BTreeMap::new(),
-        }
+        Self { link, inbox, tasks, standing: BTreeMap::new() }
     }
 
     /// Makes it exactly these; an error of one leaves the others.
@@ -67,10 +62,8 @@ impl Pools {
     }
 
     fn listen(&self, subscription: Subscription, ended: Shutdown) {
-        let (shutdown, listening) = (
-            self.tasks.shutdown(),
-            self.link.clone().listen(subscription, self.inbox.clone(), ended),
-        );
+        let (shutdown, listening) =
+            (self.tasks.shutdown(), self.link.clone().listen(subscription, self.inbox.clone(), ended));
         self.tasks.spawn_effect("listen-pool", async move {
             tokio::select! {
                 biased;

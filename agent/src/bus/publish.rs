@@ -19,8 +19,7 @@ impl Link {
 
     /// A pulse.
     pub async fn publish_heartbeat(&self, heartbeat: &Heartbeat) -> Result<(), Failure> {
-        self.say(&Subject::Heartbeat(self.node.clone()), heartbeat.encode())
-            .await
+        self.say(&Subject::Heartbeat(self.node.clone()), heartbeat.encode()).await
     }
 
     /// The inventory, and waits until it is stored.
@@ -28,10 +27,7 @@ impl Link {
         let subject = Bucket::Nodes.subject(&self.cluster, &inventory_key(&self.node));
         // Whole seconds: what the server takes.
         let headers = [(header::TTL, format!("{}s", INVENTORY_TTL.as_secs()))];
-        self.bus
-            .put(subject, &headers, Bytes::from(inventory.encode()), None)
-            .await
-            .await?;
+        self.bus.put(subject, &headers, Bytes::from(inventory.encode()), None).await.await?;
         Ok(())
     }
 
@@ -44,9 +40,7 @@ impl Link {
 
     async fn say(&self, subject: &Subject, body: Vec<u8>) -> Result<(), Failure> {
         let headers = [(header::SCHEMA, SCHEMA.to_string())];
-        self.bus
-            .publish(subject.print(&self.cluster), &headers, Bytes::from(body))
-            .await?;
+        self.bus.publish(subject.print(&self.cluster), &headers, Bytes::from(body)).await?;
         Ok(())
     }
 }

@@ -26,10 +26,8 @@ impl Link {
 
     /// This node's assignment; `None` if it is absent or purged.
     pub async fn read_assignment(&self) -> Result<Option<Assignment>, Failure> {
-        let (stream, subject) = (
-            Bucket::Assign.stream(&self.cluster),
-            Bucket::Assign.subject(&self.cluster, &assignment_key(&self.node)),
-        );
+        let (stream, subject) =
+            (Bucket::Assign.stream(&self.cluster), Bucket::Assign.subject(&self.cluster, &assignment_key(&self.node)));
         // Permissions on the API subject keep agents from reading each other's.
         document(self.bus.direct_get_last(&stream, &subject, ByApiSubject).await?)
     }
@@ -39,13 +37,8 @@ impl Link {
         let stream = Bucket::Intents.stream(&self.cluster);
         let filter = Bucket::Intents.subject(&self.cluster, &IntentsKey::all_of(pool));
         let batch = self.bus.direct_get_batch(&stream, &filter, from, PAGE).await?;
-        let entries = batch
-            .messages
-            .iter()
-            .filter_map(|stored| entry(&self.cluster, pool, stored));
-        Ok(PoolContent {
-            entries: entries.collect(),
-        })
+        let entries = batch.messages.iter().filter_map(|stored| entry(&self.cluster, pool, stored));
+        Ok(PoolContent { entries: entries.collect() })
     }
 }
 
@@ -58,9 +51,7 @@ fn document<T: Message>(stored: Option<Read>) -> Result<Option<T>, Failure> {
 
 /// One stored key. A key that no intent can have is left out: nothing can be said about it, not even its id.
 fn entry(cluster: &ClusterId, pool: &PoolId, stored: &Read) -> Option<StoredIntent> {
-    let key = Bucket::Intents
-        .key_of(cluster, &stored.subject)
-        .and_then(IntentsKey::parse);
+    let key = Bucket::Intents.key_of(cluster, &stored.subject).and_then(IntentsKey::parse);
     let id = match key {
         Some(IntentsKey::Intent(of, id)) if of == *pool => id,
         _ => {
@@ -82,9 +73,5 @@ fn entry(cluster: &ClusterId, pool: &PoolId, stored: &Read) -> Option<StoredInte
             }
         }),
     };
-    Some(StoredIntent {
-        id,
-        seq: stored.seq,
-        value,
-    })
+    Some(StoredIntent { id, seq: stored.seq, value })
 }

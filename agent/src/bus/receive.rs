@@ -72,11 +72,7 @@ pub fn fact(
         Subject::Request(of, verb) => {
             mine(kind, &of, node)?;
             let body = String::from_utf8_lossy(message.payload).into_owned();
-            Ok(Fact::Request {
-                verb,
-                body,
-                reply: message.reply.map(keep),
-            })
+            Ok(Fact::Request { verb, body, reply: message.reply.map(keep) })
         }
         Subject::Event(..) | Subject::Heartbeat(_) => {
             Err(refused(kind, Reason::Invalid, "agents do not listen to each other"))
@@ -87,16 +83,11 @@ pub fn fact(
 /// The epoch, once schema and term are there as well.
 fn assignment_headers(message: &Incoming<'_>) -> Result<String, DecodeError> {
     let number = |name: &'static str| {
-        (message.header)(name)
-            .and_then(|v| v.parse::<u64>().ok())
-            .ok_or(DecodeError::Header { name })
+        (message.header)(name).and_then(|v| v.parse::<u64>().ok()).ok_or(DecodeError::Header { name })
     };
     let version = u32::try_from(number(header::SCHEMA)?).unwrap_or(u32::MAX);
     if version > SCHEMA {
-        return Err(DecodeError::Newer {
-            what: Assignment::KIND,
-            version,
-        });
+        return Err(DecodeError::Newer { what: Assignment::KIND, version });
     }
     number(header::TERM)?;
     let epoch = (message.header)(header::EPOCH).ok_or(DecodeError::Header { name: header::EPOCH })?;
@@ -104,11 +95,7 @@ fn assignment_headers(message: &Incoming<'_>) -> Result<String, DecodeError> {
 }
 
 fn mine(kind: &'static str, of: &NodeName, node: &NodeName) -> Result<(), Refusal> {
-    if of == node {
-        Ok(())
-    } else {
-        Err(refused(kind, Reason::Forged, format!("it is for node {of}")))
-    }
+    if of == node { Ok(()) } else { Err(refused(kind, Reason::Forged, format!("it is for node {of}"))) }
 }
 
 fn kind_of(subject: &Subject) -> &'static str {
@@ -123,11 +110,7 @@ fn kind_of(subject: &Subject) -> &'static str {
 }
 
 fn refused(kind: &'static str, reason: Reason, text: impl Into<String>) -> Refusal {
-    Refusal {
-        kind,
-        reason,
-        text: text.into(),
-    }
+    Refusal { kind, reason, text: text.into() }
 }
 
 fn undecodable(kind: &'static str, error: &DecodeError) -> Refusal {

@@ -33,11 +33,7 @@ impl Replies {
 
     /// The subject of a number, once.
     pub fn take(&self, number: u64) -> Option<String> {
-        self.0
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .subjects
-            .remove(&number)
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).subjects.remove(&number)
     }
 }
 

@@ -17,10 +17,9 @@ impl Link {
     /// The client does not even queue a subscription.
     pub async fn start(&self, inbox: &Inbox<Fact>, tasks: &Tasks) -> Result<(), BusError> {
         // Subscriptions are made anew by the client at each reconnect, before anything else is sent.
-        for subject in [
-            Subject::Assign(self.node.clone()).print(&self.cluster),
-            Subject::requests_of(&self.cluster, &self.node),
-        ] {
+        for subject in
+            [Subject::Assign(self.node.clone()).print(&self.cluster), Subject::requests_of(&self.cluster, &self.node)]
+        {
             let subscription = self.bus.subscribe(subject).await?;
             let listen = self.clone().listen(subscription, inbox.clone(), tasks.shutdown());
             tasks.spawn("listen", listen);
@@ -56,13 +55,7 @@ impl Link {
             let generation = status.borrow_and_update().generation();
             if generation != reported {
                 // A connection that was lost and made again between two looks is another one: messages may be missing.
-                inbox
-                    .send(if generation.is_some() {
-                        Fact::Connected
-                    } else {
-                        Fact::Disconnected
-                    })
-                    .await;
+                inbox.send(if generation.is_some() { Fact::Connected } else { Fact::Disconnected }).await;
                 reported = generation;
             }
             let is_gap = tokio::select! {

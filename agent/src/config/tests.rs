@@ -13,21 +13,13 @@ fn loaded(yaml: &str) -> Result<AgentConfig, ConfigError> {
 
 fn complaints(yaml: &str) -> Vec<String> {
     let text = loaded(yaml).unwrap_err().to_string();
-    text.lines()
-        .map(|line| line.split_once("agent.yaml").map_or(line, |(_, rest)| rest).to_owned())
-        .collect()
+    text.lines().map(|line| line.split_once("agent.yaml").map_or(line, |(_, rest)| rest).to_owned()).collect()
 }
 
 #[test]
 fn the_defaults_need_a_node_and_nothing_else() {
     let config = loaded("node: a").unwrap();
-    assert_eq!(
-        config,
-        AgentConfig {
-            node: Some(NodeName::parse("a").unwrap()),
-            ..AgentConfig::default()
-        }
-    );
+    assert_eq!(config, AgentConfig { node: Some(NodeName::parse("a").unwrap()), ..AgentConfig::default() });
     assert_eq!(config.cluster_id, ClusterId::default());
     assert_eq!(config.state_dir, PathBuf::from("/var/lib/warm-images"));
     assert_eq!(config.admin.listen, "0.0.0.0:9180");
@@ -64,10 +56,8 @@ shutdownGrace: 3s
 fn a_missing_node_says_where_it_comes_from() {
     assert_eq!(
         complaints("{}"),
-        [
-            ": node: is missing: give the name of the Node, in a pod by the environment variable WARM_NODE_NAME from \
-             fieldRef spec.nodeName"
-        ]
+        [": node: is missing: give the name of the Node, in a pod by the environment variable WARM_NODE_NAME from \
+             fieldRef spec.nodeName"]
     );
 }
 
@@ -117,9 +107,5 @@ admin: { listen: '0.0.0.0:99999' }
 fn a_socket_may_be_a_url_and_must_fit() {
     loaded("{node: a, runtime: {socket: 'unix:///run/x.sock'}}").unwrap();
     let long = format!("{{node: a, runtime: {{socket: '/{}'}}}}", "x".repeat(107));
-    assert!(
-        complaints(&long).iter().any(|c| c.contains("has at most 107 bytes")),
-        "{:?}",
-        complaints(&long)
-    );
+    assert!(complaints(&long).iter().any(|c| c.contains("has at most 107 bytes")), "{:?}", complaints(&long));
 }

@@ -71,18 +71,11 @@ impl CriError {
         let text = status.message().to_owned();
         // Only a status made on this side has a source: a peer's answer is code and text alone.
         if status.source().is_some() {
-            return Self::Broken {
-                call,
-                text: chain(status),
-            };
+            return Self::Broken { call, text: chain(status) };
         }
         match status.code() {
             Code::Unimplemented if text.contains("unknown service") => Self::NoCri { call, text },
-            code => Self::Refused {
-                call,
-                reason: reason_of(code, &text, image),
-                text,
-            },
+            code => Self::Refused { call, reason: reason_of(code, &text, image), text },
         }
     }
 
@@ -134,10 +127,7 @@ fn chain(status: &Status) -> String {
         innermost = Some(error);
         source = error.source();
     }
-    innermost.map_or_else(
-        || status.message().to_owned(),
-        |cause| format!("{} ({cause})", status.message()),
-    )
+    innermost.map_or_else(|| status.message().to_owned(), |cause| format!("{} ({cause})", status.message()))
 }
 
 /// What a runtime's refusal means. `image` is taken out of the text first: a repository may be called `unauthorized`.
@@ -179,12 +169,7 @@ const TELLING: &[(&[&str], Reason)] = &[
     ),
     (&["short-name", "short name"], Reason::ShortName),
     (
-        &[
-            "signaturevalidationfailed",
-            "rejected by policy",
-            "image verifier",
-            "due to configured policy",
-        ],
+        &["signaturevalidationfailed", "rejected by policy", "image verifier", "due to configured policy"],
         Reason::Policy,
     ),
     (
@@ -201,10 +186,7 @@ const TELLING: &[(&[&str], Reason)] = &[
         Reason::Corrupt,
     ),
     (&["toomanyrequests", "too many requests"], Reason::Throttled),
-    (
-        &["failed to parse image reference", "invalid reference format"],
-        Reason::Invalid,
-    ),
+    (&["failed to parse image reference", "invalid reference format"], Reason::Invalid),
 ];
 
 /// Phrases that count once no HTTP status is named.
@@ -248,19 +230,8 @@ const GENERAL: &[(&[&str], Reason)] = &[
         ],
         Reason::Unauthorized,
     ),
-    (
-        &[
-            "manifest unknown",
-            "name unknown",
-            ": not found",
-            "repository not found",
-        ],
-        Reason::NotFound,
-    ),
-    (
-        &["context deadline exceeded", "context canceled"],
-        Reason::DeadlineExceeded,
-    ),
+    (&["manifest unknown", "name unknown", ": not found", "repository not found"], Reason::NotFound),
+    (&["context deadline exceeded", "context canceled"], Reason::DeadlineExceeded),
 ];
 
 fn reason_of_http(status: u16) -> Option<Reason> {
@@ -296,11 +267,7 @@ fn http_status(text: &str) -> Option<u16> {
 /// The text in lower case without what others chose: the reference, URLs, and whatever stands in quotes.
 fn bare(text: &str, image: &str) -> String {
     let unescaped = text.replace("\\\"", "\"");
-    let without_image = if image.is_empty() {
-        unescaped
-    } else {
-        unescaped.replace(image, "_")
-    };
+    let without_image = if image.is_empty() { unescaped } else { unescaped.replace(image, "_") };
     let mut bare = String::with_capacity(without_image.len());
     for (at, part) in without_image.split('"').enumerate() {
         if at % 2 == 1 {

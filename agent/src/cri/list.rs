@@ -18,17 +18,9 @@ impl Client {
 
     /// What the runtime holds under a reference; `None` if it holds nothing.
     pub async fn image_status(&self, reference: &str) -> Result<Option<RuntimeImage>, CriError> {
-        let spec = proto::ImageSpec {
-            image: reference.to_owned(),
-            ..Default::default()
-        };
-        let request = proto::ImageStatusRequest {
-            image: Some(spec),
-            verbose: false,
-        };
-        let status = self
-            .ask("ImageStatus", reference, self.images().image_status(request))
-            .await?;
+        let spec = proto::ImageSpec { image: reference.to_owned(), ..Default::default() };
+        let request = proto::ImageStatusRequest { image: Some(spec), verbose: false };
+        let status = self.ask("ImageStatus", reference, self.images().image_status(request)).await?;
         Ok(status.image.map(image))
     }
 }

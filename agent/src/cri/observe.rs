@@ -19,28 +19,18 @@ const API: &str = "v1";
 impl Client {
     /// Its name and version.
     pub async fn version(&self) -> Result<Runtime, CriError> {
-        let request = proto::VersionRequest {
-            version: API.to_owned(),
-        };
+        let request = proto::VersionRequest { version: API.to_owned() };
         let version = self.ask("Version", "", self.runtime().version(request)).await?;
-        Ok(Runtime {
-            name: version.runtime_name,
-            version: version.runtime_version,
-        })
+        Ok(Runtime { name: version.runtime_name, version: version.runtime_version })
     }
 
     /// Where the runtime says its images lie; `None` if it does not say.
     pub async fn image_mountpoint(&self) -> Result<Option<PathBuf>, CriError> {
         let request = proto::ImageFsInfoRequest {};
-        let info = self
-            .ask("ImageFsInfo", "", self.images().image_fs_info(request))
-            .await?;
+        let info = self.ask("ImageFsInfo", "", self.images().image_fs_info(request)).await?;
         // The first entry is always the default snapshotter's.
         let mountpoint = info.image_filesystems.into_iter().next().and_then(|usage| usage.fs_id);
-        Ok(mountpoint
-            .map(|id| id.mountpoint)
-            .filter(|path| !path.is_empty())
-            .map(PathBuf::from))
+        Ok(mountpoint.map(|id| id.mountpoint).filter(|path| !path.is_empty()).map(PathBuf::from))
     }
 }
 
@@ -59,11 +49,7 @@ pub fn disk_of(paths: &[&Path]) -> Result<Disk, Errno> {
 fn disk(stat: &StatVfs) -> Disk {
     let bytes = |blocks: u64| blocks.saturating_mul(stat.f_frsize);
     let total = bytes(stat.f_blocks);
-    Disk {
-        used: total.saturating_sub(bytes(stat.f_bfree)),
-        free: bytes(stat.f_bavail),
-        mark: 0,
-    }
+    Disk { used: total.saturating_sub(bytes(stat.f_bfree)), free: bytes(stat.f_bavail), mark: 0 }
 }
 
 #[cfg(test)]

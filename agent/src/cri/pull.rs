@@ -23,9 +23,7 @@ impl Client {
     pub async fn pull(&self, reference: &str, deadline: Duration) -> Result<RuntimeImage, CriError> {
         let request = self.request(reference);
         within(deadline, "PullImage", reference, self.images().pull_image(request)).await?;
-        self.image_status(reference).await?.ok_or_else(|| CriError::Absent {
-            image: reference.to_owned(),
-        })
+        self.image_status(reference).await?.ok_or_else(|| CriError::Absent { image: reference.to_owned() })
     }
 
     fn request(&self, reference: &str) -> proto::PullImageRequest {
@@ -43,9 +41,6 @@ impl Client {
             }),
             annotations: HashMap::from([(ANNOTATION.to_owned(), "true".to_owned())]),
         };
-        proto::PullImageRequest {
-            image: Some(spec),
-            sandbox_config: Some(sandbox),
-        }
+        proto::PullImageRequest { image: Some(spec), sandbox_config: Some(sandbox) }
     }
 }

@@ -77,10 +77,7 @@ mod tests {
 
     #[tokio::test]
     async fn the_error_names_every_path_with_its_cause_and_what_to_do() {
-        let sockets = Sockets(vec![
-            PathBuf::from("/nonexistent/a.sock"),
-            PathBuf::from("/nonexistent/b.sock"),
-        ]);
+        let sockets = Sockets(vec![PathBuf::from("/nonexistent/a.sock"), PathBuf::from("/nonexistent/b.sock")]);
         let text = sockets.connect().await.unwrap_err().to_string();
         assert_eq!(
             text,
@@ -95,9 +92,6 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let there = folder.path().join("there.sock");
         let _listener = tokio::net::UnixListener::bind(&there).unwrap();
-        Sockets(vec![folder.path().join("absent.sock"), there])
-            .connect()
-            .await
-            .unwrap();
+        Sockets(vec![folder.path().join("absent.sock"), there]).connect().await.unwrap();
     }
 }

@@ -46,13 +46,7 @@ impl Beats {
             if let Some(pulse) = self.pulses.get_mut(*pool) {
                 pulse.farewell = FAREWELL;
             } else {
-                self.pulses.insert(
-                    (*pool).clone(),
-                    Pulse {
-                        due: now,
-                        farewell: FAREWELL,
-                    },
-                );
+                self.pulses.insert((*pool).clone(), Pulse { due: now, farewell: FAREWELL });
             }
         }
         let mut beating = Vec::new();

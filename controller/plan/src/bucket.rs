@@ -44,11 +44,7 @@ pub(crate) struct Key<T> {
 
 impl<T> Default for Key<T> {
     fn default() -> Self {
-        Self {
-            seq: 0,
-            held: Held::Nothing,
-            good: None,
-        }
+        Self { seq: 0, held: Held::Nothing, good: None }
     }
 }
 
@@ -252,12 +248,7 @@ impl IntentsBucket {
                 }
                 if let Some(born) = ended {
                     let seq = if seq == 0 { head } else { seq };
-                    self.moves.ended.push(Ended {
-                        pool: pool.clone(),
-                        id: id.clone(),
-                        born,
-                        seq,
-                    });
+                    self.moves.ended.push(Ended { pool: pool.clone(), id: id.clone(), born, seq });
                 }
                 changed
             }
@@ -265,9 +256,7 @@ impl IntentsBucket {
     }
 
     fn of(&mut self, pool: &PoolId) -> &mut PoolBucket {
-        self.pools
-            .entry(pool.clone())
-            .or_insert_with(|| PoolBucket::new(pool.clone()))
+        self.pools.entry(pool.clone()).or_insert_with(|| PoolBucket::new(pool.clone()))
     }
 }
 
@@ -281,25 +270,13 @@ fn only<T>(value: StoredValue<IntentsDoc>, get: impl Fn(IntentsDoc) -> Option<T>
 }
 
 fn as_meta(doc: IntentsDoc) -> Option<Meta> {
-    if let IntentsDoc::Meta(meta) = doc {
-        Some(meta)
-    } else {
-        None
-    }
+    if let IntentsDoc::Meta(meta) = doc { Some(meta) } else { None }
 }
 
 fn as_definition(doc: IntentsDoc) -> Option<Value> {
-    if let IntentsDoc::Definition(value) = doc {
-        Some(value)
-    } else {
-        None
-    }
+    if let IntentsDoc::Definition(value) = doc { Some(value) } else { None }
 }
 
 fn as_intent(doc: IntentsDoc) -> Option<Arc<Intent>> {
-    if let IntentsDoc::Intent(intent) = doc {
-        Some(Arc::from(intent))
-    } else {
-        None
-    }
+    if let IntentsDoc::Intent(intent) = doc { Some(Arc::from(intent)) } else { None }
 }

@@ -43,19 +43,12 @@ fn puts(plan: &Plan, bucket: &IntentsBucket, term: u64) -> impl Iterator<Item = 
         });
         let missing = planned.intents.values().filter_map(move |intent| {
             let key = held.and_then(|p| p.intent(&intent.id));
-            if key
-                .and_then(|k| k.value())
-                .is_some_and(|there| there.asks_the_same(intent))
-            {
+            if key.and_then(|k| k.value()).is_some_and(|there| there.asks_the_same(intent)) {
                 return None;
             }
             let mut intent = Box::new(intent.clone());
             intent.term = term;
-            Some(IntentWrite {
-                pool: id.clone(),
-                expected: key.map_or(0, |k| k.seq),
-                write: IntentChange::Put(intent),
-            })
+            Some(IntentWrite { pool: id.clone(), expected: key.map_or(0, |k| k.seq), write: IntentChange::Put(intent) })
         });
         definition.into_iter().chain(missing)
     })
@@ -64,9 +57,7 @@ fn puts(plan: &Plan, bucket: &IntentsBucket, term: u64) -> impl Iterator<Item = 
 fn purges(plan: &Plan, bucket: &IntentsBucket) -> impl Iterator<Item = IntentWrite> {
     bucket.pools().flat_map(move |(id, held)| {
         let planned = plan.pools.get(id);
-        let unwanted = held
-            .live()
-            .filter(move |(i, _)| planned.is_none_or(|p| !p.intents.contains_key(*i)));
+        let unwanted = held.live().filter(move |(i, _)| planned.is_none_or(|p| !p.intents.contains_key(*i)));
         let withdrawn = unwanted.map(move |(i, key)| IntentWrite {
             pool: id.clone(),
             expected: key.seq,
@@ -94,35 +85,19 @@ pub(crate) fn assignments(
 ) -> Vec<AssignmentWrite> {
     let puts = plan.nodes.iter().filter_map(|(node, planned)| {
         let key = bucket.get(node);
-        if key
-            .and_then(|k| k.value())
-            .is_some_and(|there| says(there, node, planned))
-        {
+        if key.and_then(|k| k.value()).is_some_and(|there| says(there, node, planned)) {
             return None;
         }
-        let rev = key
-            .and_then(|k| k.good.as_ref())
-            .map_or(1, |there| there.rev.saturating_add(1));
+        let rev = key.and_then(|k| k.good.as_ref()).map_or(1, |there| there.rev.saturating_add(1));
         let assignment = assignment(node, planned, rev, term);
-        Some(AssignmentWrite {
-            node: node.clone(),
-            expected: key.map_or(0, |k| k.seq),
-            assignment: Some(assignment),
-        })
+        Some(AssignmentWrite { node: node.clone(), expected: key.map_or(0, |k| k.seq), assignment: Some(assignment) })
     });
     let is_over = |node: &NodeName, held: Held| held != Held::Nothing && !plan.nodes.contains_key(node);
     let purges = bucket
         .iter()
         .filter(|(node, key)| is_over(node, key.held) && !exists(node))
-        .map(|(node, key)| AssignmentWrite {
-            node: node.clone(),
-            expected: key.seq,
-            assignment: None,
-        });
-    puts.chain(purges)
-        .filter(|write| retries.may(&write.node, now))
-        .take(MAX_BATCH)
-        .collect()
+        .map(|(node, key)| AssignmentWrite { node: node.clone(), expected: key.seq, assignment: None });
+    puts.chain(purges).filter(|write| retries.may(&write.node, now)).take(MAX_BATCH).collect()
 }
 
 fn says(there: &Assignment, node: &NodeName, planned: &PlannedNode) -> bool {

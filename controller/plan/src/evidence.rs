@@ -65,18 +65,12 @@ impl<'a> Scope<'a> {
     /// Whether a node can be asked about an image at all.
     pub(crate) fn covers(self, node: &NodeName, id: &ImageKey) -> bool {
         self.plan.wants(node, id)
-            || self
-                .assigned
-                .pools_of(node)
-                .iter()
-                .any(|pool| self.intents.born(pool, id).is_some())
+            || self.assigned.pools_of(node).iter().any(|pool| self.intents.born(pool, id).is_some())
     }
 
     /// Whether an image has been wanted there without a break since before `seq`.
     fn covered_since(self, pools: &[&PoolId], id: &ImageKey, seq: u64) -> bool {
-        pools
-            .iter()
-            .any(|pool| self.intents.born(pool, id).is_some_and(|born| born < seq))
+        pools.iter().any(|pool| self.intents.born(pool, id).is_some_and(|born| born < seq))
     }
 }
 
@@ -257,10 +251,7 @@ impl Evidence {
 
     /// Nodes whose inventory is to be asked for; asked once each.
     pub(crate) fn take_requests(&mut self) -> Vec<NodeName> {
-        let asked = self
-            .nodes
-            .iter_mut()
-            .filter_map(|(name, node)| node.take_request().then(|| name.clone()));
+        let asked = self.nodes.iter_mut().filter_map(|(name, node)| node.take_request().then(|| name.clone()));
         asked.collect()
     }
 

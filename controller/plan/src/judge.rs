@@ -27,11 +27,7 @@ pub(crate) struct ImageEvidence {
 
 impl ImageEvidence {
     fn warm(digest: Option<Arc<Digest>>) -> Self {
-        Self {
-            state: ImageState::Warm,
-            why: None,
-            digest,
-        }
+        Self { state: ImageState::Warm, why: None, digest }
     }
 }
 
@@ -77,9 +73,7 @@ impl Content {
         };
         if is_warm {
             let at = lists.digests.binary_search_by(|(there, _)| there.as_ref().cmp(id)).ok();
-            let digest = at
-                .and_then(|at| lists.digests.get(at))
-                .map(|(_, digest)| Arc::clone(digest));
+            let digest = at.and_then(|at| lists.digests.get(at)).map(|(_, digest)| Arc::clone(digest));
             Word::Is(ImageEvidence::warm(digest))
         } else if lists.complete {
             Word::NotWarm
@@ -141,19 +135,11 @@ impl Shared {
     /// What an inventory says. Two nodes share it only if every word is equal: an agent is never trusted about another.
     pub(crate) fn content(&mut self, inventory: &Inventory, digest: SetDigest) -> Arc<Content> {
         let lists = self.lists(inventory);
-        let same = self
-            .contents
-            .get(&digest)
-            .into_iter()
-            .flatten()
-            .filter_map(Weak::upgrade);
+        let same = self.contents.get(&digest).into_iter().flatten().filter_map(Weak::upgrade);
         if let Some(content) = same.into_iter().find(|c| c.lists == lists) {
             return content;
         }
-        let content = Arc::new(Content {
-            number: self.number(),
-            lists,
-        });
+        let content = Arc::new(Content { number: self.number(), lists });
         let entry = self.contents.entry(digest).or_default();
         entry.retain(|weak| weak.strong_count() > 0);
         entry.push(Arc::downgrade(&content));
@@ -167,14 +153,7 @@ impl Shared {
             message::Content::Except(list) => {
                 for e in list {
                     let digest = e.digest.as_ref().map(|d| self.digest(d));
-                    exceptions.insert(
-                        self.key(&e.id),
-                        ImageEvidence {
-                            state: e.st,
-                            why: e.why,
-                            digest,
-                        },
-                    );
+                    exceptions.insert(self.key(&e.id), ImageEvidence { state: e.st, why: e.why, digest });
                 }
             }
             message::Content::WarmIds(list) => {
@@ -183,17 +162,8 @@ impl Shared {
                 warm = Some(keys.into());
             }
         }
-        let digests = inventory
-            .digests
-            .iter()
-            .map(|(id, d)| (self.key(id), self.digest(d)))
-            .collect();
-        Lists {
-            exceptions,
-            warm,
-            digests,
-            complete: inventory.complete,
-        }
+        let digests = inventory.digests.iter().map(|(id, d)| (self.key(id), self.digest(d))).collect();
+        Lists { exceptions, warm, digests, complete: inventory.complete }
     }
 
     /// A set by name; `look_up` finds it the first time.
@@ -207,10 +177,7 @@ impl Shared {
         if let Some(set) = self.sets.get(&name).and_then(Weak::upgrade) {
             return Some(set);
         }
-        let set = Arc::new(IdSet {
-            ids: look_up()?.into(),
-            number: self.number(),
-        });
+        let set = Arc::new(IdSet { ids: look_up()?.into(), number: self.number() });
         self.sets.insert(name, Arc::downgrade(&set));
         Some(set)
     }

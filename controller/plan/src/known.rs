@@ -23,9 +23,7 @@ pub(crate) struct Known<K, T> {
 
 impl<K: Ord, T: PartialEq> Known<K, T> {
     pub(crate) fn new() -> Self {
-        Self {
-            objects: BTreeMap::new(),
-        }
+        Self { objects: BTreeMap::new() }
     }
 
     /// Takes one change; says whether anything differs.
@@ -40,22 +38,13 @@ impl<K: Ord, T: PartialEq> Known<K, T> {
         let old = self.objects.remove(&key);
         let (new, changed) = match content {
             Ok(good) => {
-                let new = Object {
-                    good: Some(good),
-                    invalid: None,
-                };
+                let new = Object { good: Some(good), invalid: None };
                 let changed = old.as_ref() != Some(&new);
                 (new, changed)
             }
             Err(text) => {
                 let changed = old.as_ref().is_none_or(|o| o.invalid.as_ref() != Some(&text));
-                (
-                    Object {
-                        good: old.and_then(|o| o.good),
-                        invalid: Some(text),
-                    },
-                    changed,
-                )
+                (Object { good: old.and_then(|o| o.good), invalid: Some(text) }, changed)
             }
         };
         self.objects.insert(key, new);
@@ -90,16 +79,12 @@ impl<K: Ord, T: PartialEq> Known<K, T> {
 
     /// Every object with usable content.
     pub(crate) fn good(&self) -> impl Iterator<Item = (&K, &T)> {
-        self.objects
-            .iter()
-            .filter_map(|(key, object)| Some((key, object.good.as_ref()?)))
+        self.objects.iter().filter_map(|(key, object)| Some((key, object.good.as_ref()?)))
     }
 
     /// Every object whose newest content cannot be used, with what is wrong.
     pub(crate) fn invalid(&self) -> impl Iterator<Item = (&K, &str)> {
-        self.objects
-            .iter()
-            .filter_map(|(key, object)| Some((key, object.invalid.as_deref()?)))
+        self.objects.iter().filter_map(|(key, object)| Some((key, object.invalid.as_deref()?)))
     }
 }
 
@@ -114,10 +99,7 @@ mod tests {
         assert!(!known.change(Change::Upsert("a", Ok(1))));
         assert!(known.change(Change::Upsert("a", Err("bad".to_owned()))));
         assert!(!known.change(Change::Upsert("a", Err("bad".to_owned()))));
-        assert_eq!(
-            (known.get(&"a"), known.invalid().next()),
-            (Some(&1), Some((&"a", "bad")))
-        );
+        assert_eq!((known.get(&"a"), known.invalid().next()), (Some(&1), Some((&"a", "bad"))));
         assert!(known.change(Change::Upsert("a", Ok(1))));
         assert_eq!(known.invalid().next(), None);
         assert!(known.change(Change::Remove("a")));

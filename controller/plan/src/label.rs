@@ -48,10 +48,8 @@ impl<'c> Ranking<'c> {
             return Labels::new();
         }
         let singles: BTreeMap<&ImageKey, &ImageEvidence> = singles.collect();
-        let there: BTreeMap<ImageKey, &String> = shown
-            .iter()
-            .filter_map(|(key, value)| Some((label::parse_image_label(key)?, value)))
-            .collect();
+        let there: BTreeMap<ImageKey, &String> =
+            shown.iter().filter_map(|(key, value)| Some((label::parse_image_label(key)?, value))).collect();
         let special: BTreeSet<&ImageKey> = there.keys().chain(singles.keys().copied()).collect();
         let mut candidates: Vec<(Reverse<u8>, bool, &ImageKey, String)> = Vec::new();
         for id in special.iter().copied() {
@@ -65,11 +63,7 @@ impl<'c> Ranking<'c> {
             };
             candidates.extend(value.map(|value| (priority, there.is_none(), id, value)));
         }
-        let others = self
-            .warm
-            .iter()
-            .filter(|(_, id, _)| !special.contains(*id))
-            .take(settings.max_per_node);
+        let others = self.warm.iter().filter(|(_, id, _)| !special.contains(*id)).take(settings.max_per_node);
         candidates.extend(others.map(|(priority, id, value)| (*priority, true, *id, value.clone())));
         // At equal priority those that are there stay, so that nothing flaps at the edge of the budget.
         candidates.sort();
@@ -132,16 +126,8 @@ mod tests {
     ) {
         let id = ImageKey::of("nginx");
         let shown: Labels = shown.map(|c| (label::image_label(&id), value(c))).into_iter().collect();
-        let said = said.map(|(state, d)| ImageEvidence {
-            state,
-            why: None,
-            digest: d.map(digest).map(Arc::new),
-        });
-        let stale = ImageEvidence {
-            state: ImageState::Warm,
-            why: None,
-            digest: Some(Arc::new(digest('e'))),
-        };
+        let said = said.map(|(state, d)| ImageEvidence { state, why: None, digest: d.map(digest).map(Arc::new) });
+        let stale = ImageEvidence { state: ImageState::Warm, why: None, digest: Some(Arc::new(digest('e'))) };
         let named = named.map(digest);
         let settings = LabelSettings::default();
         let class = |is_wanted: bool, proven: Option<&ImageEvidence>| Class {
@@ -150,37 +136,15 @@ mod tests {
         };
         let of_class = class(true, said.as_ref());
         let decided = Ranking::of(&of_class).decide(&shown, std::iter::empty(), &settings);
-        assert_eq!(
-            decided,
-            expected
-                .map(|c| (label::image_label(&id), value(c)))
-                .into_iter()
-                .collect()
-        );
+        assert_eq!(decided, expected.map(|c| (label::image_label(&id), value(c))).into_iter().collect());
         if let Some(said) = &said {
             let overruled = class(true, Some(&stale));
             let single = std::iter::once((&id, said));
-            assert_eq!(
-                Ranking::of(&overruled).decide(&shown, single, &settings),
-                decided,
-                "proven of it alone"
-            );
+            assert_eq!(Ranking::of(&overruled).decide(&shown, single, &settings), decided, "proven of it alone");
         }
         let unwanted = class(false, said.as_ref());
-        assert!(
-            Ranking::of(&unwanted)
-                .decide(&shown, std::iter::empty(), &settings)
-                .is_empty(),
-            "nobody wants it"
-        );
-        let none = LabelSettings {
-            mode: LabelMode::None,
-            ..settings
-        };
-        assert!(
-            Ranking::of(&of_class)
-                .decide(&shown, std::iter::empty(), &none)
-                .is_empty()
-        );
+        assert!(Ranking::of(&unwanted).decide(&shown, std::iter::empty(), &settings).is_empty(), "nobody wants it");
+        let none = LabelSettings { mode: LabelMode::None, ..settings };
+        assert!(Ranking::of(&of_class).decide(&shown, std::iter::empty(), &none).is_empty());
     }
 }

@@ -56,16 +56,7 @@ impl Leadership {
     pub(crate) fn new(candidate: String) -> Self {
         let standing = Standing::Idle;
         let retry = Moment::default();
-        Self {
-            standing,
-            candidate,
-            epochs: 0,
-            highest: 0,
-            failures: 0,
-            last: None,
-            retry,
-            kept: None,
-        }
+        Self { standing, candidate, epochs: 0, highest: 0, failures: 0, last: None, retry, kept: None }
     }
 
     /// Where this controller stands.
@@ -75,20 +66,12 @@ impl Leadership {
 
     /// What it wrote, while it holds the term.
     pub(crate) fn leads(&self) -> Option<&Meta> {
-        if let Standing::Leading { meta, .. } = &self.standing {
-            Some(meta)
-        } else {
-            None
-        }
+        if let Standing::Leading { meta, .. } = &self.standing { Some(meta) } else { None }
     }
 
     /// What had been taken in when the term was taken.
     pub(crate) fn head(&self) -> u64 {
-        if let Standing::Leading { head, .. } = &self.standing {
-            *head
-        } else {
-            0
-        }
+        if let Standing::Leading { head, .. } = &self.standing { *head } else { 0 }
     }
 
     /// The highest term seen.
@@ -146,14 +129,8 @@ impl Leadership {
             stream_created: bucket.created().to_owned(),
             by: instance.to_owned(),
         };
-        self.standing = Standing::Taking {
-            meta: meta.clone(),
-            head: bucket.head(),
-        };
-        Some(Effect::TakeTerm {
-            meta,
-            expected: there.seq,
-        })
+        self.standing = Standing::Taking { meta: meta.clone(), head: bucket.head() };
+        Some(Effect::TakeTerm { meta, expected: there.seq })
     }
 
     /// Keeps what a re-read found of `_meta` until the outcome of the attempt tells whether it is to be believed.
@@ -191,10 +168,7 @@ impl Leadership {
                 }
                 self.highest = self.highest.max(meta.term);
                 (self.failures, self.last) = (0, None);
-                self.standing = Standing::Leading {
-                    meta: meta.clone(),
-                    head,
-                };
+                self.standing = Standing::Leading { meta: meta.clone(), head };
                 Some((seq, meta))
             }
             Err(reason) => {

@@ -117,24 +117,14 @@ pub(crate) fn key_of(write: &IntentWrite) -> IntentsKey {
 impl Ledger {
     /// Notes a batch.
     pub(crate) fn issue_intents(&mut self, created: &str, writes: &[IntentWrite]) {
-        let writes = writes
-            .iter()
-            .map(|w| (key_of(w), (w.expected, w.write.clone())))
-            .collect();
-        self.intents = Some(IntentsInFlight {
-            created: created.to_owned(),
-            writes,
-            reread: BTreeMap::new(),
-        });
+        let writes = writes.iter().map(|w| (key_of(w), (w.expected, w.write.clone()))).collect();
+        self.intents = Some(IntentsInFlight { created: created.to_owned(), writes, reread: BTreeMap::new() });
     }
 
     /// Notes a batch.
     pub(crate) fn issue_assignments(&mut self, writes: &[AssignmentWrite]) {
         let writes = writes.iter().map(|w| (w.node.clone(), w.clone())).collect();
-        self.assignments = Some(AssignmentsInFlight {
-            writes,
-            reread: BTreeMap::new(),
-        });
+        self.assignments = Some(AssignmentsInFlight { writes, reread: BTreeMap::new() });
     }
 
     /// The batch has ended.

@@ -47,17 +47,9 @@ pub(crate) fn place<'n>(
     let shared = pools.iter().filter(|(_, p)| p.constraint.node_name.is_none());
     let mut ranked: Vec<(&PoolId, &DemandPool<'_>)> = shared.collect();
     ranked.sort_by_key(|(id, pool)| (**id != PoolId::all(), Reverse(pool.workloads), *id));
-    let dropped = ranked
-        .iter()
-        .skip(max_of_cluster)
-        .map(|(id, _)| (*id).clone())
-        .collect();
+    let dropped = ranked.iter().skip(max_of_cluster).map(|(id, _)| (*id).clone()).collect();
     let pools_placed = pools.keys().cloned().collect();
-    let mut membership = Membership {
-        pools: pools_placed,
-        dropped,
-        ..Membership::default()
-    };
+    let mut membership = Membership { pools: pools_placed, dropped, ..Membership::default() };
     let relevant = Relevant::of(ranked.iter().map(|(_, p)| p.constraint));
     let mut classes: BTreeMap<Class<'n>, Vec<usize>> = BTreeMap::new();
     for (name, node) in nodes {
@@ -74,16 +66,8 @@ pub(crate) fn place<'n>(
         let is_named = pools.contains_key(&private);
         let has_dropped = eligible.last().is_some_and(|last| *last >= max_of_cluster);
         let needs_private = is_named || has_dropped || eligible.len() > max_of_node;
-        let room = if needs_private {
-            max_of_node.saturating_sub(1)
-        } else {
-            max_of_node
-        };
-        let kept = eligible
-            .iter()
-            .take_while(|at| **at < max_of_cluster)
-            .take(room)
-            .count();
+        let room = if needs_private { max_of_node.saturating_sub(1) } else { max_of_node };
+        let kept = eligible.iter().take_while(|at| **at < max_of_cluster).take(room).count();
         let id = |at: &usize| ranked.get(*at).map(|(id, _)| (*id).clone());
         let mut of_node: Vec<PoolId> = eligible.iter().take(kept).filter_map(id).collect();
         if needs_private {
@@ -117,18 +101,11 @@ type Class<'n> = (Vec<Option<&'n str>>, Vec<&'n Taint>, Option<&'n NodeName>);
 
 impl<'c> Relevant<'c> {
     fn of(constraints: impl Iterator<Item = &'c Constraint>) -> Self {
-        let mut relevant = Self {
-            labels: BTreeSet::new(),
-            name: false,
-        };
+        let mut relevant = Self { labels: BTreeSet::new(), name: false };
         for constraint in constraints {
-            relevant
-                .labels
-                .extend(constraint.node_selector.keys().map(String::as_str));
+            relevant.labels.extend(constraint.node_selector.keys().map(String::as_str));
             for term in constraint.affinity.iter().flatten() {
-                relevant
-                    .labels
-                    .extend(term.match_expressions.iter().map(|e| e.key.as_str()));
+                relevant.labels.extend(term.match_expressions.iter().map(|e| e.key.as_str()));
                 relevant.name |= term.match_fields.iter().any(|e| e.key == NAME_FIELD);
             }
         }
@@ -136,11 +113,7 @@ impl<'c> Relevant<'c> {
     }
 
     fn class<'n>(&self, name: &'n NodeName, node: &'n Node) -> Class<'n> {
-        let labels = self
-            .labels
-            .iter()
-            .map(|key| node.labels.get(*key).map(String::as_str))
-            .collect();
+        let labels = self.labels.iter().map(|key| node.labels.get(*key).map(String::as_str)).collect();
         (labels, place::hard_taints(node).collect(), self.name.then_some(name))
     }
 }
@@ -153,18 +126,12 @@ mod tests {
     use crate::pool;
 
     fn selecting(key: &str) -> Constraint {
-        Constraint {
-            node_selector: [(key.to_owned(), "1".to_owned())].into(),
-            ..Constraint::default()
-        }
+        Constraint { node_selector: [(key.to_owned(), "1".to_owned())].into(), ..Constraint::default() }
     }
 
     fn node(labels: &[&str]) -> Node {
         let labels = labels.iter().map(|l| ((*l).to_owned(), "1".to_owned())).collect();
-        Node {
-            labels,
-            ..Node::default()
-        }
+        Node { labels, ..Node::default() }
     }
 
     fn demand(constraints: &[(Constraint, usize)]) -> BTreeMap<PoolId, DemandPool<'_>> {
@@ -172,14 +139,7 @@ mod tests {
             .iter()
             .map(|(constraint, workloads)| {
                 let (workloads, wants) = (*workloads, BTreeMap::new());
-                (
-                    pool::id_of(constraint),
-                    DemandPool {
-                        constraint,
-                        workloads,
-                        wants,
-                    },
-                )
+                (pool::id_of(constraint), DemandPool { constraint, workloads, wants })
             })
             .collect()
     }
@@ -190,12 +150,7 @@ mod tests {
 
     #[test]
     fn beyond_a_limit_the_rarest_go_to_the_private_pool() {
-        let constraints = [
-            (Constraint::default(), 1),
-            (selecting("a"), 9),
-            (selecting("b"), 5),
-            (selecting("c"), 7),
-        ];
+        let constraints = [(Constraint::default(), 1), (selecting("a"), 9), (selecting("b"), 5), (selecting("c"), 7)];
         let pools = demand(&constraints);
         let id = |key: &str| pool::id_of(&selecting(key));
         let nodes = BTreeMap::from([(name("n1"), node(&["a", "b", "c"])), (name("n2"), node(&["a", "b"]))]);
@@ -204,24 +159,12 @@ mod tests {
             ids
         };
         let of_node = place(&pools, nodes.iter(), 10, 3);
-        assert_eq!(
-            of_node.of_node[&name("n2")],
-            sorted(vec![PoolId::all(), id("a"), id("b")])
-        );
-        assert_eq!(
-            of_node.of_node[&name("n1")],
-            sorted(vec![PoolId::all(), id("a"), PoolId::private(&name("n1"))])
-        );
-        assert_eq!(
-            of_node.overflow,
-            BTreeMap::from([(name("n1"), [id("b"), id("c")].into())])
-        );
+        assert_eq!(of_node.of_node[&name("n2")], sorted(vec![PoolId::all(), id("a"), id("b")]));
+        assert_eq!(of_node.of_node[&name("n1")], sorted(vec![PoolId::all(), id("a"), PoolId::private(&name("n1"))]));
+        assert_eq!(of_node.overflow, BTreeMap::from([(name("n1"), [id("b"), id("c")].into())]));
         let of_cluster = place(&pools, nodes.iter(), 3, 10);
         assert_eq!(of_cluster.dropped, [id("b")].into());
-        assert_eq!(
-            of_cluster.of_node[&name("n2")],
-            sorted(vec![PoolId::all(), id("a"), PoolId::private(&name("n2"))])
-        );
+        assert_eq!(of_cluster.of_node[&name("n2")], sorted(vec![PoolId::all(), id("a"), PoolId::private(&name("n2"))]));
         assert_eq!(of_cluster.overflow[&name("n2")], [id("b")].into());
         assert!(place(&pools, nodes.iter(), 4, 4).is_within_limits());
     }

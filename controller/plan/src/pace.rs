@@ -90,10 +90,7 @@ impl Pace {
     /// The Node shows this: if it is what was applied, or is neither that nor what was there before, there is nothing
     /// to remember any more.
     pub(crate) fn shows(&mut self, node: &NodeName, shows: &Labels) {
-        let patched = self
-            .nodes
-            .get_mut(node)
-            .filter(|p| matches!(p.state, State::Applied(_)));
+        let patched = self.nodes.get_mut(node).filter(|p| matches!(p.state, State::Applied(_)));
         if let Some(patched) = patched.filter(|p| !p.before.contains(shows)) {
             patched.end();
         }
@@ -116,17 +113,11 @@ impl Pace {
                 self.dirty.insert(node.clone());
             }
         }
-        let gained = u64::try_from(now.since(self.filled).as_millis())
-            .unwrap_or(u64::MAX)
-            .saturating_mul(self.rate);
+        let gained = u64::try_from(now.since(self.filled).as_millis()).unwrap_or(u64::MAX).saturating_mul(self.rate);
         self.tokens = self.tokens.saturating_add(gained).min(self.rate * PATCH);
         self.filled = self.filled.max(now);
         self.starved = None;
-        self.dirty
-            .iter()
-            .filter(|node| self.waits_until(node, window).is_none_or(|due| due <= now))
-            .cloned()
-            .collect()
+        self.dirty.iter().filter(|node| self.waits_until(node, window).is_none_or(|due| due <= now)).cloned().collect()
     }
 
     /// Until when a node cannot be patched; the end of time while a patch is in flight.
@@ -162,15 +153,7 @@ impl Pace {
             before.push(last.labels);
         }
         before.retain(|b| *b != labels);
-        self.nodes.insert(
-            node.clone(),
-            Patched {
-                sent: now,
-                labels,
-                before,
-                state: State::InFlight,
-            },
-        );
+        self.nodes.insert(node.clone(), Patched { sent: now, labels, before, state: State::InFlight });
     }
 
     /// A patch ended; says whether it was one of ours.
@@ -198,20 +181,12 @@ impl Pace {
 
     /// When the next look is due.
     pub(crate) fn next(&self, window: Duration, patience: Duration, now: Moment) -> Option<Moment> {
-        let waits = self
-            .dirty
-            .iter()
-            .filter_map(|node| self.waits_until(node, window))
-            .filter(|due| *due > now);
+        let waits = self.dirty.iter().filter_map(|node| self.waits_until(node, window)).filter(|due| *due > now);
         let echoes = self.nodes.values().filter_map(|p| match p.state {
             State::Applied(at) => Some(at + patience),
             State::InFlight | State::Over => None,
         });
-        waits
-            .chain(echoes)
-            .chain(self.starved)
-            .filter(|due| due.0 != u64::MAX)
-            .min()
+        waits.chain(echoes).chain(self.starved).filter(|due| due.0 != u64::MAX).min()
     }
 
     /// How many patches are in flight.

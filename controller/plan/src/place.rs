@@ -64,23 +64,14 @@ pub(crate) fn is_eligible(constraint: &Constraint, name: &NodeName, node: &Node)
     if let Some(wanted) = constraint.node_name.as_deref().filter(|n| !n.is_empty()) {
         return wanted == name.as_str();
     }
-    constraint
-        .node_selector
-        .iter()
-        .all(|(key, value)| node.labels.get(key) == Some(value))
-        && constraint
-            .affinity
-            .as_ref()
-            .is_none_or(|terms| terms.iter().any(|t| matches_term(t, name, node)))
+    constraint.node_selector.iter().all(|(key, value)| node.labels.get(key) == Some(value))
+        && constraint.affinity.as_ref().is_none_or(|terms| terms.iter().any(|t| matches_term(t, name, node)))
         && hard_taints(node).all(|taint| constraint.tolerations.iter().any(|t| tolerates(t, taint)))
 }
 
 fn matches_term(term: &NodeSelectorTerm, name: &NodeName, node: &Node) -> bool {
     !is_dead(term)
-        && term
-            .match_expressions
-            .iter()
-            .all(|e| matches(e, node.labels.get(&e.key).map(String::as_str)))
+        && term.match_expressions.iter().all(|e| matches(e, node.labels.get(&e.key).map(String::as_str)))
         && term.match_fields.iter().all(|e| matches(e, Some(name.as_str())))
 }
 
@@ -144,28 +135,16 @@ mod tests {
     use super::*;
 
     fn taint(key: &str, value: &str, effect: TaintEffect) -> Taint {
-        Taint {
-            key: key.to_owned(),
-            value: value.to_owned(),
-            effect,
-        }
+        Taint { key: key.to_owned(), value: value.to_owned(), effect }
     }
 
     fn node(labels: &[(&str, &str)], taints: &[Taint]) -> Node {
         let labels: BTreeMap<_, _> = labels.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
-        Node {
-            labels,
-            taints: taints.iter().cloned().collect(),
-            ..Node::default()
-        }
+        Node { labels, taints: taints.iter().cloned().collect(), ..Node::default() }
     }
 
     fn expression(key: &str, operator: Operator, values: &[&str]) -> MatchExpression {
-        MatchExpression {
-            key: key.to_owned(),
-            operator,
-            values: values.iter().map(ToString::to_string).collect(),
-        }
+        MatchExpression { key: key.to_owned(), operator, values: values.iter().map(ToString::to_string).collect() }
     }
 
     fn affinity(expressions: &[MatchExpression], fields: &[MatchExpression]) -> Constraint {
@@ -173,10 +152,7 @@ mod tests {
             match_expressions: expressions.iter().cloned().collect(),
             match_fields: fields.iter().cloned().collect(),
         };
-        Constraint {
-            affinity: Some(vec![term]),
-            ..Constraint::default()
-        }
+        Constraint { affinity: Some(vec![term]), ..Constraint::default() }
     }
 
     fn name() -> NodeName {
@@ -236,38 +212,14 @@ mod tests {
     #[test]
     fn any_term_is_enough_all_expressions_are_needed_and_empty_ones_match_nothing() {
         let there = node(&[("a", "1"), ("b", "2")], &[]);
-        let both = |b: &str| {
-            affinity(
-                &[
-                    expression("a", Operator::In, &["1"]),
-                    expression("b", Operator::In, &[b]),
-                ],
-                &[],
-            )
-        };
+        let both =
+            |b: &str| affinity(&[expression("a", Operator::In, &["1"]), expression("b", Operator::In, &[b])], &[]);
         assert!(is_eligible(&both("2"), &name(), &there));
         assert!(!is_eligible(&both("3"), &name(), &there));
-        let terms = [both("3"), both("2")]
-            .into_iter()
-            .flat_map(|c| c.affinity.unwrap())
-            .collect();
-        assert!(is_eligible(
-            &Constraint {
-                affinity: Some(terms),
-                ..Constraint::default()
-            },
-            &name(),
-            &there
-        ));
+        let terms = [both("3"), both("2")].into_iter().flat_map(|c| c.affinity.unwrap()).collect();
+        assert!(is_eligible(&Constraint { affinity: Some(terms), ..Constraint::default() }, &name(), &there));
         assert!(!is_eligible(&affinity(&[], &[]), &name(), &there));
-        assert!(!is_eligible(
-            &Constraint {
-                affinity: Some(vec![]),
-                ..Constraint::default()
-            },
-            &name(),
-            &there
-        ));
+        assert!(!is_eligible(&Constraint { affinity: Some(vec![]), ..Constraint::default() }, &name(), &there));
     }
 
     #[rstest]
@@ -288,16 +240,8 @@ mod tests {
         #[case] effect: Option<TaintEffect>,
         #[case] eligible: bool,
     ) {
-        let toleration = Toleration {
-            key: key.map(ToOwned::to_owned),
-            operator,
-            value: value.to_owned(),
-            effect,
-        };
-        let constraint = Constraint {
-            tolerations: [toleration].into(),
-            ..Constraint::default()
-        };
+        let toleration = Toleration { key: key.map(ToOwned::to_owned), operator, value: value.to_owned(), effect };
+        let constraint = Constraint { tolerations: [toleration].into(), ..Constraint::default() };
         let tainted = node(&[], &[taint("gpu", "a100", TaintEffect::NoSchedule)]);
         assert_eq!(is_eligible(&constraint, &name(), &tainted), eligible);
         assert!(!is_eligible(&Constraint::default(), &name(), &tainted));
@@ -320,41 +264,20 @@ mod tests {
     ) {
         let tainted = node(&[], &[taint(key, "x", effect)]);
         assert_eq!(is_eligible(&Constraint::default(), &name(), &tainted), eligible);
-        let everything = Toleration {
-            key: None,
-            operator: TolerationOperator::Exists,
-            value: String::new(),
-            effect: None,
-        };
-        let constraint = Constraint {
-            tolerations: [everything].into(),
-            ..Constraint::default()
-        };
+        let everything =
+            Toleration { key: None, operator: TolerationOperator::Exists, value: String::new(), effect: None };
+        let constraint = Constraint { tolerations: [everything].into(), ..Constraint::default() };
         let never = DELETION_TAINTS.contains(&key) || key == VIRTUAL_TAINT;
         assert_eq!(is_eligible(&constraint, &name(), &tainted), !never);
     }
 
     #[test]
     fn a_named_node_is_taken_whatever_its_taints_unless_it_is_leaving() {
-        let constraint = Constraint {
-            node_name: Some("node-1".to_owned()),
-            ..Constraint::default()
-        };
+        let constraint = Constraint { node_name: Some("node-1".to_owned()), ..Constraint::default() };
         let tainted = node(&[], &[taint("gpu", "", TaintEffect::NoSchedule)]);
         assert!(is_eligible(&constraint, &name(), &tainted));
         assert!(!is_eligible(&constraint, &NodeName::parse("node-2").unwrap(), &tainted));
-        assert!(!is_eligible(
-            &constraint,
-            &name(),
-            &Node {
-                deleting: true,
-                ..tainted
-            }
-        ));
-        assert!(!is_eligible(
-            &constraint,
-            &name(),
-            &node(&[("type", "virtual-kubelet")], &[])
-        ));
+        assert!(!is_eligible(&constraint, &name(), &Node { deleting: true, ..tainted }));
+        assert!(!is_eligible(&constraint, &name(), &node(&[("type", "virtual-kubelet")], &[])));
     }
 }

@@ -68,10 +68,7 @@ pub(crate) struct PlannedNode {
 impl Plan {
     /// The intents of some pools; an image can occur in several.
     pub(crate) fn intents_in(&self, pools: &[PoolId]) -> impl Iterator<Item = (&ImageKey, &Intent)> {
-        pools
-            .iter()
-            .filter_map(|pool| self.pools.get(pool))
-            .flat_map(|pool| &pool.intents)
+        pools.iter().filter_map(|pool| self.pools.get(pool)).flat_map(|pool| &pool.intents)
     }
 
     /// The images wanted by some pools, at their highest priority.
@@ -95,9 +92,7 @@ impl Plan {
 /// Composes the plan from what is wanted and who is where.
 pub(crate) fn plan(demand: Demand<'_>, membership: &Membership, nodes: &Known<NodeName, Node>) -> Plan {
     let of_node = |name: &NodeName| membership.of_node.get(name).cloned().unwrap_or_default();
-    let real = nodes
-        .good()
-        .filter_map(|(name, node)| Some((name.clone(), planned_node(node, of_node(name))?)));
+    let real = nodes.good().filter_map(|(name, node)| Some((name.clone(), planned_node(node, of_node(name))?)));
     Plan {
         nodes: real.collect(),
         workloads: demand.workloads,
@@ -115,13 +110,8 @@ pub(crate) fn pools(
 ) -> BTreeMap<PoolId, PlannedPool> {
     let mut wants: BTreeMap<PoolId, (Constraint, BTreeMap<ImageKey, Want<'_>>)> = BTreeMap::new();
     for (node, beyond) in &membership.overflow {
-        let constraint = Constraint {
-            node_name: Some(node.as_str().to_owned()),
-            ..Constraint::default()
-        };
-        let (_, private) = wants
-            .entry(PoolId::private(node))
-            .or_insert_with(|| (constraint, BTreeMap::new()));
+        let constraint = Constraint { node_name: Some(node.as_str().to_owned()), ..Constraint::default() };
+        let (_, private) = wants.entry(PoolId::private(node)).or_insert_with(|| (constraint, BTreeMap::new()));
         for pool in beyond.iter().filter_map(|id| demand.get(id)) {
             select::join(private, &pool.wants);
         }
@@ -135,26 +125,13 @@ pub(crate) fn pools(
             Entry::Occupied(mut entry) => select::join(&mut entry.get_mut().1, &pool.wants),
         }
     }
-    wants
-        .into_iter()
-        .map(|(id, (constraint, wants))| planned_pool(id, constraint, wants))
-        .collect()
+    wants.into_iter().map(|(id, (constraint, wants))| planned_pool(id, constraint, wants)).collect()
 }
 
 fn planned_pool(id: PoolId, constraint: Constraint, wants: BTreeMap<ImageKey, Want<'_>>) -> (PoolId, PlannedPool) {
     let definition = pool::definition(&id, &constraint);
-    let intents = wants
-        .into_iter()
-        .map(|(id, want)| (id.clone(), intent(id, want)))
-        .collect();
-    (
-        id,
-        PlannedPool {
-            constraint,
-            definition,
-            intents,
-        },
-    )
+    let intents = wants.into_iter().map(|(id, want)| (id.clone(), intent(id, want))).collect();
+    (id, PlannedPool { constraint, definition, intents })
 }
 
 /// What is planned for a node in these pools: an assignment for every node with a runtime of its own, an empty one for

@@ -18,10 +18,7 @@ use crate::place;
 pub(crate) fn normalise(constraint: &Constraint) -> Constraint {
     if let Some(name) = constraint.node_name.as_deref().filter(|n| !n.is_empty()) {
         return match NodeName::parse(name) {
-            Ok(_) => Constraint {
-                node_name: Some(name.to_owned()),
-                ..Constraint::default()
-            },
+            Ok(_) => Constraint { node_name: Some(name.to_owned()), ..Constraint::default() },
             Err(_) => nowhere(),
         };
     }
@@ -37,28 +34,17 @@ pub(crate) fn normalise(constraint: &Constraint) -> Constraint {
         }
         Some(terms) => Some(terms.into_iter().collect()),
     };
-    Constraint {
-        node_selector,
-        affinity,
-        tolerations: normalise_tolerations(&constraint.tolerations),
-        node_name: None,
-    }
+    Constraint { node_selector, affinity, tolerations: normalise_tolerations(&constraint.tolerations), node_name: None }
 }
 
 /// What matches no node.
 fn nowhere() -> Constraint {
-    Constraint {
-        affinity: Some(Vec::new()),
-        ..Constraint::default()
-    }
+    Constraint { affinity: Some(Vec::new()), ..Constraint::default() }
 }
 
 fn normalise_terms(terms: &[NodeSelectorTerm]) -> BTreeSet<NodeSelectorTerm> {
     let plain = |e: &MatchExpression| match e.operator {
-        Operator::Exists | Operator::DoesNotExist => MatchExpression {
-            values: BTreeSet::new(),
-            ..e.clone()
-        },
+        Operator::Exists | Operator::DoesNotExist => MatchExpression { values: BTreeSet::new(), ..e.clone() },
         _ => e.clone(),
     };
     terms
@@ -90,18 +76,11 @@ fn normalise_tolerations(tolerations: &BTreeSet<Toleration>) -> BTreeSet<Tolerat
         })
         .filter(|t| !matches!(t.effect, Some(TaintEffect::PreferNoSchedule | TaintEffect::Unknown)))
         .map(|t| match t.operator {
-            TolerationOperator::Exists => Toleration {
-                value: String::new(),
-                ..t.clone()
-            },
+            TolerationOperator::Exists => Toleration { value: String::new(), ..t.clone() },
             _ => t.clone(),
         })
         .collect();
-    relevant
-        .iter()
-        .filter(|t| !relevant.iter().any(|other| *t != other && covers(other, t)))
-        .cloned()
-        .collect()
+    relevant.iter().filter(|t| !relevant.iter().any(|other| *t != other && covers(other, t))).cloned().collect()
 }
 
 /// Whether `wide` tolerates all that `narrow` tolerates.
@@ -143,10 +122,7 @@ pub(crate) fn canonical(normalised: &Constraint) -> Value {
         object.insert("nodeSelector".to_owned(), json!(normalised.node_selector));
     }
     if !normalised.tolerations.is_empty() {
-        object.insert(
-            "tolerations".to_owned(),
-            normalised.tolerations.iter().map(canonical_toleration).collect(),
-        );
+        object.insert("tolerations".to_owned(), normalised.tolerations.iter().map(canonical_toleration).collect());
     }
     Value::Object(object)
 }
@@ -186,19 +162,11 @@ mod tests {
         value: &str,
         effect: Option<TaintEffect>,
     ) -> Toleration {
-        Toleration {
-            key: key.map(ToOwned::to_owned),
-            operator,
-            value: value.to_owned(),
-            effect,
-        }
+        Toleration { key: key.map(ToOwned::to_owned), operator, value: value.to_owned(), effect }
     }
 
     fn tolerating(tolerations: &[Toleration]) -> Constraint {
-        Constraint {
-            tolerations: tolerations.iter().cloned().collect(),
-            ..Constraint::default()
-        }
+        Constraint { tolerations: tolerations.iter().cloned().collect(), ..Constraint::default() }
     }
 
     fn term(expressions: &[(&str, Operator, &[&str])]) -> NodeSelectorTerm {
@@ -216,10 +184,8 @@ mod tests {
     #[test]
     fn ids_are_pinned_for_ever() {
         assert_eq!(id_of(&Constraint::default()).as_str(), "all");
-        let selecting = Constraint {
-            node_selector: [("disk".to_owned(), "ssd".to_owned())].into(),
-            ..Constraint::default()
-        };
+        let selecting =
+            Constraint { node_selector: [("disk".to_owned(), "ssd".to_owned())].into(), ..Constraint::default() };
         assert_eq!(canonical(&selecting).to_string(), r#"{"nodeSelector":{"disk":"ssd"}}"#);
         let full = Constraint {
             affinity: Some(vec![
@@ -238,39 +204,22 @@ mod tests {
         );
         assert_eq!(canonical(&normalise(&full)).to_string(), text);
         assert_eq!(id_of(&normalise(&full)), PoolId::auto(text));
-        let named = Constraint {
-            node_name: Some("n1".to_owned()),
-            ..full
-        };
-        assert_eq!(
-            id_of(&normalise(&named)),
-            PoolId::private(&NodeName::parse("n1").unwrap())
-        );
+        let named = Constraint { node_name: Some("n1".to_owned()), ..full };
+        assert_eq!(id_of(&normalise(&named)), PoolId::private(&NodeName::parse("n1").unwrap()));
     }
 
     #[test]
     fn what_says_the_same_is_the_same_pool() {
-        let selector = Constraint {
-            node_selector: [("disk".to_owned(), "ssd".to_owned())].into(),
-            ..Constraint::default()
-        };
+        let selector =
+            Constraint { node_selector: [("disk".to_owned(), "ssd".to_owned())].into(), ..Constraint::default() };
         let ssd = term(&[("disk", Operator::In, &["ssd"])]);
         for same in [
-            Constraint {
-                affinity: Some(vec![ssd.clone()]),
-                ..Constraint::default()
-            },
-            Constraint {
-                affinity: Some(vec![ssd.clone(), ssd.clone(), term(&[])]),
-                ..selector.clone()
-            },
+            Constraint { affinity: Some(vec![ssd.clone()]), ..Constraint::default() },
+            Constraint { affinity: Some(vec![ssd.clone(), ssd.clone(), term(&[])]), ..selector.clone() },
         ] {
             assert_eq!(normalise(&same), selector);
         }
-        let conflict = Constraint {
-            affinity: Some(vec![term(&[("disk", Operator::In, &["hdd"])])]),
-            ..selector
-        };
+        let conflict = Constraint { affinity: Some(vec![term(&[("disk", Operator::In, &["hdd"])])]), ..selector };
         assert_eq!(normalise(&conflict), conflict);
     }
 
@@ -278,18 +227,8 @@ mod tests {
     fn tolerations_that_cannot_matter_leave_the_constraint_empty() {
         use TolerationOperator::{Equal, Exists, Unknown};
         let irrelevant = [
-            toleration(
-                Some("node.kubernetes.io/not-ready"),
-                Exists,
-                "",
-                Some(TaintEffect::NoExecute),
-            ),
-            toleration(
-                Some("node.kubernetes.io/unschedulable"),
-                Exists,
-                "",
-                Some(TaintEffect::NoSchedule),
-            ),
+            toleration(Some("node.kubernetes.io/not-ready"), Exists, "", Some(TaintEffect::NoExecute)),
+            toleration(Some("node.kubernetes.io/unschedulable"), Exists, "", Some(TaintEffect::NoSchedule)),
             toleration(Some("karpenter.sh/disrupted"), Exists, "", None),
             toleration(Some("x"), Exists, "", Some(TaintEffect::PreferNoSchedule)),
             toleration(Some("x"), Unknown, "", None),
@@ -309,32 +248,18 @@ mod tests {
         ];
         assert_eq!(normalise(&tolerating(&narrow)), tolerating(std::slice::from_ref(&wide)));
         let everything = toleration(None, Exists, "", None);
-        assert_eq!(
-            normalise(&tolerating(&[everything.clone(), wide])),
-            tolerating(&[everything])
-        );
+        assert_eq!(normalise(&tolerating(&[everything.clone(), wide])), tolerating(&[everything]));
     }
 
     #[test]
     fn what_matches_nothing_is_one_pool_and_part_of_all() {
-        let dead = Constraint {
-            affinity: Some(vec![term(&[])]),
-            ..Constraint::default()
-        };
+        let dead = Constraint { affinity: Some(vec![term(&[])]), ..Constraint::default() };
         assert_eq!(normalise(&dead), nowhere());
-        let bad_name = Constraint {
-            node_name: Some("No Node".to_owned()),
-            ..Constraint::default()
-        };
+        let bad_name = Constraint { node_name: Some("No Node".to_owned()), ..Constraint::default() };
         assert_eq!(normalise(&bad_name), nowhere());
         assert!(
             is_part_of_all(&nowhere())
-                && !is_part_of_all(&tolerating(&[toleration(
-                    Some("x"),
-                    TolerationOperator::Exists,
-                    "",
-                    None
-                )]))
+                && !is_part_of_all(&tolerating(&[toleration(Some("x"), TolerationOperator::Exists, "", None)]))
         );
     }
 
@@ -352,32 +277,17 @@ mod tests {
             operator: if not { NotIn } else { In },
             values: [name.to_owned()].into(),
         });
-        let term = (
-            prop::collection::btree_set(expression, 0..3),
-            prop::collection::btree_set(field, 0..2),
-        )
-            .prop_map(|(match_expressions, match_fields)| NodeSelectorTerm {
-                match_expressions,
-                match_fields,
-            });
+        let term = (prop::collection::btree_set(expression, 0..3), prop::collection::btree_set(field, 0..2))
+            .prop_map(|(match_expressions, match_fields)| NodeSelectorTerm { match_expressions, match_fields });
         let tolerations = (
             prop::option::of(word()),
             prop::sample::select(
-                &[
-                    TolerationOperator::Equal,
-                    TolerationOperator::Exists,
-                    TolerationOperator::Unknown,
-                ][..],
+                &[TolerationOperator::Equal, TolerationOperator::Exists, TolerationOperator::Unknown][..],
             ),
             word(),
             prop::option::of(effects()),
         )
-            .prop_map(|(key, operator, value, effect)| Toleration {
-                key,
-                operator,
-                value,
-                effect,
-            });
+            .prop_map(|(key, operator, value, effect)| Toleration { key, operator, value, effect });
         (
             prop::collection::btree_map(word(), word(), 0..2),
             prop::option::of(prop::collection::vec(term, 0..3)),
@@ -399,15 +309,8 @@ mod tests {
 
     fn nodes() -> impl Strategy<Value = Node> {
         let taint = (word(), word(), effects()).prop_map(|(key, value, effect)| Taint { key, value, effect });
-        (
-            prop::collection::btree_map(word(), word(), 0..4),
-            prop::collection::btree_set(taint, 0..3),
-        )
-            .prop_map(|(labels, taints)| Node {
-                labels,
-                taints,
-                ..Node::default()
-            })
+        (prop::collection::btree_map(word(), word(), 0..4), prop::collection::btree_set(taint, 0..3))
+            .prop_map(|(labels, taints)| Node { labels, taints, ..Node::default() })
     }
 
     proptest! {

@@ -47,14 +47,9 @@ pub(crate) fn read(workload: &Workload) -> Reading {
         match Reference::parse(&container.image) {
             Ok(reference) => {
                 let unqualified = Reference::is_unqualified(&container.image);
-                images
-                    .entry(reference.key())
-                    .and_modify(|i| i.unqualified |= unqualified)
-                    .or_insert_with(|| ReadImage {
-                        image: reference.canonical(),
-                        unqualified,
-                        digest: reference.digest().cloned(),
-                    });
+                images.entry(reference.key()).and_modify(|i| i.unqualified |= unqualified).or_insert_with(|| {
+                    ReadImage { image: reference.canonical(), unqualified, digest: reference.digest().cloned() }
+                });
             }
             Err(error) => problems.push(format!("{}: {error}", container.position)),
         }
@@ -67,12 +62,7 @@ pub(crate) fn read(workload: &Workload) -> Reading {
         })
     });
     let warm = [workload.warm.clone(), workload.template_warm.clone()];
-    problems.extend(
-        warm.iter()
-            .flatten()
-            .filter(|text| word(text).is_none())
-            .map(|text| bad_word(text)),
-    );
+    problems.extend(warm.iter().flatten().filter(|text| word(text).is_none()).map(|text| bad_word(text)));
     let constraint = pool::normalise(&workload.constraint);
     Reading {
         images,
@@ -97,19 +87,12 @@ fn word(text: &str) -> Option<bool> {
 
 /// What is said of an annotation that is neither of the two words, and therefore ignored.
 pub(crate) fn bad_word(text: &str) -> String {
-    format!(
-        "annotation {}: `{text}` is neither `true` nor `false`; it is ignored",
-        shared::label::WARM_ANNOTATION
-    )
+    format!("annotation {}: `{text}` is neither `true` nor `false`; it is ignored", shared::label::WARM_ANNOTATION)
 }
 
 /// Whether a namespace's annotation is one of the two words, if it is there.
 pub(crate) fn bad_namespace(namespace: &Namespace) -> Option<String> {
-    namespace
-        .warm
-        .as_deref()
-        .filter(|text| word(text).is_none())
-        .map(bad_word)
+    namespace.warm.as_deref().filter(|text| word(text).is_none()).map(bad_word)
 }
 
 /// All that is wanted.
@@ -168,9 +151,7 @@ impl<'a> Want<'a> {
 /// Adds wants to others.
 pub(crate) fn join<'a>(into: &mut BTreeMap<ImageKey, Want<'a>>, wants: &BTreeMap<ImageKey, Want<'a>>) {
     for (id, want) in wants {
-        into.entry(id.clone())
-            .and_modify(|w| w.join(want))
-            .or_insert_with(|| want.clone());
+        into.entry(id.clone()).and_modify(|w| w.join(want)).or_insert_with(|| want.clone());
     }
 }
 
@@ -182,10 +163,7 @@ pub(crate) fn demand<'a>(
     workloads: &'a Known<WorkloadKey, Reading>,
 ) -> Demand<'a> {
     let globs = |list: &[String]| list.iter().map(|g| WildMatch::new(g)).collect::<Vec<_>>();
-    let (include, exclude) = (
-        globs(&selection.namespaces.include),
-        globs(&selection.namespaces.exclude),
-    );
+    let (include, exclude) = (globs(&selection.namespaces.include), globs(&selection.namespaces.exclude));
     let is_in = |globs: &[WildMatch], name: &str| globs.iter().any(|g| g.matches(name));
     let open: BTreeMap<&str, Option<bool>> = namespaces
         .good()
@@ -197,11 +175,8 @@ pub(crate) fn demand<'a>(
         let Some(of_namespace) = open.get(key.namespace.as_str()) else {
             continue;
         };
-        let words = [
-            reading.warm[0].as_deref().and_then(word),
-            reading.warm[1].as_deref().and_then(word),
-            *of_namespace,
-        ];
+        let words =
+            [reading.warm[0].as_deref().and_then(word), reading.warm[1].as_deref().and_then(word), *of_namespace];
         if !is_wanted(selection.mode, words) {
             continue;
         }
@@ -224,11 +199,7 @@ fn is_wanted(mode: Mode, words: [Option<bool>; 3]) -> bool {
 
 fn add<'a>(pools: &mut BTreeMap<PoolId, DemandPool<'a>>, key: &'a WorkloadKey, reading: &'a Reading) {
     if !pools.contains_key(&reading.pool) {
-        let empty = DemandPool {
-            constraint: &reading.constraint,
-            workloads: 0,
-            wants: BTreeMap::new(),
-        };
+        let empty = DemandPool { constraint: &reading.constraint, workloads: 0, wants: BTreeMap::new() };
         pools.insert(reading.pool.clone(), empty);
     }
     let Some(pool) = pools.get_mut(&reading.pool) else {
@@ -242,15 +213,7 @@ fn add<'a>(pools: &mut BTreeMap<PoolId, DemandPool<'a>>, key: &'a WorkloadKey, r
             want.owners.push(key);
         } else {
             let (priority, unqualified) = (reading.priority, image.unqualified);
-            pool.wants.insert(
-                id.clone(),
-                Want {
-                    image,
-                    priority,
-                    unqualified,
-                    owners: vec![key],
-                },
-            );
+            pool.wants.insert(id.clone(), Want { image, priority, unqualified, owners: vec![key] });
         }
     }
 }
@@ -291,18 +254,11 @@ mod tests {
             position: format!("containers[{at}] \"app\""),
             image: (*text).to_owned(),
         };
-        Workload {
-            images: images.iter().enumerate().map(image).collect(),
-            ..Workload::default()
-        }
+        Workload { images: images.iter().enumerate().map(image).collect(), ..Workload::default() }
     }
 
     fn key(name: &str) -> WorkloadKey {
-        WorkloadKey {
-            kind: WorkloadKind::Deployment,
-            namespace: "shop".to_owned(),
-            name: name.to_owned(),
-        }
+        WorkloadKey { kind: WorkloadKind::Deployment, namespace: "shop".to_owned(), name: name.to_owned() }
     }
 
     fn known<const N: usize>(workloads: [(&str, Workload); N]) -> Known<WorkloadKey, Reading> {
@@ -316,13 +272,7 @@ mod tests {
     fn namespaces(name: &str, warm: Option<&str>) -> Known<String, Namespace> {
         let mut known = Known::new();
         let warm = warm.map(ToOwned::to_owned);
-        known.change(Change::Upsert(
-            name.to_owned(),
-            Ok(Namespace {
-                uid: "u".to_owned(),
-                warm,
-            }),
-        ));
+        known.change(Change::Upsert(name.to_owned(), Ok(Namespace { uid: "u".to_owned(), warm })));
         known
     }
 
@@ -341,18 +291,8 @@ mod tests {
     #[case(Mode::OptIn, [Some("yes"), None, None], false)]
     fn the_annotation_opts_out_or_in(#[case] mode: Mode, #[case] words: [Option<&str>; 3], #[case] wanted: bool) {
         let [warm, template_warm, of_namespace] = words.map(|w| w.map(ToOwned::to_owned));
-        let workloads = known([(
-            "web",
-            Workload {
-                warm,
-                template_warm,
-                ..workload(&["nginx"])
-            },
-        )]);
-        let selection = Selection {
-            mode,
-            ..Selection::default()
-        };
+        let workloads = known([("web", Workload { warm, template_warm, ..workload(&["nginx"]) })]);
+        let selection = Selection { mode, ..Selection::default() };
         let demand = demand(&selection, &namespaces("shop", of_namespace.as_deref()), &workloads);
         assert_eq!(demand.workloads == 1, wanted);
     }
@@ -372,19 +312,10 @@ mod tests {
         #[case] wanted: bool,
     ) {
         let words = |list: &[&str]| list.iter().map(ToString::to_string).collect();
-        let globs = selection::Namespaces {
-            include: words(include),
-            exclude: words(exclude),
-        };
-        let selection = Selection {
-            namespaces: globs,
-            ..Selection::default()
-        };
+        let globs = selection::Namespaces { include: words(include), exclude: words(exclude) };
+        let selection = Selection { namespaces: globs, ..Selection::default() };
         let workloads = known([("web", workload(&["nginx"]))]);
-        assert_eq!(
-            demand(&selection, &namespaces("shop", None), &workloads).workloads == 1,
-            wanted
-        );
+        assert_eq!(demand(&selection, &namespaces("shop", None), &workloads).workloads == 1, wanted);
     }
 
     #[rstest]
@@ -399,38 +330,20 @@ mod tests {
         #[case] priority: u8,
         #[case] problems: usize,
     ) {
-        let reading = read(&Workload {
-            priority: text.map(ToOwned::to_owned),
-            ..workload(&["nginx"])
-        });
+        let reading = read(&Workload { priority: text.map(ToOwned::to_owned), ..workload(&["nginx"]) });
         assert_eq!((reading.priority, reading.problems.len()), (priority, problems));
     }
 
     #[test]
     fn one_image_in_many_spellings_is_one_intent_that_is_unqualified_if_any_is() {
         let workloads = known([
-            (
-                "a",
-                Workload {
-                    priority: Some("10".to_owned()),
-                    ..workload(&["docker.io/library/nginx:latest"])
-                },
-            ),
-            (
-                "b",
-                Workload {
-                    priority: Some("70".to_owned()),
-                    ..workload(&["nginx", "docker.io/nginx"])
-                },
-            ),
+            ("a", Workload { priority: Some("10".to_owned()), ..workload(&["docker.io/library/nginx:latest"]) }),
+            ("b", Workload { priority: Some("70".to_owned()), ..workload(&["nginx", "docker.io/nginx"]) }),
         ]);
         let demand = demand(&Selection::default(), &namespaces("shop", None), &workloads);
         let wants = &demand.pools[&PoolId::all()].wants;
         let want = wants.values().next().unwrap();
-        assert_eq!(
-            (wants.len(), want.priority, want.unqualified, want.owners.len()),
-            (1, 70, true, 2)
-        );
+        assert_eq!((wants.len(), want.priority, want.unqualified, want.owners.len()), (1, 70, true, 2));
         assert_eq!(want.image(), "docker.io/library/nginx:latest");
     }
 
@@ -438,11 +351,7 @@ mod tests {
     fn a_malformed_reference_spoils_only_itself() {
         let reading = read(&workload(&["nginx", "Bad//Ref", "redis"]));
         assert_eq!(reading.images.len(), 2);
-        assert!(
-            reading.problems[0].starts_with("containers[1] \"app\": "),
-            "{:?}",
-            reading.problems
-        );
+        assert!(reading.problems[0].starts_with("containers[1] \"app\": "), "{:?}", reading.problems);
     }
 
     #[test]
@@ -451,26 +360,11 @@ mod tests {
             node_selector: BTreeMap::from([("disk".to_owned(), "ssd".to_owned())]),
             ..Constraint::default()
         };
-        let named = Constraint {
-            node_name: Some("n1".to_owned()),
-            ..Constraint::default()
-        };
+        let named = Constraint { node_name: Some("n1".to_owned()), ..Constraint::default() };
         let workloads = known([
             ("all", workload(&["nginx"])),
-            (
-                "ssd",
-                Workload {
-                    constraint: selecting,
-                    ..workload(&["nginx", "redis"])
-                },
-            ),
-            (
-                "pod",
-                Workload {
-                    constraint: named,
-                    ..workload(&["nginx"])
-                },
-            ),
+            ("ssd", Workload { constraint: selecting, ..workload(&["nginx", "redis"]) }),
+            ("pod", Workload { constraint: named, ..workload(&["nginx"]) }),
         ]);
         let demand = demand(&Selection::default(), &namespaces("shop", None), &workloads);
         let sizes: Vec<usize> = demand.pools.values().map(|p| p.wants.len()).collect();

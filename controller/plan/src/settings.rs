@@ -31,11 +31,7 @@ pub struct LabelSettings {
 
 impl Default for LabelSettings {
     fn default() -> Self {
-        Self {
-            mode: LabelMode::All,
-            max_per_node: 64,
-            per_second: 20,
-        }
+        Self { mode: LabelMode::All, max_per_node: 64, per_second: 20 }
     }
 }
 

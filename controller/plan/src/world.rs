@@ -94,12 +94,7 @@ impl World {
             intents: IntentsBucket::default(),
             assigned: AssignBucket::default(),
             evidence: Evidence::new(heartbeat),
-            stale: Stale {
-                demand: true,
-                nodes: BTreeSet::new(),
-                intents: true,
-                assignments: true,
-            },
+            stale: Stale { demand: true, nodes: BTreeSet::new(), intents: true, assignments: true },
             plan: Plan::default(),
             leadership: Leadership::new(epoch),
             ledger: Ledger::default(),
@@ -112,10 +107,7 @@ impl World {
 
     /// What is still awaited before anything is decided.
     fn awaited(&self) -> Vec<&'static str> {
-        let sources = Source::ALL
-            .into_iter()
-            .filter(|s| !self.synced.contains(s))
-            .map(Source::as_str);
+        let sources = Source::ALL.into_iter().filter(|s| !self.synced.contains(s)).map(Source::as_str);
         sources.chain(self.selection.is_none().then_some("selection")).collect()
     }
 
@@ -144,18 +136,11 @@ impl World {
     }
 
     fn scope(&self) -> Scope<'_> {
-        Scope {
-            plan: &self.plan,
-            intents: &self.intents,
-            assigned: &self.assigned,
-        }
+        Scope { plan: &self.plan, intents: &self.intents, assigned: &self.assigned }
     }
 
     fn backoff(&self) -> Backoff {
-        Backoff {
-            base: self.settings.timing.write_backoff,
-            ceiling: self.settings.timing.write_backoff_max,
-        }
+        Backoff { base: self.settings.timing.write_backoff, ceiling: self.settings.timing.write_backoff_max }
     }
 }
 

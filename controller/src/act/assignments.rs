@@ -18,20 +18,12 @@ use crate::bus::Assignments;
 pub(super) async fn write(peers: Peers, kind: &'static str, epoch: String, term: u64, writes: Vec<AssignmentWrite>) {
     let puts = writes.iter().map(|write| put(&peers, write)).collect();
     let written = write_all(&peers.bus, puts).await;
-    let headers = [
-        (header::SCHEMA, SCHEMA.to_string()),
-        (header::EPOCH, epoch),
-        (header::TERM, term.to_string()),
-    ];
+    let headers = [(header::SCHEMA, SCHEMA.to_string()), (header::EPOCH, epoch), (header::TERM, term.to_string())];
     for (write, result) in writes.iter().zip(&written) {
         if let (Some(assignment), Ok(_)) = (&write.assignment, result) {
             let subject = Subject::Assign(write.node.clone()).print(&peers.cluster);
             // One that is lost is read when the agent next looks.
-            if let Err(error) = peers
-                .bus
-                .publish(subject, &headers, Bytes::from(assignment.encode()))
-                .await
-            {
+            if let Err(error) = peers.bus.publish(subject, &headers, Bytes::from(assignment.encode())).await {
                 said("assign-copy", &error);
             }
         }

@@ -15,8 +15,5 @@ pub(super) async fn publish(peers: &Peers, kind: &'static str, beat: Beat) {
         (header::TERM, beat.term.to_string()),
     ];
     let subject = Subject::Beat(beat.pool.clone()).print(&peers.cluster);
-    let _ = done(
-        kind,
-        peers.bus.publish(subject, &headers, Bytes::from(beat.encode())).await,
-    );
+    let _ = done(kind, peers.bus.publish(subject, &headers, Bytes::from(beat.encode())).await);
 }

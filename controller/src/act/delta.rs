@@ -23,10 +23,7 @@ pub fn deltas(batch: &IntentBatch, results: &[Result<u64, Reason>]) -> Vec<Delta
             Err(_) => told.has_hole = true,
         }
     }
-    pools
-        .into_iter()
-        .filter_map(|(pool, told)| delta(batch, pool, told.entries))
-        .collect()
+    pools.into_iter().filter_map(|(pool, told)| delta(batch, pool, told.entries)).collect()
 }
 
 #[derive(Default)]

@@ -49,12 +49,7 @@ impl Dispatcher {
                 }
             }
         });
-        Self {
-            peers,
-            tasks: tasks.clone(),
-            lane,
-            patches: Arc::new(Semaphore::new(PATCHES)),
-        }
+        Self { peers, tasks: tasks.clone(), lane, patches: Arc::new(Semaphore::new(PATCHES)) }
     }
 
     fn in_order(&self, kind: &'static str, effect: Ordered) {
@@ -85,8 +80,7 @@ impl Dispatch<Effect> for Dispatcher {
                 self.tasks.spawn_effect(kind, term::take(peers, kind, meta, expected));
             }
             Effect::WriteAssignments { epoch, term, writes } => {
-                self.tasks
-                    .spawn_effect(kind, assignments::write(peers, kind, epoch, term, writes));
+                self.tasks.spawn_effect(kind, assignments::write(peers, kind, epoch, term, writes));
             }
             Effect::LabelNode { node, uid, labels } => {
                 let patches = Arc::clone(&self.patches);

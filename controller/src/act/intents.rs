@@ -23,16 +23,10 @@ use crate::bus::Intents;
 
 /// Writes `batch` and tells what was acknowledged.
 pub(super) async fn write(peers: &Peers, kind: &'static str, batch: IntentBatch) {
-    let puts = batch
-        .writes
-        .iter()
-        .map(|write| put(&peers.cluster, write, batch.marker_ttl))
-        .collect();
+    let puts = batch.writes.iter().map(|write| put(&peers.cluster, write, batch.marker_ttl)).collect();
     let written = write_all(&peers.bus, puts).await;
-    let results: Vec<Result<u64, Reason>> = written
-        .iter()
-        .map(|result| result.as_ref().copied().map_err(|error| said(kind, error)))
-        .collect();
+    let results: Vec<Result<u64, Reason>> =
+        written.iter().map(|result| result.as_ref().copied().map_err(|error| said(kind, error))).collect();
     let deltas = publish(peers, &batch, &results).await;
     batch_done(kind, written.iter().filter_map(|result| result.as_ref().err()));
     tell_conflicts(peers, &batch, &written).await;
@@ -43,10 +37,7 @@ pub(super) async fn write(peers: &Peers, kind: &'static str, batch: IntentBatch)
 /// The outcome of a batch that was not even tried.
 pub(super) fn untried(batch: &IntentBatch, reason: Reason) -> Fact {
     let results = batch.writes.iter().map(|write| (key_of(write), Err(reason))).collect();
-    Fact::IntentsWritten {
-        results,
-        deltas: BTreeMap::new(),
-    }
+    Fact::IntentsWritten { results, deltas: BTreeMap::new() }
 }
 
 fn put(cluster: &ClusterId, write: &IntentWrite, marker_ttl: Duration) -> Put {
@@ -67,11 +58,7 @@ async fn publish(peers: &Peers, batch: &IntentBatch, results: &[Result<u64, Reas
     let mut told = BTreeMap::new();
     for delta in deltas(batch, results) {
         let subject = Subject::Delta(delta.pool.clone()).print(&peers.cluster);
-        match peers
-            .bus
-            .publish(subject, &delta.headers(), Bytes::from(delta.body()))
-            .await
-        {
+        match peers.bus.publish(subject, &delta.headers(), Bytes::from(delta.body())).await {
             Ok(()) => {
                 told.insert(delta.pool, delta.to);
             }

@@ -108,10 +108,7 @@ mod tests {
     #[case(503, Reason::Unknown)]
     #[case(504, Reason::Timeout)]
     fn an_answer_becomes_a_bounded_reason(#[case] code: u16, #[case] expected: Reason) {
-        let status = Status {
-            code,
-            ..Status::default()
-        };
+        let status = Status { code, ..Status::default() };
         assert_eq!(reason(&kube::Error::Api(Box::new(status))), expected);
     }
 }

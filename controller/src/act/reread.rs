@@ -19,19 +19,12 @@ pub(super) async fn reread<F: Feed>(
     printed: &str,
 ) -> Option<Stored<F::Key, F::Doc>> {
     let subject = F::BUCKET.subject(cluster, printed);
-    match bus
-        .direct_get_last(&F::BUCKET.stream(cluster), &subject, ByApiSubject)
-        .await
-    {
+    match bus.direct_get_last(&F::BUCKET.stream(cluster), &subject, ByApiSubject).await {
         Ok(Some(message)) => {
             let body = (message.operation() == Operation::Put).then_some(&message.payload[..]);
             stored::<F>(printed, message.seq, body)
         }
-        Ok(None) => Some(Stored {
-            key,
-            seq: 0,
-            value: StoredValue::Marker,
-        }),
+        Ok(None) => Some(Stored { key, seq: 0, value: StoredValue::Marker }),
         Err(error) => {
             debug!(%error, "a key cannot be read again after a conflict");
             None

@@ -22,42 +22,12 @@ const WATCH: &[&str] = &["list", "watch"];
 
 /// The table. Nodes are patched without `create`: a server-side apply can never bring a Node into being.
 pub const ACCESS: &[Access] = &[
-    Access {
-        group: "",
-        resource: "namespaces",
-        verbs: WATCH,
-        purpose: "selection; the UID of kube-system",
-    },
-    Access {
-        group: "",
-        resource: "nodes",
-        verbs: &["list", "watch", "patch"],
-        purpose: "placement; labels",
-    },
-    Access {
-        group: "",
-        resource: "pods",
-        verbs: WATCH,
-        purpose: "images of Pods without a controller",
-    },
-    Access {
-        group: "apps",
-        resource: "daemonsets",
-        verbs: WATCH,
-        purpose: "images",
-    },
-    Access {
-        group: "apps",
-        resource: "deployments",
-        verbs: WATCH,
-        purpose: "images",
-    },
-    Access {
-        group: "apps",
-        resource: "statefulsets",
-        verbs: WATCH,
-        purpose: "images",
-    },
+    Access { group: "", resource: "namespaces", verbs: WATCH, purpose: "selection; the UID of kube-system" },
+    Access { group: "", resource: "nodes", verbs: &["list", "watch", "patch"], purpose: "placement; labels" },
+    Access { group: "", resource: "pods", verbs: WATCH, purpose: "images of Pods without a controller" },
+    Access { group: "apps", resource: "daemonsets", verbs: WATCH, purpose: "images" },
+    Access { group: "apps", resource: "deployments", verbs: WATCH, purpose: "images" },
+    Access { group: "apps", resource: "statefulsets", verbs: WATCH, purpose: "images" },
 ];
 
 /// The `ClusterRole` that grants the table and nothing else.
@@ -83,16 +53,10 @@ mod tests {
         let role = cluster_role("warm-images-controller");
         let rules = role["rules"].as_array().unwrap();
         assert_eq!(rules.len(), ACCESS.len());
-        assert_eq!(
-            rules[1],
-            json!({ "apiGroups": [""], "resources": ["nodes"], "verbs": ["list", "watch", "patch"] })
-        );
+        assert_eq!(rules[1], json!({ "apiGroups": [""], "resources": ["nodes"], "verbs": ["list", "watch", "patch"] }));
         for row in ACCESS {
             assert_ne!(row.resource, "secrets");
-            assert!(
-                row.verbs.iter().all(|verb| ["list", "watch", "patch"].contains(verb)),
-                "{row:?}"
-            );
+            assert!(row.verbs.iter().all(|verb| ["list", "watch", "patch"].contains(verb)), "{row:?}");
         }
     }
 

@@ -35,20 +35,14 @@ pub enum ConnectError {
 /// Builds a client; nothing is sent yet. Without a path: the Pod's service account, or the usual kubeconfig.
 pub async fn connect(kubeconfig: Option<&Path>) -> Result<Client, ConnectError> {
     let mut config = match kubeconfig {
-        Some(path) => from_file(path).await.map_err(|source| ConnectError::Kubeconfig {
-            path: path.to_owned(),
-            source: Box::new(source),
-        })?,
-        None => Config::infer()
+        Some(path) => from_file(path)
             .await
-            .map_err(|source| ConnectError::Infer(Box::new(source)))?,
+            .map_err(|source| ConnectError::Kubeconfig { path: path.to_owned(), source: Box::new(source) })?,
+        None => Config::infer().await.map_err(|source| ConnectError::Infer(Box::new(source)))?,
     };
     config.default_retry = false;
     let url = config.cluster_url.to_string();
-    Client::try_from(config).map_err(|source| ConnectError::Client {
-        url,
-        source: Box::new(source),
-    })
+    Client::try_from(config).map_err(|source| ConnectError::Client { url, source: Box::new(source) })
 }
 
 async fn from_file(path: &Path) -> Result<Config, KubeconfigError> {

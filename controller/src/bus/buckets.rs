@@ -30,10 +30,7 @@ mod tests {
     #[test]
     fn only_the_bucket_that_agents_write_forbids_roll_ups() {
         let cluster = ClusterId::parse("prod").unwrap();
-        let settings = BucketSettings {
-            replicas: 3,
-            ..BucketSettings::default()
-        };
+        let settings = BucketSettings { replicas: 3, ..BucketSettings::default() };
         let specs = Bucket::ALL.map(|bucket| spec(bucket, &cluster, &settings));
         let shown = specs.map(|s| (s.name, s.max_message_bytes, s.allow_rollup, s.replicas));
         assert_eq!(

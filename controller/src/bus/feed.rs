@@ -60,10 +60,7 @@ impl Undecodable {
 pub fn stored<F: Feed>(key: &str, seq: u64, body: Option<&[u8]>) -> Option<Stored<F::Key, F::Doc>> {
     let Some(parsed) = F::key(key) else {
         refused(F::KIND, Reason::Invalid);
-        warn!(
-            bucket = F::BUCKET.word(),
-            key, "a key that follows no rule is ignored; remove it with `nats kv del`"
-        );
+        warn!(bucket = F::BUCKET.word(), key, "a key that follows no rule is ignored; remove it with `nats kv del`");
         return None;
     };
     let value = match body.map(|body| F::decode(&parsed, body)) {
@@ -75,11 +72,7 @@ pub fn stored<F: Feed>(key: &str, seq: u64, body: Option<&[u8]>) -> Option<Store
             StoredValue::Undecodable
         }
     };
-    Some(Stored {
-        key: parsed,
-        seq,
-        value,
-    })
+    Some(Stored { key: parsed, seq, value })
 }
 
 #[cfg(test)]

@@ -25,10 +25,7 @@ impl Feed for Intents {
         match key {
             IntentsKey::Meta => Ok(IntentsDoc::Meta(Meta::decode(body)?)),
             IntentsKey::Definition(_) => {
-                let json = |source| DecodeError::Json {
-                    what: "definition",
-                    source,
-                };
+                let json = |source| DecodeError::Json { what: "definition", source };
                 Ok(IntentsDoc::Definition(serde_json::from_slice(body).map_err(json)?))
             }
             IntentsKey::Intent(_, id) => {
@@ -43,11 +40,7 @@ impl Feed for Intents {
     }
 
     fn read(stream_created: String, head: u64, entries: Vec<Stored<IntentsKey, IntentsDoc>>) -> Fact {
-        Fact::Intents {
-            stream_created,
-            head,
-            entries,
-        }
+        Fact::Intents { stream_created, head, entries }
     }
 
     fn changed(entry: Stored<IntentsKey, IntentsDoc>) -> Fact {

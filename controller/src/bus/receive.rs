@@ -29,11 +29,7 @@ impl Receiver {
     pub async fn subscribe(bus: &Bus, cluster: &ClusterId, inbox: Inbox<Fact>) -> Result<Self, BusError> {
         let heartbeats = bus.subscribe(Subject::all_heartbeats(cluster)).await?;
         let events = bus.subscribe(Subject::all_events(cluster)).await?;
-        Ok(Self {
-            cluster: cluster.clone(),
-            inbox,
-            messages: stream::select_all([heartbeats, events]),
-        })
+        Ok(Self { cluster: cluster.clone(), inbox, messages: stream::select_all([heartbeats, events]) })
     }
 
     /// Turns messages into facts until the shutdown.
@@ -74,10 +70,7 @@ pub struct Refusal {
 pub fn fact(cluster: &ClusterId, subject: &str, from_stream: bool, body: &[u8]) -> Result<Fact, Refusal> {
     match Subject::parse(cluster, subject) {
         Some(Subject::Heartbeat(node)) => {
-            let refuse = |reason| Refusal {
-                kind: Heartbeat::KIND,
-                reason,
-            };
+            let refuse = |reason| Refusal { kind: Heartbeat::KIND, reason };
             let heartbeat = Heartbeat::decode(body).map_err(|_| refuse(unreadable(from_stream)))?;
             if from_stream || heartbeat.node != node {
                 return Err(refuse(Reason::Forged));
@@ -85,20 +78,14 @@ pub fn fact(cluster: &ClusterId, subject: &str, from_stream: bool, body: &[u8]) 
             Ok(Fact::Heartbeat(heartbeat))
         }
         Some(Subject::Event(node, state)) => {
-            let refuse = |reason| Refusal {
-                kind: Event::KIND,
-                reason,
-            };
+            let refuse = |reason| Refusal { kind: Event::KIND, reason };
             let event = Event::decode(body).map_err(|_| refuse(unreadable(from_stream)))?;
             if from_stream || event.node != node || event.st != state {
                 return Err(refuse(Reason::Forged));
             }
             Ok(Fact::Event(Box::new(event)))
         }
-        _ => Err(Refusal {
-            kind: "unknown",
-            reason: Reason::Invalid,
-        }),
+        _ => Err(Refusal { kind: "unknown", reason: Reason::Invalid }),
     }
 }
 

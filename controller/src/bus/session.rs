@@ -51,13 +51,7 @@ impl Session {
             news::<Inventories>(watch_one(Bucket::Nodes), cluster.clone()),
         ]);
         let troubles = watch::Sender::new(Troubles::new());
-        Self {
-            status: bus.status(),
-            inbox,
-            troubles,
-            connection: Connection::default(),
-            events,
-        }
+        Self { status: bus.status(), inbox, troubles, connection: Connection::default(), events }
     }
 
     /// What is wrong with the buckets, now and on every change.
@@ -123,11 +117,7 @@ impl Session {
 fn news<F: Feed>(watch: BucketWatch, cluster: ClusterId) -> BoxStream<'static, News> {
     let of = move |message: &Stored| {
         let key = F::BUCKET.key_of(&cluster, &message.subject)?;
-        stored::<F>(
-            key,
-            message.seq,
-            (message.operation() == Operation::Put).then_some(&message.payload[..]),
-        )
+        stored::<F>(key, message.seq, (message.operation() == Operation::Put).then_some(&message.payload[..]))
     };
     let bucket = F::BUCKET;
     watch
@@ -159,10 +149,7 @@ impl Connection {
             return false;
         }
         let told = self.told;
-        *self = Self {
-            generation,
-            ..Self::default()
-        };
+        *self = Self { generation, ..Self::default() };
         told
     }
 

@@ -43,20 +43,13 @@ enum News {
     /// Nothing that matters.
     None,
     /// Another selection, or keys that need a restart, or both.
-    Changed {
-        selection: Option<Box<ControllerConfig>>,
-        restart: Vec<String>,
-    },
+    Changed { selection: Option<Box<ControllerConfig>>, restart: Vec<String> },
 }
 
 impl Reloader {
     fn new(path: PathBuf, running: ControllerConfig) -> Self {
         // Not read here: the file may have changed since `running` was.
-        Self {
-            path,
-            seen: None,
-            running,
-        }
+        Self { path, seen: None, running }
     }
 
     /// One look. Reading a small local file does not block for long.
@@ -111,10 +104,7 @@ fn keys_that_differ(a: &ControllerConfig, b: &ControllerConfig) -> Vec<String> {
         _ => serde_json::Map::new(),
     };
     let (a, b) = (fields(a), fields(b));
-    b.into_iter()
-        .filter(|(key, value)| key != "select" && a.get(key) != Some(value))
-        .map(|(key, _)| key)
-        .collect()
+    b.into_iter().filter(|(key, value)| key != "select" && a.get(key) != Some(value)).map(|(key, _)| key).collect()
 }
 
 #[cfg(test)]

@@ -17,10 +17,7 @@ fn an_empty_section_takes_every_default() {
     let config = load("{}").unwrap();
     assert_eq!(config, ControllerConfig::default());
     assert_eq!(config.admin.listen, "0.0.0.0:9180");
-    assert_eq!(
-        (config.step_window, config.reload),
-        (Duration::from_millis(50), Duration::from_secs(2))
-    );
+    assert_eq!((config.step_window, config.reload), (Duration::from_millis(50), Duration::from_secs(2)));
     assert!(config.buckets.manage && config.buckets.replicas == 1);
 }
 
@@ -31,10 +28,7 @@ fn every_default_can_be_written_down_and_read_again() {
 }
 
 #[rstest]
-#[case::empty_pattern(
-    "select: { namespaces: { include: ['*', ''] } }",
-    "select.namespaces.include[1]: is empty"
-)]
+#[case::empty_pattern("select: { namespaces: { include: ['*', ''] } }", "select.namespaces.include[1]: is empty")]
 #[case::capital(
     "select: { namespaces: { exclude: [Shop] } }",
     "select.namespaces.exclude[0]: `Shop` matches no namespace"
@@ -44,10 +38,7 @@ fn every_default_can_be_written_down_and_read_again() {
 #[case::replicas("buckets: { replicas: 2 }", "buckets.replicas: 2 is not")]
 #[case::tiny("buckets: { maxBytes: 5 }", "buckets.maxBytes: 5 is not")]
 #[case::zero("timing: { beat: 0s }", "timing.beat: is 0s")]
-#[case::backoff(
-    "timing: { writeBackoff: 10s, writeBackoffMax: 1s }",
-    "timing.writeBackoffMax: is below writeBackoff"
-)]
+#[case::backoff("timing: { writeBackoff: 10s, writeBackoffMax: 1s }", "timing.writeBackoffMax: is below writeBackoff")]
 #[case::marker("timing: { markerTtl: 10ms }", "timing.markerTtl: is below 1s")]
 #[case::duration("stepWindow: fast", "`fast` is not a duration")]
 #[case::cluster("clusterId: Prod_1", "`Prod_1` is not a valid cluster id")]
@@ -61,28 +52,15 @@ fn a_wrong_value_is_said_with_its_key_and_line(#[case] text: &str, #[case] expec
 #[test]
 fn everything_that_is_wrong_is_said_at_once() {
     let said = load("reload: 0s\nbuckets:\n  replicas: 4\nnonsense: 1\n").unwrap_err();
-    for expected in [
-        "1: reload: is 0s",
-        "3: buckets.replicas: 4",
-        "4: nonsense: there is no such key",
-    ] {
+    for expected in ["1: reload: is 0s", "3: buckets.replicas: 4", "4: nonsense: there is no such key"] {
         assert!(said.contains(expected), "{said}");
     }
 }
 
 #[test]
 fn our_own_namespace_is_never_selected() {
-    let mut config = ControllerConfig {
-        pod_namespace: Some("warm-images".into()),
-        ..ControllerConfig::default()
-    };
-    assert!(
-        config
-            .selection()
-            .namespaces
-            .exclude
-            .contains(&"warm-images".to_owned())
-    );
+    let mut config = ControllerConfig { pod_namespace: Some("warm-images".into()), ..ControllerConfig::default() };
+    assert!(config.selection().namespaces.exclude.contains(&"warm-images".to_owned()));
     config.select.namespaces.exclude = vec!["warm-images".into()];
     assert_eq!(config.selection().namespaces.exclude, ["warm-images"]);
     config.pod_namespace = None;

@@ -24,16 +24,8 @@ impl Watched for Namespace {
     }
 
     fn view(self) -> Result<View, String> {
-        let warm = self
-            .metadata
-            .annotations
-            .as_ref()
-            .and_then(|a| a.get(WARM_ANNOTATION))
-            .cloned();
-        Ok(View {
-            uid: self.metadata.uid.unwrap_or_default(),
-            warm,
-        })
+        let warm = self.metadata.annotations.as_ref().and_then(|a| a.get(WARM_ANNOTATION)).cloned();
+        Ok(View { uid: self.metadata.uid.unwrap_or_default(), warm })
     }
 
     fn listed(list: BTreeMap<String, Result<View, String>>) -> Fact {

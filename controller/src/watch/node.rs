@@ -28,12 +28,8 @@ impl Watched for Node {
     }
 
     fn view(self) -> Result<View, String> {
-        let (our_labels, labels) = self
-            .metadata
-            .labels
-            .unwrap_or_default()
-            .into_iter()
-            .partition(|(key, _)| label::is_ours(key));
+        let (our_labels, labels) =
+            self.metadata.labels.unwrap_or_default().into_iter().partition(|(key, _)| label::is_ours(key));
         let taints = self.spec.and_then(|spec| spec.taints).unwrap_or_default();
         let conditions = self.status.and_then(|status| status.conditions).unwrap_or_default();
         let pressure = conditions
@@ -51,11 +47,7 @@ impl Watched for Node {
             our_labels,
             taints: taints
                 .into_iter()
-                .map(|t| Taint {
-                    effect: taint_effect(&t.effect),
-                    key: t.key,
-                    value: t.value.unwrap_or_default(),
-                })
+                .map(|t| Taint { effect: taint_effect(&t.effect), key: t.key, value: t.value.unwrap_or_default() })
                 .collect(),
             deleting: self.metadata.deletion_timestamp.is_some(),
             pressure,

@@ -27,10 +27,7 @@ use shared::metric;
 use tracing::{debug, info, warn};
 
 /// Shorter than kube's own: after an outage of the API server every source is back within this.
-const RETRY: Backoff = Backoff {
-    base: Duration::from_millis(500),
-    ceiling: Duration::from_secs(10),
-};
+const RETRY: Backoff = Backoff { base: Duration::from_millis(500), ceiling: Duration::from_secs(10) };
 
 /// A kind that is watched: one implementation a kind.
 pub trait Watched: Resource<DynamicType = ()> + Clone + DeserializeOwned + fmt::Debug + Send + Sync + 'static {
@@ -74,10 +71,7 @@ pub struct Reducer<K: Watched> {
 
 impl<K: Watched> Default for Reducer<K> {
     fn default() -> Self {
-        Self {
-            listing: BTreeMap::new(),
-            said: None,
-        }
+        Self { listing: BTreeMap::new(), said: None }
     }
 }
 
@@ -107,11 +101,7 @@ impl<K: Watched> Reducer<K> {
 
     fn take_list(&mut self) -> Option<Fact> {
         let list = std::mem::take(&mut self.listing);
-        let said = Some(
-            list.iter()
-                .map(|(key, content)| (key.clone(), digest(content)))
-                .collect(),
-        );
+        let said = Some(list.iter().map(|(key, content)| (key.clone(), digest(content))).collect());
         if self.said == said {
             return None;
         }
@@ -208,12 +198,7 @@ struct Trouble {
 
 impl Trouble {
     fn new(source: &'static str) -> Self {
-        Self {
-            source,
-            failures: 0,
-            last: String::new(),
-            rng: fastrand::Rng::new(),
-        }
+        Self { source, failures: 0, last: String::new(), rng: fastrand::Rng::new() }
     }
 
     async fn add(&mut self, error: &watcher::Error, synced: bool) {
@@ -221,11 +206,7 @@ impl Trouble {
         metrics::count(metric::SOURCE_ERRORS, &[source], 1);
         self.failures = self.failures.saturating_add(1);
         let wait = RETRY.equal_jitter(self.failures, &mut self.rng);
-        let kept = if synced {
-            "what is known is kept"
-        } else {
-            "nothing is decided before the first full list"
-        };
+        let kept = if synced { "what is known is kept" } else { "nothing is decided before the first full list" };
         if text == self.last {
             debug!(source, error = %text, retry_in = ?wait, "watching still fails");
         } else {

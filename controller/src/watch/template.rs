@@ -45,22 +45,11 @@ fn annotation(annotations: &Annotations, key: &str) -> Option<String> {
 /// In the order in which the kubelet would need them; a container without an image (allowed in templates that
 /// something completes later) has no position.
 fn images(spec: &core::PodSpec) -> Vec<ContainerImage> {
-    let init = spec
-        .init_containers
-        .iter()
-        .flatten()
-        .map(|c| (&c.name, c.image.as_ref()));
+    let init = spec.init_containers.iter().flatten().map(|c| (&c.name, c.image.as_ref()));
     let ordinary = spec.containers.iter().map(|c| (&c.name, c.image.as_ref()));
-    let ephemeral = spec
-        .ephemeral_containers
-        .iter()
-        .flatten()
-        .map(|c| (&c.name, c.image.as_ref()));
-    let volumes = spec
-        .volumes
-        .iter()
-        .flatten()
-        .map(|v| (&v.name, v.image.as_ref().and_then(|source| source.reference.as_ref())));
+    let ephemeral = spec.ephemeral_containers.iter().flatten().map(|c| (&c.name, c.image.as_ref()));
+    let volumes =
+        spec.volumes.iter().flatten().map(|v| (&v.name, v.image.as_ref().and_then(|source| source.reference.as_ref())));
     let positions = positions("initContainers", init)
         .chain(positions("containers", ordinary))
         .chain(positions("ephemeralContainers", ephemeral))
@@ -74,10 +63,7 @@ fn positions<'a>(
 ) -> impl Iterator<Item = ContainerImage> {
     items.enumerate().filter_map(move |(index, (name, image))| {
         let image = image.filter(|text| !text.is_empty())?.clone();
-        Some(ContainerImage {
-            position: format!("{list}[{index}] \"{name}\""),
-            image,
-        })
+        Some(ContainerImage { position: format!("{list}[{index}] \"{name}\""), image })
     })
 }
 
@@ -133,9 +119,6 @@ fn toleration(toleration: core::Toleration) -> Toleration {
         key: toleration.key.filter(|key| !key.is_empty()),
         operator,
         value: toleration.value.unwrap_or_default(),
-        effect: toleration
-            .effect
-            .filter(|effect| !effect.is_empty())
-            .map(|effect| taint_effect(&effect)),
+        effect: toleration.effect.filter(|effect| !effect.is_empty()).map(|effect| taint_effect(&effect)),
     }
 }

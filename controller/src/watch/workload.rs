@@ -66,15 +66,8 @@ impl Watched for Pod {
     }
 
     fn counts(meta: &ObjectMeta) -> bool {
-        let has_controller = meta
-            .owner_references
-            .iter()
-            .flatten()
-            .any(|owner| owner.controller == Some(true));
-        let is_mirror = meta
-            .annotations
-            .as_ref()
-            .is_some_and(|a| a.contains_key(MIRROR_ANNOTATION));
+        let has_controller = meta.owner_references.iter().flatten().any(|owner| owner.controller == Some(true));
+        let is_mirror = meta.annotations.as_ref().is_some_and(|a| a.contains_key(MIRROR_ANNOTATION));
         !has_controller && !is_mirror
     }
 
@@ -93,11 +86,7 @@ impl Watched for Pod {
 }
 
 fn key(kind: WorkloadKind, meta: &ObjectMeta) -> Option<WorkloadKey> {
-    Some(WorkloadKey {
-        kind,
-        namespace: meta.namespace.clone()?,
-        name: meta.name.clone()?,
-    })
+    Some(WorkloadKey { kind, namespace: meta.namespace.clone()?, name: meta.name.clone()? })
 }
 
 #[cfg(test)]

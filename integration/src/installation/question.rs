@@ -69,20 +69,13 @@ impl Installation {
     /// Creates a Deployment from a whole object.
     pub async fn apply(&self, namespace: &str, object: Value) -> Result<()> {
         let object: Deployment = serde_json::from_value(object)?;
-        self.deployments(namespace)
-            .create(&PostParams::default(), &object)
-            .await
-            .context("creating a Deployment")?;
+        self.deployments(namespace).create(&PostParams::default(), &object).await.context("creating a Deployment")?;
         Ok(())
     }
 
     /// Pushes a small new image `team/<name>:1` and deploys it as `name` in `default`.
     pub async fn deploy_new(&self, name: &str) -> Result<Published> {
-        let image = self
-            .cluster
-            .registry
-            .push(&Image::new(format!("team/{name}"), "1").layer(3_000))
-            .await?;
+        let image = self.cluster.registry.push(&Image::new(format!("team/{name}"), "1").layer(3_000)).await?;
         self.deploy(name, &[&image.by_tag(REGISTRY)]).await?;
         Ok(image)
     }
@@ -90,23 +83,16 @@ impl Installation {
     /// Waits until each of these nodes carries the label of the image.
     pub async fn until_warm(&self, nodes: &[&str], image: &Published) -> Result<()> {
         for node in nodes {
-            self.until_labelled(node, &image.by_tag(REGISTRY), &image.digest)
-                .await?;
+            self.until_labelled(node, &image.by_tag(REGISTRY), &image.digest).await?;
         }
         Ok(())
     }
 
     /// Fails unless each of these nodes has read each layer of each image exactly once.
     pub fn pulled_once(&self, nodes: &[&str], images: &[&Published]) -> Result<()> {
-        for (node, image) in nodes
-            .iter()
-            .flat_map(|node| images.iter().map(move |image| (node, image)))
-        {
+        for (node, image) in nodes.iter().flat_map(|node| images.iter().map(move |image| (node, image))) {
             for layer in &image.layers {
-                let times = self
-                    .cluster
-                    .requests
-                    .count(|r| r.node == *node && r.path.contains(layer.as_str()));
+                let times = self.cluster.requests.count(|r| r.node == *node && r.path.contains(layer.as_str()));
                 let log = || self.cluster.requests.show();
                 ensure!(times == 1, "{node} read {} {times} times:\n{}", image.repository, log());
             }
@@ -120,14 +106,7 @@ impl Installation {
         let url = self.cluster.nats.url();
         self.cluster.spawn(
             Invocation::new("nats-sub", nats)
-                .args([
-                    "-s",
-                    url.as_str(),
-                    "--user",
-                    super::reader(),
-                    "--password",
-                    super::reader(),
-                ])
+                .args(["-s", url.as_str(), "--user", super::reader(), "--password", super::reader()])
                 .args(["sub", subject]),
         )
     }
@@ -171,19 +150,11 @@ impl Installation {
     /// Waits until the node carries the label of the image with the value of this digest.
     pub async fn until_labelled(&self, node: &str, reference: &str, digest: &str) -> Result<()> {
         let expected = label::image_label_value(&Digest::parse(digest)?);
-        eventually(
-            format!("{node} is labelled with {reference} = {expected}"),
-            LIMIT,
-            async || {
-                let found = self.image_label(node, reference).await?;
-                ensure!(
-                    found.as_ref() == Some(&expected),
-                    "label {found:?}; table {:?}",
-                    self.row(node, reference).await
-                );
-                Ok(())
-            },
-        )
+        eventually(format!("{node} is labelled with {reference} = {expected}"), LIMIT, async || {
+            let found = self.image_label(node, reference).await?;
+            ensure!(found.as_ref() == Some(&expected), "label {found:?}; table {:?}", self.row(node, reference).await);
+            Ok(())
+        })
         .await
     }
 
@@ -191,11 +162,7 @@ impl Installation {
     pub async fn until_unlabelled(&self, node: &str, reference: &str) -> Result<()> {
         eventually(format!("{node} is not labelled with {reference}"), LIMIT, async || {
             let found = self.image_label(node, reference).await?;
-            ensure!(
-                found.is_none(),
-                "label {found:?}; table {:?}",
-                self.row(node, reference).await
-            );
+            ensure!(found.is_none(), "label {found:?}; table {:?}", self.row(node, reference).await);
             Ok(())
         })
         .await
@@ -215,11 +182,7 @@ impl Installation {
     /// The controller's row for an image on a node.
     pub async fn row(&self, node: &str, reference: &str) -> Result<Option<Row>> {
         let canonical = Reference::parse(reference)?.canonical();
-        Ok(self
-            .table()
-            .await?
-            .into_iter()
-            .find(|row| row.node == node && row.image == canonical))
+        Ok(self.table().await?.into_iter().find(|row| row.node == node && row.image == canonical))
     }
 
     /// The controller's table.
@@ -231,20 +194,13 @@ impl Installation {
 
     /// `/state` of the controller.
     pub async fn controller_state(&self) -> Result<Value> {
-        let body = self
-            .http
-            .get(&format!("{}/state", self.controller.admin()))
-            .await?
-            .success()?;
+        let body = self.http.get(&format!("{}/state", self.controller.admin())).await?.success()?;
         serde_json::from_slice(&body).context("the controller's state")
     }
 
     /// `/state` of an agent.
     pub async fn agent_state(&self, node: &str) -> Result<Value> {
-        let agent = self
-            .agents
-            .get(node)
-            .with_context(|| format!("node {node} has no agent"))?;
+        let agent = self.agents.get(node).with_context(|| format!("node {node} has no agent"))?;
         let body = self.http.get(&format!("{}/state", agent.admin())).await?.success()?;
         serde_json::from_slice(&body).context("the agent's state")
     }
@@ -267,9 +223,7 @@ impl Installation {
 
     /// The value under a key, as `nats kv get --raw` prints it, read as JSON.
     pub async fn kv(&self, bucket: &str, key: &str) -> Result<Value> {
-        let text = self
-            .nats(&["kv", "get", &format!("warm-default-{bucket}"), key, "--raw"])
-            .await?;
+        let text = self.nats(&["kv", "get", &format!("warm-default-{bucket}"), key, "--raw"]).await?;
         serde_json::from_str(&text).with_context(|| format!("{bucket}/{key} is no JSON: {text}"))
     }
 
@@ -286,9 +240,7 @@ impl Installation {
 
     /// How many times a node asked for a layer or config of a repository.
     pub fn blob_reads(&self, node: &str, repository: &str) -> usize {
-        self.cluster
-            .requests
-            .count(|r| r.node == node && r.is_of(repository) && r.is_blob() && r.method == "GET")
+        self.cluster.requests.count(|r| r.node == node && r.is_of(repository) && r.is_blob() && r.method == "GET")
     }
 
     /// How many times a node asked for anything of a repository.
@@ -299,11 +251,8 @@ impl Installation {
 
 /// A Deployment of `images`, one container each.
 pub fn deployment(name: &str, images: &[&str]) -> Value {
-    let containers: Vec<Value> = images
-        .iter()
-        .enumerate()
-        .map(|(i, image)| json!({ "name": format!("c{i}"), "image": image }))
-        .collect();
+    let containers: Vec<Value> =
+        images.iter().enumerate().map(|(i, image)| json!({ "name": format!("c{i}"), "image": image })).collect();
     json!({
         "apiVersion": "apps/v1", "kind": "Deployment",
         "metadata": { "name": name },

@@ -54,18 +54,12 @@ pub struct Permission {
 impl Permission {
     /// Only these.
     pub fn only<S: Into<String>>(subjects: impl IntoIterator<Item = S>) -> Self {
-        Self {
-            allow: subjects.into_iter().map(Into::into).collect(),
-            deny: Vec::new(),
-        }
+        Self { allow: subjects.into_iter().map(Into::into).collect(), deny: Vec::new() }
     }
 
     /// All but these.
     pub fn all_but<S: Into<String>>(subjects: impl IntoIterator<Item = S>) -> Self {
-        Self {
-            allow: Vec::new(),
-            deny: subjects.into_iter().map(Into::into).collect(),
-        }
+        Self { allow: Vec::new(), deny: subjects.into_iter().map(Into::into).collect() }
     }
 
     /// Takes subjects away: the way to withhold deltas from an agent.
@@ -92,11 +86,7 @@ impl Permission {
 impl User {
     /// A user who may do everything in its account.
     pub fn new(name: impl Into<String>, password: impl Into<String>) -> Self {
-        Self {
-            name: name.into(),
-            password: password.into(),
-            ..Self::default()
-        }
+        Self { name: name.into(), password: password.into(), ..Self::default() }
     }
 
     fn render(&self) -> Value {
@@ -117,12 +107,7 @@ impl User {
 impl Account {
     /// An account with JetStream and the given users.
     pub fn with_jetstream(name: impl Into<String>, users: Vec<User>) -> Self {
-        Self {
-            name: name.into(),
-            jetstream: true,
-            users,
-            ..Self::default()
-        }
+        Self { name: name.into(), jetstream: true, users, ..Self::default() }
     }
 
     fn render(&self) -> Value {
@@ -144,10 +129,7 @@ impl Account {
 impl NatsConfig {
     /// One account `WARM` with these users.
     pub fn single_account(users: Vec<User>) -> Self {
-        Self {
-            accounts: vec![Account::with_jetstream("WARM", users)],
-            settings: Map::new(),
-        }
+        Self { accounts: vec![Account::with_jetstream("WARM", users)], settings: Map::new() }
     }
 
     /// One user `admin` with password `admin`, who may do everything.
@@ -157,27 +139,18 @@ impl NatsConfig {
 
     /// The user of that name in any account.
     pub fn user(&self, name: &str) -> Option<&User> {
-        self.accounts
-            .iter()
-            .flat_map(|account| &account.users)
-            .find(|user| user.name == name)
+        self.accounts.iter().flat_map(|account| &account.users).find(|user| user.name == name)
     }
 
     /// The user of that name, to change its permissions before [`super::Nats::reload`].
     pub fn user_mut(&mut self, name: &str) -> Option<&mut User> {
-        self.accounts
-            .iter_mut()
-            .flat_map(|account| &mut account.users)
-            .find(|user| user.name == name)
+        self.accounts.iter_mut().flat_map(|account| &mut account.users).find(|user| user.name == name)
     }
 
     /// The file's text. JSON is valid there, and quoted subjects like `$JS.API.>` are not taken for variables.
     pub(super) fn render(&self, port: u16, monitor_port: u16, store: &std::path::Path) -> Value {
-        let mut accounts: Map<String, Value> = self
-            .accounts
-            .iter()
-            .map(|account| (account.name.clone(), account.render()))
-            .collect();
+        let mut accounts: Map<String, Value> =
+            self.accounts.iter().map(|account| (account.name.clone(), account.render())).collect();
         // Without a system account of its own the server has one with a random name, and `nats server …` cannot log in.
         accounts.insert("SYS".into(), json!({ "users": [{ "user": "sys", "password": "sys" }] }));
         let mut config = self.settings.clone();

@@ -22,30 +22,18 @@ pub(super) fn flags() -> Result<Vec<String>> {
     // Without these the programs call themselves v0.0.0 and clients refuse features.
     let mut link = String::from("-s -w");
     for package in ["k8s.io/component-base/version", "k8s.io/client-go/pkg/version"] {
-        for (name, value) in [
-            ("gitVersion", kubernetes),
-            ("gitMajor", major),
-            ("gitMinor", minor),
-            ("gitTreeState", "archive"),
-        ] {
+        for (name, value) in
+            [("gitVersion", kubernetes), ("gitMajor", major), ("gitMinor", minor), ("gitTreeState", "archive")]
+        {
             write!(link, " -X {package}.{name}={value}")?;
         }
     }
     let containerd = pinned("github.com/containerd/containerd/v2")?;
     let crictl = pinned("sigs.k8s.io/cri-tools")?;
-    write!(
-        link,
-        " -X github.com/containerd/containerd/v2/version.Version={containerd}"
-    )?;
+    write!(link, " -X github.com/containerd/containerd/v2/version.Version={containerd}")?;
     write!(link, " -X sigs.k8s.io/cri-tools/pkg/version.Version={crictl}")?;
     // Debug information is stripped anyway; not making it saves 8 % of the time.
-    let fixed = [
-        "build",
-        "-pgo=off",
-        "-trimpath",
-        "-gcflags=all=-dwarf=false",
-        "-ldflags",
-    ];
+    let fixed = ["build", "-pgo=off", "-trimpath", "-gcflags=all=-dwarf=false", "-ldflags"];
     Ok(fixed.into_iter().map(str::to_owned).chain([link]).collect())
 }
 
@@ -74,17 +62,10 @@ pub(super) fn build(toolchain: &Toolchain, tool: Tool, home: &Path) -> Result<()
         .context("running `go build`")?;
     if !status.success() {
         let text = std::fs::read_to_string(&log).unwrap_or_default();
-        bail!(
-            "`go build {}` ({status}), {}:\n{}",
-            tool.package(),
-            log.display(),
-            process::tail(&text, TAIL)
-        );
+        bail!("`go build {}` ({status}), {}:\n{}", tool.package(), log.display(), process::tail(&text, TAIL));
     }
     // Whole and on disk before it gets its name, so a crash leaves no half program that looks built.
-    File::open(&partial)
-        .and_then(|file| file.sync_all())
-        .context("writing the program to disk")?;
+    File::open(&partial).and_then(|file| file.sync_all()).context("writing the program to disk")?;
     std::fs::rename(&partial, home.join("bin").join(tool.name())).context("giving the program its name")
 }
 

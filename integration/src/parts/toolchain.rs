@@ -24,10 +24,7 @@ impl Toolchain {
     pub(super) fn find(cache: &Path) -> Result<Self> {
         let module = module(cache)?;
         let wanted = wanted_version()?;
-        let asked = Command::new("go")
-            .args(["env", "GOVERSION", "GOOS", "GOARCH"])
-            .current_dir(&module)
-            .output();
+        let asked = Command::new("go").args(["env", "GOVERSION", "GOOS", "GOARCH"]).current_dir(&module).output();
         let answer = match asked {
             Ok(answer) => answer,
             Err(error) if error.kind() == ErrorKind::NotFound => {
@@ -42,11 +39,7 @@ impl Toolchain {
             answer.status
         );
         let identity = String::from_utf8_lossy(&answer.stdout).trim().to_owned();
-        let found = identity
-            .lines()
-            .next()
-            .and_then(|line| line.strip_prefix("go"))
-            .unwrap_or("of unknown version");
+        let found = identity.lines().next().and_then(|line| line.strip_prefix("go")).unwrap_or("of unknown version");
         ensure!(
             numbers(found) >= numbers(wanted),
             "the real parts need Go {wanted} or newer, this is Go {found}: {REMEDY}"
@@ -58,13 +51,7 @@ impl Toolchain {
 /// The module's files in a folder named after their content. They are the text compiled in, not the files of a work tree:
 /// what is built is what the key was made of.
 fn module(cache: &Path) -> Result<PathBuf> {
-    let mut name = hex::encode(
-        Sha256::new()
-            .chain_update(GO_MOD)
-            .chain_update([0])
-            .chain_update(GO_SUM)
-            .finalize(),
-    );
+    let mut name = hex::encode(Sha256::new().chain_update(GO_MOD).chain_update([0]).chain_update(GO_SUM).finalize());
     name.truncate(16);
     let module = cache.join(format!("module-{name}"));
     if !module.is_dir() {
@@ -73,11 +60,7 @@ fn module(cache: &Path) -> Result<PathBuf> {
         std::fs::write(partial.path().join("go.sum"), GO_SUM).context("writing go.sum")?;
         // Another run may have been quicker, with the same content.
         let renamed = std::fs::rename(partial.path(), &module);
-        ensure!(
-            renamed.is_ok() || module.is_dir(),
-            "creating {}: {renamed:?}",
-            module.display()
-        );
+        ensure!(renamed.is_ok() || module.is_dir(), "creating {}: {renamed:?}", module.display());
     }
     Ok(module)
 }
@@ -85,8 +68,7 @@ fn module(cache: &Path) -> Result<PathBuf> {
 /// The `go` line of `parts/go.mod`.
 fn wanted_version() -> Result<&'static str> {
     let line = GO_MOD.lines().find_map(|line| line.strip_prefix("go "));
-    line.map(str::trim)
-        .ok_or_else(|| anyhow!("parts/go.mod has no `go` line"))
+    line.map(str::trim).ok_or_else(|| anyhow!("parts/go.mod has no `go` line"))
 }
 
 /// `1.26.8` as numbers; what follows them (`rc1`, `-custom`) does not count.

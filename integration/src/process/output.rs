@@ -27,12 +27,7 @@ pub struct Output {
 impl Output {
     /// Standard output of a command that succeeded; otherwise an error that repeats what it said.
     pub fn success(self) -> Result<String> {
-        let Self {
-            command,
-            status,
-            stdout,
-            stderr,
-        } = self;
+        let Self { command, status, stdout, stderr } = self;
         ensure!(status.success(), "{command}: {status}\n{stderr}{stdout}");
         Ok(stdout)
     }
@@ -62,28 +57,19 @@ pub async fn output(run: &RunDir, invocation: &Invocation, limit: Duration) -> R
     let (stdout, stderr) = (capture()?, capture()?);
     let mut command = invocation.command(run)?;
     command.stdout(stdout.try_clone()?).stderr(stderr.try_clone()?);
-    let mut guard = Guard(Some(
-        spawner::spawn(command).with_context(|| format!("starting {shown}"))?,
-    ));
+    let mut guard = Guard(Some(spawner::spawn(command).with_context(|| format!("starting {shown}"))?));
     let status = eventually(format!("`{shown}` ends"), limit, async || {
         guard.0.as_mut().map_or(Ok(None), std::process::Child::try_wait)
     })
     .await?;
     // It has been reaped: its number may belong to somebody else by now.
     guard.0 = None;
-    Ok(Output {
-        command: shown,
-        status,
-        stdout: read(stdout)?,
-        stderr: read(stderr)?,
-    })
+    Ok(Output { command: shown, status, stdout: read(stdout)?, stderr: read(stderr)? })
 }
 
 fn read(mut file: File) -> Result<String> {
     use std::io::{Read as _, Seek as _};
     let mut bytes = Vec::new();
-    file.rewind()
-        .and_then(|()| file.read_to_end(&mut bytes))
-        .context("reading the output of a command")?;
+    file.rewind().and_then(|()| file.read_to_end(&mut bytes)).context("reading the output of a command")?;
     Ok(String::from_utf8_lossy(&bytes).into_owned())
 }

@@ -23,10 +23,6 @@ pub(super) fn spawn(command: Command) -> io::Result<Child> {
     });
     let (reply, answer) = channel();
     let gone = || io::Error::other("the thread that starts processes is gone");
-    requests
-        .lock()
-        .unwrap_or_else(PoisonError::into_inner)
-        .send((command, reply))
-        .map_err(|_| gone())?;
+    requests.lock().unwrap_or_else(PoisonError::into_inner).send((command, reply)).map_err(|_| gone())?;
     answer.recv().map_err(|_| gone())?
 }

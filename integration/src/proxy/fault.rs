@@ -54,24 +54,14 @@ impl Rule {
     /// For requests whose path (with the query) matches the regular expression, as in `/manifests/` or `^/v2/team/app/`.
     pub fn new(path: &str, fault: Fault) -> Result<Self> {
         let path = Regex::new(path).with_context(|| format!("the path of a rule: {path}"))?;
-        Ok(Self {
-            path,
-            method: None,
-            agent: None,
-            unless: None,
-            left: None,
-            fault,
-        })
+        Ok(Self { path, method: None, agent: None, unless: None, left: None, fault })
     }
 
     /// A private repository: 401 with a challenge for requests on `path` that do not carry this user's password.
     pub fn private(path: &str, user: &str, password: &str) -> Result<Self> {
         let challenge = Fault::status_with(401, "WWW-Authenticate", "Basic realm=\"test\"");
         let credentials = base64::engine::general_purpose::STANDARD.encode(format!("{user}:{password}"));
-        Ok(Self {
-            unless: Some(format!("Basic {credentials}")),
-            ..Self::new(path, challenge)?
-        })
+        Ok(Self { unless: Some(format!("Basic {credentials}")), ..Self::new(path, challenge)? })
     }
 
     /// Only for this method.
@@ -96,22 +86,11 @@ impl Rule {
 
     /// Whether the rule is for this request; counts down if it is.
     pub(super) fn takes(&mut self, method: &Method, path: &str, headers: &HeaderMap) -> bool {
-        let header = |name: &str| {
-            headers
-                .get(name)
-                .and_then(|value| value.to_str().ok())
-                .unwrap_or_default()
-        };
+        let header = |name: &str| headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default();
         let fits = self.left != Some(0)
             && self.method.as_ref().is_none_or(|wanted| wanted == method)
-            && self
-                .agent
-                .as_ref()
-                .is_none_or(|wanted| wanted.is_match(header("user-agent")))
-            && self
-                .unless
-                .as_ref()
-                .is_none_or(|excepted| excepted != header("authorization"))
+            && self.agent.as_ref().is_none_or(|wanted| wanted.is_match(header("user-agent")))
+            && self.unless.as_ref().is_none_or(|excepted| excepted != header("authorization"))
             && self.path.is_match(path);
         if fits && let Some(left) = &mut self.left {
             *left -= 1;

@@ -55,9 +55,7 @@ impl HttpProxy {
     pub async fn start(name: &str, target: SocketAddr, log: &RequestLog) -> Result<Self> {
         let port = Port::free()?;
         let address = port.address();
-        let listener = TcpListener::bind(address)
-            .await
-            .with_context(|| format!("listening on {address}"))?;
+        let listener = TcpListener::bind(address).await.with_context(|| format!("listening on {address}"))?;
         let shared = Arc::new(Shared {
             name: name.into(),
             target,
@@ -101,9 +99,7 @@ impl HttpProxy {
     fn change(&self, change: impl FnOnce(&mut Vec<(RuleId, Rule)>)) {
         let mut rules = self.shared.rules();
         change(&mut rules);
-        self.shared
-            .active
-            .send_replace(rules.iter().map(|(id, _)| *id).collect());
+        self.shared.active.send_replace(rules.iter().map(|(id, _)| *id).collect());
     }
 }
 
@@ -133,9 +129,7 @@ async fn connection(stream: TcpStream, shared: Arc<Shared>) {
         async move { shared.answer(request).await }
     });
     // An error here is a fault that was asked for, or a client that went away.
-    let _ = hyper::server::conn::http1::Builder::new()
-        .serve_connection(TokioIo::new(stream), service)
-        .await;
+    let _ = hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service).await;
 }
 
 impl Shared {
@@ -144,14 +138,10 @@ impl Shared {
     }
 
     fn fault_for(&self, request: &Request<Incoming>) -> Option<(RuleId, Fault)> {
-        let path = request
-            .uri()
-            .path_and_query()
-            .map_or_else(String::new, ToString::to_string);
+        let path = request.uri().path_and_query().map_or_else(String::new, ToString::to_string);
         let mut rules = self.rules();
         rules.iter_mut().find_map(|(id, rule)| {
-            rule.takes(request.method(), &path, request.headers())
-                .then(|| (*id, rule.fault.clone()))
+            rule.takes(request.method(), &path, request.headers()).then(|| (*id, rule.fault.clone()))
         })
     }
 
@@ -179,25 +169,13 @@ impl Shared {
         let (head, body) = answer.into_parts();
         entry.update(|line| line.status = Some(head.status.as_u16()));
         let active = self.active.subscribe();
-        let passage = Passage {
-            body,
-            entry,
-            fault,
-            rule,
-            active,
-            passed: 0,
-        };
-        Ok(Response::from_parts(
-            head,
-            StreamBody::new(passage.stream()).boxed_unsync(),
-        ))
+        let passage = Passage { body, entry, fault, rule, active, passed: 0 };
+        Ok(Response::from_parts(head, StreamBody::new(passage.stream()).boxed_unsync()))
     }
 
     async fn pass_on(&self, request: Request<Incoming>) -> Result<Response<Incoming>> {
         let path = request.uri().path_and_query().map_or("/", |path| path.as_str());
-        let uri: Uri = format!("http://{}{path}", self.target)
-            .parse()
-            .context("the path of a request")?;
+        let uri: Uri = format!("http://{}{path}", self.target).parse().context("the path of a request")?;
         let mut request = request.map(|body| body.map_err(anyhow::Error::from).boxed_unsync());
         request.headers_mut().remove(HOST);
         *request.uri_mut() = uri;
@@ -229,13 +207,7 @@ impl Shared {
 }
 
 fn record(number: usize, node: &str, request: &Request<Incoming>) -> log::Request {
-    let header = |name: &str| {
-        request
-            .headers()
-            .get(name)
-            .and_then(|value| value.to_str().ok())
-            .unwrap_or_default()
-    };
+    let header = |name: &str| request.headers().get(name).and_then(|value| value.to_str().ok()).unwrap_or_default();
     log::Request {
         number,
         at: Instant::now(),
@@ -263,9 +235,7 @@ fn refusal(status: u16, headers: &[(String, String)]) -> Result<Response<Body>> 
     *answer.status_mut() = StatusCode::from_u16(status).context("the status of a fault")?;
     for (name, value) in headers {
         let name = HeaderName::try_from(name).context("a header of a fault")?;
-        answer
-            .headers_mut()
-            .insert(name, HeaderValue::try_from(value).context("a header of a fault")?);
+        answer.headers_mut().insert(name, HeaderValue::try_from(value).context("a header of a fault")?);
     }
     Ok(answer)
 }

@@ -63,13 +63,7 @@ impl Request {
 impl Request {
     /// One line for an error message.
     fn show(&self) -> String {
-        let Self {
-            node,
-            method,
-            path,
-            bytes,
-            ..
-        } = self;
+        let Self { node, method, path, bytes, .. } = self;
         let status = self.status.map_or_else(|| "-".to_owned(), |status| status.to_string());
         let end = if self.complete { "" } else { " (incomplete)" };
         let fault = self.fault.as_ref().map(|fault| format!(" {fault}")).unwrap_or_default();
@@ -87,10 +81,7 @@ pub struct RequestLog {
 impl RequestLog {
     /// A log that also stands in the run's folder beside the logs of the parts, for when the test fails.
     pub fn kept(run: &RunDir) -> Self {
-        Self {
-            requests: Arc::default(),
-            file: Some(Arc::new(run.log("requests"))),
-        }
+        Self { requests: Arc::default(), file: Some(Arc::new(run.log("requests"))) }
     }
 
     /// Everything so far.
@@ -138,16 +129,9 @@ impl RequestLog {
         let chosen = self.select(wanted);
         let end = |request: &Request| request.took.map(|took| request.at + took);
         let running_at = |moment: Instant| {
-            chosen
-                .iter()
-                .filter(|request| request.at <= moment && end(request).is_none_or(|end| end > moment))
-                .count()
+            chosen.iter().filter(|request| request.at <= moment && end(request).is_none_or(|end| end > moment)).count()
         };
-        chosen
-            .iter()
-            .map(|request| running_at(request.at))
-            .max()
-            .unwrap_or_default()
+        chosen.iter().map(|request| running_at(request.at)).max().unwrap_or_default()
     }
 
     /// One line a request, for an error message.
@@ -159,11 +143,7 @@ impl RequestLog {
         let mut log = self.lock();
         let number = log.len();
         log.push(request(number));
-        Entry {
-            log: self.clone(),
-            number,
-            is_complete: false,
-        }
+        Entry { log: self.clone(), number, is_complete: false }
     }
 
     /// Appends the line of a request that is over to the file.
@@ -174,10 +154,7 @@ impl RequestLog {
         };
         let since = request.time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         let line = format!("{:.3} {}\n", since.as_secs_f64(), request.show());
-        let file = std::fs::OpenOptions::new()
-            .create(true)
-            .append(true)
-            .open(path.as_path());
+        let file = std::fs::OpenOptions::new().create(true).append(true).open(path.as_path());
         // The folder goes before the last request does when a test ends; nobody misses that line.
         let _ = file.and_then(|mut file| file.write_all(line.as_bytes()));
     }

@@ -80,7 +80,5 @@ impl Passage {
 /// Returns when the rule was taken away.
 pub(super) async fn wait_until_gone(active: &mut watch::Receiver<Vec<RuleId>>, rule: Option<RuleId>) {
     // An error says that the proxy is gone, and the rule with it.
-    let _ = active
-        .wait_for(|active| rule.is_none_or(|rule| !active.contains(&rule)))
-        .await;
+    let _ = active.wait_for(|active| rule.is_none_or(|rule| !active.contains(&rule))).await;
 }

@@ -74,21 +74,9 @@ impl TcpProxy {
         let (mode, modes) = watch::channel(Mode::Pass);
         let (said, listening) = watch::channel(true);
         let log = Log::default();
-        let front = Front {
-            address: port.address(),
-            target,
-            modes,
-            listening: said,
-            log: log.clone(),
-        };
+        let front = Front { address: port.address(), target, modes, listening: said, log: log.clone() };
         let server = tokio::spawn(front.serve(listener));
-        Ok(Self {
-            port,
-            mode,
-            listening,
-            log,
-            server,
-        })
+        Ok(Self { port, mode, listening, log, server })
     }
 
     /// Where clients connect to.
@@ -128,10 +116,7 @@ impl TcpProxy {
         let connections = self.log.lock();
         Traffic {
             accepted: connections.len(),
-            open: connections
-                .iter()
-                .filter(|connection| connection.took.is_none())
-                .count(),
+            open: connections.iter().filter(|connection| connection.took.is_none()).count(),
             to_server: connections.iter().map(|connection| connection.to_server).sum(),
             to_client: connections.iter().map(|connection| connection.to_client).sum(),
         }
@@ -140,9 +125,7 @@ impl TcpProxy {
     async fn until_listening(&self, wanted: bool) -> Result<()> {
         let mut listening = self.listening.clone();
         let change = tokio::time::timeout(CHANGE, listening.wait_for(|now| *now == wanted)).await;
-        change
-            .context("the proxy takes too long to change")?
-            .context("the proxy has ended")?;
+        change.context("the proxy takes too long to change")?.context("the proxy has ended")?;
         Ok(())
     }
 }
@@ -164,16 +147,8 @@ impl Log {
 
     fn open(&self) -> Line {
         let mut log = self.lock();
-        log.push(Connection {
-            at: Instant::now(),
-            took: None,
-            to_server: 0,
-            to_client: 0,
-        });
-        Line {
-            log: self.clone(),
-            number: log.len() - 1,
-        }
+        log.push(Connection { at: Instant::now(), took: None, to_server: 0, to_client: 0 });
+        Line { log: self.clone(), number: log.len() - 1 }
     }
 }
 
@@ -235,9 +210,7 @@ impl Front {
 }
 
 async fn listen(address: SocketAddr) -> Result<TcpListener> {
-    TcpListener::bind(address)
-        .await
-        .with_context(|| format!("listening on {address}"))
+    TcpListener::bind(address).await.with_context(|| format!("listening on {address}"))
 }
 
 async fn accept(listener: Option<&TcpListener>) -> Option<std::io::Result<TcpStream>> {
@@ -256,10 +229,8 @@ async fn connection(mut client: TcpStream, target: SocketAddr, modes: watch::Rec
         let (from_server, to_server) = server.split();
         let both = async {
             tokio::join!(
-                pump(from_client, to_server, modes.clone(), |bytes| line
-                    .update(|line| line.to_server += bytes)),
-                pump(from_server, to_client, modes.clone(), |bytes| line
-                    .update(|line| line.to_client += bytes)),
+                pump(from_client, to_server, modes.clone(), |bytes| line.update(|line| line.to_server += bytes)),
+                pump(from_server, to_client, modes.clone(), |bytes| line.update(|line| line.to_client += bytes)),
             )
         };
         tokio::select! {

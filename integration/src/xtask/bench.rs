@@ -33,10 +33,7 @@ pub(super) fn run(args: &Args) -> Result<()> {
         say("note: this is a debug build of the harness; the programs measured are release builds");
     }
     let run = RunDir::new("bench")?;
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
-        .enable_all()
-        .build()?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     let done = runtime.block_on(async {
         match &args.bench {
             Bench::Reaction(args) => Box::pin(reaction::run(&run, args)).await,
@@ -69,11 +66,7 @@ impl Sample {
         let mut sorted = self.milliseconds.clone();
         sorted.sort_by(f64::total_cmp);
         let last = sorted.len().saturating_sub(1);
-        #[allow(
-            clippy::cast_possible_truncation,
-            clippy::cast_sign_loss,
-            reason = "an index within a small vector"
-        )]
+        #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "an index within a small vector")]
         let index = (share * last as f64).round() as usize;
         sorted.get(index).copied().unwrap_or(f64::NAN)
     }
@@ -99,17 +92,9 @@ fn print(bench: &str, rows: &[Measured<'_>]) -> Result<()> {
     for row in rows {
         let ratio = row.over.map(|(_, over)| row.sample.quantile(0.5) / over.quantile(0.5));
         let shown = ratio.map_or_else(|| "-".to_owned(), |r| format!("{r:.2}"));
-        let (min, p50, p99) = (
-            row.sample.quantile(0.0),
-            row.sample.quantile(0.5),
-            row.sample.quantile(0.99),
-        );
+        let (min, p50, p99) = (row.sample.quantile(0.0), row.sample.quantile(0.5), row.sample.quantile(0.99));
         let n = row.sample.milliseconds.len();
-        writeln!(
-            out,
-            "{:<width$}  {n:>5} {min:>9.1} {p50:>9.1} {p99:>9.1} {shown:>7}  {}",
-            row.what, row.target
-        )?;
+        writeln!(out, "{:<width$}  {n:>5} {min:>9.1} {p50:>9.1} {p99:>9.1} {shown:>7}  {}", row.what, row.target)?;
     }
     for row in rows {
         if let Some((name, _)) = row.over {
@@ -121,11 +106,8 @@ fn print(bench: &str, rows: &[Measured<'_>]) -> Result<()> {
     if let Some(first) = rows.first() {
         line.extend(figures(first));
     }
-    let others: Map<String, Value> = rows
-        .iter()
-        .skip(1)
-        .map(|row| (row.what.to_owned(), Value::Object(figures(row))))
-        .collect();
+    let others: Map<String, Value> =
+        rows.iter().skip(1).map(|row| (row.what.to_owned(), Value::Object(figures(row)))).collect();
     line.insert("others".into(), Value::Object(others));
     writeln!(out, "{}", Value::Object(line))?;
     Ok(())
@@ -138,9 +120,7 @@ fn figures(row: &Measured<'_>) -> Map<String, Value> {
     figures.insert("min_ms".into(), json!(round(row.sample.quantile(0.0))));
     figures.insert("p50_ms".into(), json!(round(row.sample.quantile(0.5))));
     figures.insert("p99_ms".into(), json!(round(row.sample.quantile(0.99))));
-    let ratio = row
-        .over
-        .map(|(_, over)| round(row.sample.quantile(0.5) / over.quantile(0.5)));
+    let ratio = row.over.map(|(_, over)| round(row.sample.quantile(0.5) / over.quantile(0.5)));
     figures.insert("ratio".into(), json!(ratio));
     figures
 }

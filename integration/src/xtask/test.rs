@@ -44,16 +44,8 @@ enum Stage {
 }
 
 impl Stage {
-    const ALL: [Self; 8] = [
-        Self::Fmt,
-        Self::Parts,
-        Self::Clippy,
-        Self::Doc,
-        Self::Deny,
-        Self::Unit,
-        Self::Contract,
-        Self::System,
-    ];
+    const ALL: [Self; 8] =
+        [Self::Fmt, Self::Parts, Self::Clippy, Self::Doc, Self::Deny, Self::Unit, Self::Contract, Self::System];
 
     fn name(self) -> &'static str {
         match self {
@@ -72,26 +64,9 @@ impl Stage {
         match self {
             Self::Fmt => cargo(&["fmt", "--all", "--check"], &[]),
             Self::Parts => Parts::ensure(Tool::ALL).map(drop),
-            Self::Clippy => cargo(
-                &[
-                    "clippy",
-                    "--locked",
-                    "--workspace",
-                    "--all-targets",
-                    "--",
-                    "-D",
-                    "warnings",
-                ],
-                &[],
-            ),
+            Self::Clippy => cargo(&["clippy", "--locked", "--workspace", "--all-targets", "--", "-D", "warnings"], &[]),
             Self::Doc => cargo(
-                &[
-                    "doc",
-                    "--locked",
-                    "--workspace",
-                    "--no-deps",
-                    "--document-private-items",
-                ],
+                &["doc", "--locked", "--workspace", "--no-deps", "--document-private-items"],
                 &[("RUSTDOCFLAGS", "-D warnings")],
             ),
             Self::Deny => deny(),
@@ -104,10 +79,8 @@ impl Stage {
 }
 
 pub(super) fn run(args: &Args) -> Result<()> {
-    let stages: Vec<Stage> = Stage::ALL
-        .into_iter()
-        .filter(|s| args.stages.is_empty() || args.stages.contains(s))
-        .collect();
+    let stages: Vec<Stage> =
+        Stage::ALL.into_iter().filter(|s| args.stages.is_empty() || args.stages.contains(s)).collect();
     let mut times = Vec::new();
     for stage in stages {
         say(&format!("==> {}", stage.name()));
@@ -126,12 +99,7 @@ fn print_times(times: &[(&str, Duration, bool)]) -> Result<()> {
     let mut out = std::io::stdout().lock();
     writeln!(out, "\n{:<10} {:>8}  result", "stage", "seconds")?;
     for (name, took, passed) in times {
-        writeln!(
-            out,
-            "{name:<10} {:>8.1}  {}",
-            took.as_secs_f64(),
-            if *passed { "passed" } else { "FAILED" }
-        )?;
+        writeln!(out, "{name:<10} {:>8.1}  {}", took.as_secs_f64(), if *passed { "passed" } else { "FAILED" })?;
     }
     let total: Duration = times.iter().map(|(_, took, _)| *took).sum();
     writeln!(out, "{:<10} {:>8.1}", "all", total.as_secs_f64())?;
@@ -142,9 +110,7 @@ fn print_times(times: &[(&str, Duration, bool)]) -> Result<()> {
 
 /// The top of the work tree.
 pub(crate) fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-        .parent()
-        .map_or_else(|| PathBuf::from("."), Path::to_path_buf)
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().map_or_else(|| PathBuf::from("."), Path::to_path_buf)
 }
 
 /// Runs cargo in the work tree with the terminal as its own.
@@ -165,11 +131,8 @@ pub(crate) fn cargo(args: &[&str], envs: &[(&str, &str)]) -> Result<()> {
 fn unit() -> Result<()> {
     cargo(&["test", "--locked", "--workspace", "--exclude", "integration"], &[])?;
     let names = tests()?;
-    let rest: Vec<&str> = names
-        .iter()
-        .filter(|n| !n.starts_with("contract_") && !n.starts_with("system_"))
-        .map(String::as_str)
-        .collect();
+    let rest: Vec<&str> =
+        names.iter().filter(|n| !n.starts_with("contract_") && !n.starts_with("system_")).map(String::as_str).collect();
     let mut args = vec!["test", "--locked", "-p", "integration", "--lib", "--bins"];
     for name in &rest {
         args.extend(["--test", name]);
@@ -180,29 +143,12 @@ fn unit() -> Result<()> {
 /// Runs the integration tests whose file begins with `prefix`; none is an error, so that a rename cannot hide them.
 fn integration(prefix: &str, threads: &str) -> Result<()> {
     let names = tests()?;
-    let chosen: Vec<&str> = names
-        .iter()
-        .filter(|n| n.starts_with(prefix))
-        .map(String::as_str)
-        .collect();
+    let chosen: Vec<&str> = names.iter().filter(|n| n.starts_with(prefix)).map(String::as_str).collect();
     if chosen.is_empty() {
         bail!("there is no integration/tests/{prefix}*.rs");
     }
     // The harness runs the programs that cargo has built last, so that a test never meets an older one.
-    cargo(
-        &[
-            "build",
-            "--locked",
-            "-p",
-            "controller",
-            "-p",
-            "agent",
-            "-p",
-            "integration",
-            "--bins",
-        ],
-        &[],
-    )?;
+    cargo(&["build", "--locked", "-p", "controller", "-p", "agent", "-p", "integration", "--bins"], &[])?;
     let mut args = vec!["test", "--locked", "-p", "integration"];
     for name in &chosen {
         args.extend(["--test", name]);
@@ -215,15 +161,7 @@ fn tests() -> Result<Vec<String>> {
     let folder = root().join("integration/tests");
     let mut names: Vec<String> = std::fs::read_dir(&folder)
         .with_context(|| format!("reading {}", folder.display()))?
-        .filter_map(|entry| {
-            entry
-                .ok()?
-                .file_name()
-                .into_string()
-                .ok()?
-                .strip_suffix(".rs")
-                .map(str::to_owned)
-        })
+        .filter_map(|entry| entry.ok()?.file_name().into_string().ok()?.strip_suffix(".rs").map(str::to_owned))
         .collect();
     names.sort();
     Ok(names)
@@ -232,15 +170,7 @@ fn tests() -> Result<Vec<String>> {
 fn deny() -> Result<()> {
     let program = cargo_deny()?;
     let status = Command::new(&program)
-        .args([
-            "--offline",
-            "--log-level",
-            "error",
-            "check",
-            "licenses",
-            "bans",
-            "sources",
-        ])
+        .args(["--offline", "--log-level", "error", "check", "licenses", "bans", "sources"])
         .current_dir(root())
         .status()
         .with_context(|| format!("starting {}", program.display()))?;
@@ -255,25 +185,11 @@ fn cargo_deny() -> Result<PathBuf> {
     let folder = crate::parts::cache()?.join(format!("cargo-deny-{CARGO_DENY}"));
     let program = folder.join("bin/cargo-deny");
     if !program.is_file() {
-        say(&format!(
-            "building cargo-deny {CARGO_DENY} once (some 3 minutes on two cores)"
-        ));
+        say(&format!("building cargo-deny {CARGO_DENY} once (some 3 minutes on two cores)"));
         let (root, version) = (folder.display().to_string(), format!("cargo-deny@{CARGO_DENY}"));
         let target = folder.join("target");
         let target_folder = target.display().to_string();
-        cargo(
-            &[
-                "install",
-                "--quiet",
-                "--locked",
-                &version,
-                "--root",
-                &root,
-                "--target-dir",
-                &target_folder,
-            ],
-            &[],
-        )?;
+        cargo(&["install", "--quiet", "--locked", &version, "--root", &root, "--target-dir", &target_folder], &[])?;
         // What it was built from is not needed again.
         std::fs::remove_dir_all(&target).with_context(|| format!("removing {}", target.display()))?;
     }

@@ -38,10 +38,7 @@ pub(super) struct Args {
 
 pub(super) fn run(args: &Args) -> Result<()> {
     let run = RunDir::new("up")?;
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
-        .enable_all()
-        .build()?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     let done = runtime.block_on(async {
         tokio::select! {
             done = demonstrate(&run, args) => done,
@@ -58,25 +55,15 @@ pub(super) fn run(args: &Args) -> Result<()> {
 async fn demonstrate(run: &std::sync::Arc<RunDir>, args: &Args) -> Result<()> {
     let start = Instant::now();
     say("starting etcd, API server, NATS, a registry, two containerds, the controller and two agents");
-    let nodes = vec![
-        NodeSpec::new("node-a"),
-        NodeSpec::new("node-b").label("accelerator", "gpu"),
-    ];
+    let nodes = vec![NodeSpec::new("node-a"), NodeSpec::new("node-b").label("accelerator", "gpu")];
     // Users get a label window of 30 s; who looks on does not want to wait for it.
     let config = json!({ "timing": { "labelWindow": "1s" } });
-    let spec = InstallationSpec::new(nodes)
-        .controller(config)
-        .with_default_timings()
-        .with_kubernetes_controllers();
+    let spec = InstallationSpec::new(nodes).controller(config).with_default_timings().with_kubernetes_controllers();
     let installation = Installation::start(run, spec).await?;
     say(&format!("all ready after {:.1} s", start.elapsed().as_secs_f64()));
     push_images(&installation).await?;
     let example = [root().join("integration/example/shop.yaml")];
-    let files = if args.files.is_empty() {
-        &example[..]
-    } else {
-        &args.files
-    };
+    let files = if args.files.is_empty() { &example[..] } else { &args.files };
     for file in files {
         apply(&installation, file).await?;
     }
@@ -104,11 +91,7 @@ async fn push_images(installation: &Installation) -> Result<()> {
     for image in &images {
         installation.cluster.registry.push(image).await?;
     }
-    say(&format!(
-        "pushed {} images to {REGISTRY} (http://{})",
-        images.len(),
-        installation.cluster.registry.address()
-    ));
+    say(&format!("pushed {} images to {REGISTRY} (http://{})", images.len(), installation.cluster.registry.address()));
     Ok(())
 }
 
@@ -120,9 +103,7 @@ async fn apply(installation: &Installation, file: &std::path::Path) -> Result<()
         .arg(installation.cluster.api.admin_kubeconfig())
         .args(["apply", "-f"])
         .arg(&file);
-    let text = output(installation.cluster.run(), &invocation, Duration::from_secs(30))
-        .await?
-        .success()?;
+    let text = output(installation.cluster.run(), &invocation, Duration::from_secs(30)).await?.success()?;
     say(&format!("kubectl apply -f {}\n{}", file.display(), text.trim_end()));
     Ok(())
 }
@@ -153,9 +134,7 @@ impl Table {
         loop {
             let rows = installation.table().await?;
             self.show(&rows)?;
-            let has_settled = rows
-                .iter()
-                .all(|r| !once && r.why.is_some() || r.state.as_deref() == Some("warm"));
+            let has_settled = rows.iter().all(|r| !once && r.why.is_some() || r.state.as_deref() == Some("warm"));
             if !rows.is_empty() && has_settled && labelled(installation, &rows).await? {
                 return Ok(());
             }
@@ -181,10 +160,7 @@ impl Table {
     fn show(&mut self, rows: &[Row]) -> Result<()> {
         let elapsed = self.start.elapsed().as_secs_f64();
         let width = rows.iter().map(|r| r.image.len()).max().unwrap_or(5).max(5);
-        let mut text = format!(
-            "{:<width$}  {:<8}  {:<9}  {:>9}  {:>7}\n",
-            "IMAGE", "NODE", "STATE", "BYTES", "TIME"
-        );
+        let mut text = format!("{:<width$}  {:<8}  {:<9}  {:>9}  {:>7}\n", "IMAGE", "NODE", "STATE", "BYTES", "TIME");
         for row in rows {
             let pair = (row.image.clone(), row.node.clone());
             let is_warm = row.state.as_deref() == Some("warm");
@@ -195,10 +171,7 @@ impl Table {
             };
             let state = row.state.as_deref().unwrap_or("unknown");
             let bytes = row.bytes.map(size).unwrap_or_default();
-            text.extend([format!(
-                "{:<width$}  {:<8}  {state:<9}  {bytes:>9}  {time:>7}\n",
-                row.image, row.node
-            )]);
+            text.extend([format!("{:<width$}  {:<8}  {state:<9}  {bytes:>9}  {time:>7}\n", row.image, row.node)]);
         }
         if text == self.shown {
             return Ok(());
@@ -219,11 +192,7 @@ impl Table {
 
     fn print_end(&self) -> Result<()> {
         let mut out = std::io::stdout().lock();
-        writeln!(
-            out,
-            "\n{} pairs of image and node warm; counted from `kubectl apply`.",
-            self.warm.len()
-        )?;
+        writeln!(out, "\n{} pairs of image and node warm; counted from `kubectl apply`.", self.warm.len())?;
         Ok(())
     }
 }
@@ -248,11 +217,7 @@ fn size(bytes: u64) -> String {
         unit += 1;
     }
     let name = units.get(unit).copied().unwrap_or_default();
-    if unit == 0 {
-        format!("{bytes} B")
-    } else {
-        format!("{value:.1} {name}")
-    }
+    if unit == 0 { format!("{bytes} B") } else { format!("{value:.1} {name}") }
 }
 
 fn print_commands(installation: &Installation) -> Result<()> {
@@ -262,32 +227,17 @@ fn print_commands(installation: &Installation) -> Result<()> {
     let nats = parts.path(Tool::Nats)?;
     let mut out = std::io::stdout().lock();
     writeln!(out, "\nLook further, in another terminal:\n")?;
-    writeln!(
-        out,
-        "  export KUBECONFIG={}",
-        installation.cluster.api.admin_kubeconfig().display()
-    )?;
-    writeln!(
-        out,
-        "  export NATS_URL={} NATS_USER=reader NATS_PASSWORD=reader",
-        installation.cluster.nats.url()
-    )?;
+    writeln!(out, "  export KUBECONFIG={}", installation.cluster.api.admin_kubeconfig().display())?;
+    writeln!(out, "  export NATS_URL={} NATS_USER=reader NATS_PASSWORD=reader", installation.cluster.nats.url())?;
     writeln!(out, "  {} get nodes -L {label}", kubectl.display())?;
     writeln!(out, "  {} kv ls warm-default-intents", nats.display())?;
     writeln!(out, "  {} kv get warm-default-nodes node-a.inv --raw", nats.display())?;
     writeln!(out, "  {} sub 'warm.v1.default.node.*.ev.>'", nats.display())?;
-    writeln!(
-        out,
-        "\n  controller  {}/state   /state/table   /metrics   /readyz",
-        installation.controller.admin()
-    )?;
+    writeln!(out, "\n  controller  {}/state   /state/table   /metrics   /readyz", installation.controller.admin())?;
     for (node, agent) in &installation.agents {
         writeln!(out, "  {node}      {}/state   /metrics   /readyz", agent.admin())?;
     }
-    writeln!(
-        out,
-        "\nTry: kubectl -n shop set image deployment/web web={REGISTRY}/shop/report:2024.11"
-    )?;
+    writeln!(out, "\nTry: kubectl -n shop set image deployment/web web={REGISTRY}/shop/report:2024.11")?;
     writeln!(out, "Ctrl-C stops everything and leaves nothing behind.")?;
     Ok(())
 }

@@ -70,15 +70,9 @@ pub enum AdminError {
 pub async fn serve(listen: &str, admin: Admin, tasks: &Tasks) -> Result<SocketAddr, AdminError> {
     let addresses: Vec<SocketAddr> = tokio::net::lookup_host(listen)
         .await
-        .map_err(|source| AdminError::Address {
-            listen: listen.to_owned(),
-            source,
-        })?
+        .map_err(|source| AdminError::Address { listen: listen.to_owned(), source })?
         .collect();
-    let bind = |source| AdminError::Bind {
-        listen: listen.to_owned(),
-        source,
-    };
+    let bind = |source| AdminError::Bind { listen: listen.to_owned(), source };
     let listener = TcpListener::bind(addresses.as_slice()).await.map_err(bind)?;
     let address = listener.local_addr().map_err(bind)?;
     info!(%address, "admin HTTP listens");
@@ -86,10 +80,7 @@ pub async fn serve(listen: &str, admin: Admin, tasks: &Tasks) -> Result<SocketAd
     tasks.spawn("admin", async move {
         let stopping = shutdown.clone();
         let server = axum::serve(listener, router(admin));
-        if let Err(error) = server
-            .with_graceful_shutdown(async move { stopping.cancelled().await })
-            .await
-        {
+        if let Err(error) = server.with_graceful_shutdown(async move { stopping.cancelled().await }).await {
             warn!(%error, "admin HTTP ended");
         }
     });
@@ -120,11 +111,7 @@ async fn livez(State(admin): State<Arc<Admin>>) -> Response {
 }
 
 async fn readyz(State(admin): State<Arc<Admin>>) -> Response {
-    let ready = if admin.shutdown.is_cancelled() {
-        Err("stopping".to_owned())
-    } else {
-        admin.ready.borrow().clone()
-    };
+    let ready = if admin.shutdown.is_cancelled() { Err("stopping".to_owned()) } else { admin.ready.borrow().clone() };
     match ready {
         Ok(()) => "ok\n".into_response(),
         Err(reasons) => (StatusCode::SERVICE_UNAVAILABLE, format!("{reasons}\n")).into_response(),
@@ -132,11 +119,7 @@ async fn readyz(State(admin): State<Arc<Admin>>) -> Response {
 }
 
 async fn render_metrics(State(admin): State<Arc<Admin>>) -> Response {
-    (
-        [(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")],
-        admin.metrics.render(),
-    )
-        .into_response()
+    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], admin.metrics.render()).into_response()
 }
 
 async fn log_level(State(admin): State<Arc<Admin>>) -> String {

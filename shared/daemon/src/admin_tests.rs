@@ -60,10 +60,8 @@ async fn start() -> Server {
     let (tasks, shutdown) = Tasks::new();
     let clock = Clock::new();
     let (inbox, facts) = driver::channel(4);
-    let views: BTreeMap<&'static str, View<Still>> = BTreeMap::from([
-        (MAIN, (|_, _| json!({ "still": true })) as View<Still>),
-        ("pools", |_| json!(["all"])),
-    ]);
+    let views: BTreeMap<&'static str, View<Still>> =
+        BTreeMap::from([(MAIN, (|_, _| json!({ "still": true })) as View<Still>), ("pools", |_| json!(["all"]))]);
     let (state, mut inspector) = inspect(views, &inbox);
     let (ready, readiness) = watch::channel(Err("nodes: not listed yet\nnats: connecting".to_owned()));
     let running = driver::run(
@@ -78,26 +76,12 @@ async fn start() -> Server {
     tasks.spawn("driver", async move {
         let _still = running.await;
     });
-    let log = LOG
-        .get_or_init(|| async { telemetry::init(&telemetry::LogSettings::default()).unwrap() })
-        .await;
+    let log = LOG.get_or_init(|| async { telemetry::init(&telemetry::LogSettings::default()).unwrap() }).await;
     let live = inbox.liveness(&clock);
     let metrics = metrics::install();
-    let admin = Admin {
-        live,
-        ready: readiness,
-        state,
-        metrics,
-        log: log.clone(),
-        shutdown,
-    };
+    let admin = Admin { live, ready: readiness, state, metrics, log: log.clone(), shutdown };
     let address = serve("127.0.0.1:0", admin, &tasks).await.unwrap();
-    Server {
-        address,
-        ready,
-        tasks,
-        _inbox: inbox,
-    }
+    Server { address, ready, tasks, _inbox: inbox }
 }
 
 async fn http(address: SocketAddr, request: &str, body: &str) -> (u16, String) {
@@ -125,14 +109,8 @@ async fn it_says_whether_it_is_alive_and_ready_and_what_it_waits_for() {
 async fn it_shows_the_machine_as_the_loop_sees_it() {
     let server = start().await;
     let (status, body) = http(server.address, "GET /state", "").await;
-    assert_eq!(
-        (status, serde_json::from_str::<Value>(&body).unwrap()),
-        (200, json!({ "still": true }))
-    );
-    assert_eq!(
-        http(server.address, "GET /state/pools", "").await,
-        (200, "[\"all\"]".into())
-    );
+    assert_eq!((status, serde_json::from_str::<Value>(&body).unwrap()), (200, json!({ "still": true })));
+    assert_eq!(http(server.address, "GET /state/pools", "").await, (200, "[\"all\"]".into()));
     let missing = (404, "there is no view `pool`; there are: pools\n".into());
     assert_eq!(http(server.address, "GET /state/pool", "").await, missing);
 }
@@ -146,23 +124,14 @@ async fn it_shows_metrics_and_changes_the_log_filter() {
     let (status, body) = http(server.address, "PUT /log-level", "a=b=c").await;
     assert_eq!(status, 400);
     assert!(body.starts_with("`a=b=c` is not a log filter"), "{body}");
-    assert_eq!(
-        http(server.address, "PUT /log-level", "debug\n").await,
-        (200, "debug\n".into())
-    );
-    assert_eq!(
-        http(server.address, "GET /log-level", "").await,
-        (200, "debug\n".into())
-    );
+    assert_eq!(http(server.address, "PUT /log-level", "debug\n").await, (200, "debug\n".into()));
+    assert_eq!(http(server.address, "GET /log-level", "").await, (200, "debug\n".into()));
 }
 
 #[tokio::test]
 async fn an_address_that_is_taken_or_none_is_an_error_that_names_the_key() {
     let server = start().await;
-    let again = Listening {
-        address: server.address.to_string(),
-        tasks: server.tasks.clone(),
-    };
+    let again = Listening { address: server.address.to_string(), tasks: server.tasks.clone() };
     let error = again.serve().await;
     assert_eq!(
         error,
@@ -171,16 +140,8 @@ async fn an_address_that_is_taken_or_none_is_an_error_that_names_the_key() {
             server.address
         )
     );
-    let error = Listening {
-        address: "nowhere".into(),
-        tasks: server.tasks.clone(),
-    }
-    .serve()
-    .await;
-    assert!(
-        error.starts_with("admin.listen: `nowhere` is not an address with a port, such as 0.0.0.0:"),
-        "{error}"
-    );
+    let error = Listening { address: "nowhere".into(), tasks: server.tasks.clone() }.serve().await;
+    assert!(error.starts_with("admin.listen: `nowhere` is not an address with a port, such as 0.0.0.0:"), "{error}");
 }
 
 struct Listening {
@@ -195,14 +156,7 @@ impl Listening {
         let (_, ready) = watch::channel(Ok(()));
         let live = inbox.liveness(&Clock::new());
         let log = telemetry::LogHandle::detached();
-        let admin = Admin {
-            live,
-            ready,
-            state,
-            metrics: metrics::install(),
-            log,
-            shutdown: self.tasks.shutdown(),
-        };
+        let admin = Admin { live, ready, state, metrics: metrics::install(), log, shutdown: self.tasks.shutdown() };
         serve(&self.address, admin, &self.tasks).await.unwrap_err().to_string()
     }
 }

@@ -65,17 +65,12 @@ impl Bus {
         if status.is_connected() {
             return Ok(());
         }
-        Err(BusError::Disconnected {
-            what: what.to_owned(),
-            status: status.to_string(),
-        })
+        Err(BusError::Disconnected { what: what.to_owned(), status: status.to_string() })
     }
 }
 
 impl fmt::Debug for Bus {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Bus")
-            .field("status", &*self.inner.shared.status.borrow())
-            .finish_non_exhaustive()
+        f.debug_struct("Bus").field("status", &*self.inner.shared.status.borrow()).finish_non_exhaustive()
     }
 }

@@ -22,10 +22,7 @@ impl Clock {
 
     /// The time of a turn.
     pub fn now(&self) -> Now {
-        Now {
-            mono: self.mono(),
-            wall: Timestamp::now(),
-        }
+        Now { mono: self.mono(), wall: Timestamp::now() }
     }
 
     /// The monotonic half of [`Clock::now`].

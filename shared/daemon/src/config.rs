@@ -84,31 +84,15 @@ fn load_with<T>(
 where
     T: DeserializeOwned + Serialize + Default + Validate,
 {
-    let text = std::fs::read_to_string(path).map_err(|source| ConfigError::Unreadable {
-        path: path.to_owned(),
-        source,
-    })?;
+    let text =
+        std::fs::read_to_string(path).map_err(|source| ConfigError::Unreadable { path: path.to_owned(), source })?;
     let tree = Tree::parse(&text).map_err(|(line, text)| {
-        let origin = Origin::File {
-            path: path.to_owned(),
-            line,
-        };
+        let origin = Origin::File { path: path.to_owned(), line };
         ConfigError::Problems(vec![Problem::new(origin, Key::default(), text)])
     })?;
     let tree = tree.ok_or_else(|| ConfigError::Empty { path: path.to_owned() })?;
-    let set = env.iter().filter_map(|&(name, key)| {
-        Some(Variable {
-            name,
-            key: Key::parse(key),
-            value: read(name)?,
-        })
-    });
-    Layers {
-        path: path.to_owned(),
-        file: tree,
-        env: set.collect(),
-    }
-    .extract(secrets)
+    let set = env.iter().filter_map(|&(name, key)| Some(Variable { name, key: Key::parse(key), value: read(name)? }));
+    Layers { path: path.to_owned(), file: tree, env: set.collect() }.extract(secrets)
 }
 
 struct Variable {
@@ -134,10 +118,7 @@ impl Layers {
         let variables: Vec<(&'static str, Key)> = self.env.iter().map(|v| (v.name, v.key.clone())).collect();
         let origin = |path: &Path, key: &Key| match variables.iter().find(|(_, of)| of == key) {
             Some((name, _)) => Origin::Variable(name),
-            None => Origin::File {
-                path: path.to_owned(),
-                line: read.line_of(key),
-            },
+            None => Origin::File { path: path.to_owned(), line: read.line_of(key) },
         };
         let mut problems: Vec<Problem> = Vec::new();
         let value = loop {

@@ -46,12 +46,7 @@ enum Mode {
 impl Default for Timing {
     fn default() -> Self {
         let (heartbeat, spread_reads) = (Duration::from_secs(30), Duration::from_secs(1));
-        Self {
-            heartbeat,
-            spread_reads,
-            tries: 5,
-            jitter: true,
-        }
+        Self { heartbeat, spread_reads, tries: 5, jitter: true }
     }
 }
 
@@ -73,22 +68,14 @@ fn read(text: &str, env: &[(&str, &str)]) -> Result<Example, String> {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("config.yaml");
     std::fs::write(&path, text).unwrap();
-    let value = |name: &str| {
-        env.iter()
-            .find(|(known, _)| *known == name)
-            .map(|(_, value)| (*value).to_owned())
-    };
+    let value = |name: &str| env.iter().find(|(known, _)| *known == name).map(|(_, value)| (*value).to_owned());
     let prefix = format!("{}/", dir.path().display());
     load_with(&path, ENV, value, Secrets::Later).map_err(|error| error.to_string().replace(&prefix, ""))
 }
 
 #[track_caller]
 fn problems(text: &str) -> Vec<String> {
-    read(text, &[("NODE_NAME", "n1")])
-        .unwrap_err()
-        .lines()
-        .map(str::to_owned)
-        .collect()
+    read(text, &[("NODE_NAME", "n1")]).unwrap_err().lines().map(str::to_owned).collect()
 }
 
 #[test]
@@ -98,16 +85,9 @@ fn the_file_lies_over_the_defaults_and_the_environment_over_both() {
     assert_eq!(config.nats.urls, ["nats://a:4222"]);
     assert_eq!(config.timing.heartbeat, Duration::from_secs(5));
     assert_eq!(config.timing.tries, 5);
-    assert_eq!(
-        config.node.as_deref(),
-        Some("007"),
-        "a variable is text, whatever it looks like"
-    );
+    assert_eq!(config.node.as_deref(), Some("007"), "a variable is text, whatever it looks like");
     assert_eq!(config.labels["team"], "x");
-    assert_eq!(
-        read("{}\n", &[("NODE_NAME", "n1")]).unwrap().node.as_deref(),
-        Some("n1")
-    );
+    assert_eq!(read("{}\n", &[("NODE_NAME", "n1")]).unwrap().node.as_deref(), Some("n1"));
 }
 
 #[test]
@@ -178,29 +158,17 @@ fn a_wrong_variable_is_named() {
 fn a_file_that_is_not_yaml_or_no_map_is_said_with_its_line() {
     let found = problems("nats:\n  urls: [a\nnode: b\n");
     assert_eq!(found.len(), 1, "{found:?}");
-    assert!(
-        found[0].starts_with("config.yaml:") && found[0].contains("this is not YAML: "),
-        "{found:?}"
-    );
-    assert_eq!(
-        problems("- a\n"),
-        ["config.yaml:1: a map of keys is expected, such as `nats:`"]
-    );
+    assert!(found[0].starts_with("config.yaml:") && found[0].contains("this is not YAML: "), "{found:?}");
+    assert_eq!(problems("- a\n"), ["config.yaml:1: a map of keys is expected, such as `nats:`"]);
     let found = problems("node: a\nnode: b\n");
-    assert!(
-        found[0].starts_with("config.yaml:2: this is not YAML: duplicate"),
-        "{found:?}"
-    );
+    assert!(found[0].starts_with("config.yaml:2: this is not YAML: duplicate"), "{found:?}");
 }
 
 #[test]
 fn an_empty_or_missing_file_is_named() {
     for text in ["", "# nothing\n", "---\n"] {
         let found = read(text, &[]).unwrap_err();
-        assert_eq!(
-            found, "config.yaml: the configuration is empty; write `{}` to take every default",
-            "{text:?}"
-        );
+        assert_eq!(found, "config.yaml: the configuration is empty; write `{}` to take every default", "{text:?}");
     }
     let error = load::<Example>(Path::new("/no/config.yaml"), &[]).unwrap_err();
     assert_eq!(
@@ -242,9 +210,6 @@ fn a_secret_that_cannot_be_read_is_said_when_asked_and_waited_for_when_run() {
     let path = folder.path().join("c.yaml");
     std::fs::write(&path, "user: someone\npasswordFile: /does/not/exist\n").unwrap();
     let asked = check::<crate::bus::NatsConfig>(&path, &[]).unwrap_err().to_string();
-    assert!(
-        asked.contains(":2: passwordFile: /does/not/exist: the secret cannot be read"),
-        "{asked}"
-    );
+    assert!(asked.contains(":2: passwordFile: /does/not/exist: the secret cannot be read"), "{asked}");
     assert!(load::<crate::bus::NatsConfig>(&path, &[]).is_ok());
 }

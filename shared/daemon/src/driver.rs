@@ -45,10 +45,7 @@ pub struct DriverSettings {
 
 impl Default for DriverSettings {
     fn default() -> Self {
-        Self {
-            window: Duration::ZERO,
-            inbox: DEFAULT_INBOX,
-        }
+        Self { window: Duration::ZERO, inbox: DEFAULT_INBOX }
     }
 }
 
@@ -67,10 +64,7 @@ pub struct Inbox<F> {
 
 impl<F> Clone for Inbox<F> {
     fn clone(&self) -> Self {
-        Self {
-            facts: self.facts.clone(),
-            shared: Arc::clone(&self.shared),
-        }
+        Self { facts: self.facts.clone(), shared: Arc::clone(&self.shared) }
     }
 }
 
@@ -97,10 +91,7 @@ impl<F> Inbox<F> {
 
     /// Whether the loop turns, for `/livez`.
     pub fn liveness(&self, clock: &Clock) -> Liveness {
-        Liveness {
-            shared: Arc::clone(&self.shared),
-            clock: *clock,
-        }
+        Liveness { shared: Arc::clone(&self.shared), clock: *clock }
     }
 }
 
@@ -142,20 +133,8 @@ pub struct Receiver<F> {
 /// An inbox with room for `capacity` facts.
 pub fn channel<F>(capacity: usize) -> (Inbox<F>, Receiver<F>) {
     let (sender, receiver) = mpsc::channel(capacity.max(1));
-    let shared = Arc::new(Shared {
-        wake: Notify::new(),
-        last_turn: AtomicU64::new(NOT_STARTED),
-    });
-    (
-        Inbox {
-            facts: sender,
-            shared: Arc::clone(&shared),
-        },
-        Receiver {
-            facts: receiver,
-            shared,
-        },
-    )
+    let shared = Arc::new(Shared { wake: Notify::new(), last_turn: AtomicU64::new(NOT_STARTED) });
+    (Inbox { facts: sender, shared: Arc::clone(&shared) }, Receiver { facts: receiver, shared })
 }
 
 /// Drives `machine` until `shutdown`, then gives it back.
@@ -174,13 +153,7 @@ pub async fn run<M>(
 where
     M: Machine + Send,
 {
-    let mut driver = Driver {
-        machine,
-        dispatch,
-        watch,
-        clock,
-        pace: Pace::new(settings.window),
-    };
+    let mut driver = Driver { machine, dispatch, watch, clock, pace: Pace::new(settings.window) };
     let Receiver { mut facts, shared } = facts;
     let mut batch = Vec::new();
     let mut open = true;
@@ -217,21 +190,13 @@ struct Pace {
 impl Pace {
     /// The first step needs no fact: what was read from disk may be due.
     fn new(window: Duration) -> Self {
-        Self {
-            window,
-            pending: true,
-            last: None,
-        }
+        Self { window, pending: true, last: None }
     }
 
     /// When the next step is to be taken, given when the machine says it is due.
     fn next(&self, due: Option<Moment>) -> Option<Moment> {
         let wanted = if self.pending { Some(Moment::default()) } else { due }?;
-        let gap = if self.pending {
-            self.window
-        } else {
-            self.window.max(LEAST_GAP)
-        };
+        let gap = if self.pending { self.window } else { self.window.max(LEAST_GAP) };
         Some(self.last.map_or(wanted, |last| wanted.max(last + gap)))
     }
 }
@@ -246,9 +211,7 @@ struct Driver<M, D, W> {
 
 impl<M: Machine, D: Dispatch<M::Effect>, W: FnMut(&M, Now)> Driver<M, D, W> {
     fn deadline(&self, latest: Moment) -> Moment {
-        self.pace
-            .next(self.machine.next_due())
-            .map_or(latest, |next| next.min(latest))
+        self.pace.next(self.machine.next_due()).map_or(latest, |next| next.min(latest))
     }
 
     fn take_in(&mut self, batch: &mut Vec<M::Fact>, waiting: usize) {
@@ -275,10 +238,7 @@ impl<M: Machine, D: Dispatch<M::Effect>, W: FnMut(&M, Now)> Driver<M, D, W> {
 
     fn step_if_due(&mut self) -> bool {
         let now = self.clock.now();
-        let is_due = self
-            .pace
-            .next(self.machine.next_due())
-            .is_some_and(|next| next <= now.mono);
+        let is_due = self.pace.next(self.machine.next_due()).is_some_and(|next| next <= now.mono);
         if is_due {
             let stopwatch = self.clock.stopwatch();
             let effects = self.machine.step(now);

@@ -55,10 +55,7 @@ impl Machine for Counter {
         if self.due.is_some_and(|due| due <= now.mono) {
             self.due = None;
         }
-        vec![Effect {
-            at: now.mono.0,
-            learned: std::mem::take(&mut self.learned),
-        }]
+        vec![Effect { at: now.mono.0, learned: std::mem::take(&mut self.learned) }]
     }
 
     fn next_due(&self) -> Option<Moment> {
@@ -77,12 +74,7 @@ impl Dispatch<Effect> for Seen {
 
 impl Seen {
     fn take(&self) -> Vec<(u64, Vec<u32>)> {
-        self.0
-            .lock()
-            .unwrap()
-            .drain(..)
-            .map(|effect| (effect.at, effect.learned))
-            .collect()
+        self.0.lock().unwrap().drain(..).map(|effect| (effect.at, effect.learned)).collect()
     }
 }
 
@@ -100,31 +92,13 @@ fn start(window_ms: u64) -> Loop {
     let (inbox, facts) = channel(16);
     let (trigger, shutdown) = Shutdown::manual();
     let (seen, watched, clock) = (Seen::default(), Arc::new(AtomicU64::new(0)), Clock::new());
-    let settings = DriverSettings {
-        window: Duration::from_millis(window_ms),
-        ..DriverSettings::default()
-    };
+    let settings = DriverSettings { window: Duration::from_millis(window_ms), ..DriverSettings::default() };
     let count = Arc::clone(&watched);
     let watch = move |_: &Counter, _: Now| {
         count.fetch_add(1, Ordering::Relaxed);
     };
-    let running = tokio::spawn(run(
-        Counter::default(),
-        facts,
-        seen.clone(),
-        settings,
-        clock,
-        watch,
-        shutdown,
-    ));
-    Loop {
-        inbox,
-        seen,
-        watched,
-        trigger,
-        running,
-        clock,
-    }
+    let running = tokio::spawn(run(Counter::default(), facts, seen.clone(), settings, clock, watch, shutdown));
+    Loop { inbox, seen, watched, trigger, running, clock }
 }
 
 async fn pass(ms: u64) {
@@ -232,13 +206,7 @@ async fn the_shutdown_gives_the_machine_back_and_facts_that_come_later_are_dropp
 
 #[tokio::test(start_paused = true)]
 async fn the_loop_goes_on_when_every_sender_is_gone() {
-    let Loop {
-        inbox,
-        seen,
-        trigger,
-        running,
-        ..
-    } = start(50);
+    let Loop { inbox, seen, trigger, running, .. } = start(50);
     inbox.send(Fact::DueAt(500)).await;
     drop(inbox);
     pass(1_000).await;

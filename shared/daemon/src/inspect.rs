@@ -60,14 +60,7 @@ pub enum InspectError {
 pub fn inspect<M, F>(views: BTreeMap<&'static str, View<M>>, inbox: &Inbox<F>) -> (StateHandle, Inspector<M>) {
     let (sender, requests) = mpsc::channel(ROOM);
     let names = views.keys().copied().collect();
-    (
-        StateHandle {
-            requests: sender,
-            waker: inbox.waker(),
-            names,
-        },
-        Inspector { requests, views },
-    )
+    (StateHandle { requests: sender, waker: inbox.waker(), names }, Inspector { requests, views })
 }
 
 impl StateHandle {
@@ -75,26 +68,16 @@ impl StateHandle {
     pub async fn view(&self, view: &str) -> Result<Value, InspectError> {
         if !self.names.contains(&view) {
             let known = self.names().collect::<Vec<_>>().join(", ");
-            return Err(InspectError::Unknown {
-                view: view.to_owned(),
-                known,
-            });
+            return Err(InspectError::Unknown { view: view.to_owned(), known });
         }
         let (answer, answered) = oneshot::channel();
-        let request = Request {
-            view: view.to_owned(),
-            answer,
-        };
+        let request = Request { view: view.to_owned(), answer };
         let exchange = async {
             self.requests.send(request).await.ok()?;
             self.waker.wake();
             answered.await.ok()
         };
-        tokio::time::timeout(PATIENCE, exchange)
-            .await
-            .ok()
-            .flatten()
-            .ok_or(InspectError::NoAnswer)
+        tokio::time::timeout(PATIENCE, exchange).await.ok().flatten().ok_or(InspectError::NoAnswer)
     }
 
     /// The names of all views but [`MAIN`].

@@ -13,13 +13,9 @@ use shared::reason::{Class, Reason};
 use crate::supervise::Shutdown;
 
 /// A step of the machine: 10 µs to 1 s.
-const FINE: &[f64] = &[
-    0.000_01, 0.000_03, 0.000_1, 0.000_3, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0,
-];
+const FINE: &[f64] = &[0.000_01, 0.000_03, 0.000_1, 0.000_3, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0];
 /// A pull, or anything else that goes over a network: 50 ms to 20 minutes.
-const COARSE: &[f64] = &[
-    0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1_200.0,
-];
+const COARSE: &[f64] = &[0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1_200.0];
 const UPKEEP: Duration = Duration::from_secs(5);
 
 static METADATA: Metadata<'static> = Metadata::new(module_path!(), Level::INFO, Some(module_path!()));
@@ -66,11 +62,7 @@ impl From<Class> for Outcome {
 
 /// Counts an effect that ended. Without a reason the label is empty.
 pub fn effect_done(kind: &'static str, outcome: Outcome, reason: Option<Reason>) {
-    count(
-        metric::EFFECTS,
-        &[kind, outcome.as_str(), reason.map_or("", Reason::as_str)],
-        1,
-    );
+    count(metric::EFFECTS, &[kind, outcome.as_str(), reason.map_or("", Reason::as_str)], 1);
 }
 
 /// Adds `n` to a counter. `labels` are the values, in the order of the table.
@@ -89,20 +81,12 @@ pub fn gauge(metric: Metric, labels: &[&str], value: f64) {
 pub fn observe(metric: Metric, labels: &[&str], seconds: Duration) {
     debug_assert_eq!(metric.kind, MetricKind::Histogram, "{} is no histogram", metric.name);
     with_recorder(|recorder| {
-        recorder
-            .register_histogram(&key(metric, labels), &METADATA)
-            .record(seconds.as_secs_f64());
+        recorder.register_histogram(&key(metric, labels), &METADATA).record(seconds.as_secs_f64());
     });
 }
 
 fn key(metric: Metric, values: &[&str]) -> Key {
-    debug_assert_eq!(
-        metric.labels.len(),
-        values.len(),
-        "{} has the labels {:?}",
-        metric.name,
-        metric.labels
-    );
+    debug_assert_eq!(metric.labels.len(), values.len(), "{} has the labels {:?}", metric.name, metric.labels);
     let labels: Vec<Label> = metric
         .labels
         .iter()
@@ -125,11 +109,7 @@ impl MetricsHandle {
     /// Shows every counter and gauge without labels of `process` from the start, at 0.
     pub fn start_at_zero(&self, process: Process) {
         let ours = |metric: &&Metric| metric.process == Process::Both || metric.process == process;
-        for metric in metric::ALL
-            .iter()
-            .filter(ours)
-            .filter(|metric| metric.labels.is_empty())
-        {
+        for metric in metric::ALL.iter().filter(ours).filter(|metric| metric.labels.is_empty()) {
             match metric.kind {
                 MetricKind::Counter => count(*metric, &[], 0),
                 MetricKind::Gauge => gauge(*metric, &[], 0.0),
@@ -181,10 +161,7 @@ fn build() -> PrometheusRecorder {
 
 fn describe(recorder: &dyn ::metrics::Recorder) {
     for metric in metric::ALL {
-        let (name, help) = (
-            KeyName::from_const_str(metric.name),
-            SharedString::const_str(metric.help),
-        );
+        let (name, help) = (KeyName::from_const_str(metric.name), SharedString::const_str(metric.help));
         match metric.kind {
             MetricKind::Counter => recorder.describe_counter(name, None, help),
             MetricKind::Gauge => recorder.describe_gauge(name, None, help),

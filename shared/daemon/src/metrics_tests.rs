@@ -56,11 +56,7 @@ fn every_row_of_the_table_can_be_counted() {
         }
     });
     for metric in metric::ALL {
-        assert!(
-            text.contains(&format!("# HELP {} ", metric.name)),
-            "{} is not in\n{text}",
-            metric.name
-        );
+        assert!(text.contains(&format!("# HELP {} ", metric.name)), "{} is not in\n{text}", metric.name);
     }
 }
 

@@ -136,10 +136,7 @@ impl Tasks {
 
     /// Stops the process, because going on makes no sense: `message` says why and what to do.
     pub fn fail(&self, task: &'static str, message: impl Into<String>) {
-        self.inner.report(StoppedBecause::Failed {
-            task,
-            message: message.into(),
-        });
+        self.inner.report(StoppedBecause::Failed { task, message: message.into() });
     }
 
     /// Begins the shutdown as SIGTERM does.
@@ -205,9 +202,7 @@ impl Tasks {
         match result {
             Err(because) => Err(because),
             // A panic while stopping is a defect as well.
-            Ok(_) => reports
-                .and_then(|mut reports| reports.try_recv().ok())
-                .map_or(Ok(()), Err),
+            Ok(_) => reports.and_then(|mut reports| reports.try_recv().ok()).map_or(Ok(()), Err),
         }
     }
 }
@@ -231,10 +226,7 @@ impl Inner {
 
     fn names(&self) -> String {
         let running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
-        let names: Vec<String> = running
-            .iter()
-            .map(|(name, count)| format!("{name} ({count})"))
-            .collect();
+        let names: Vec<String> = running.iter().map(|(name, count)| format!("{name} ({count})")).collect();
         names.join(", ")
     }
 }
@@ -247,16 +239,8 @@ struct Present {
 
 impl Present {
     fn enter(inner: &Arc<Inner>, name: &'static str) -> Self {
-        *inner
-            .running
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .entry(name)
-            .or_default() += 1;
-        Self {
-            inner: Arc::clone(inner),
-            name,
-        }
+        *inner.running.lock().unwrap_or_else(PoisonError::into_inner).entry(name).or_default() += 1;
+        Self { inner: Arc::clone(inner), name }
     }
 }
 
@@ -274,8 +258,7 @@ impl Drop for Present {
 
 fn message_of(panic: &(dyn Any + Send)) -> String {
     let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
-    text.or_else(|| panic.downcast_ref::<String>().cloned())
-        .unwrap_or_else(|| "no message".to_owned())
+    text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "no message".to_owned())
 }
 
 #[cfg(test)]

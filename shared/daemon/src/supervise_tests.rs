@@ -10,12 +10,7 @@ async fn a_long_lived_task_that_returns_stops_the_process_with_its_name() {
     tasks.spawn("other", async move { shutdown.cancelled().await });
     let because = tasks.run_until_signal(GRACE).await.unwrap_err();
     assert_eq!(because, StoppedBecause::Returned { task: "watch-nodes" });
-    assert!(
-        because
-            .to_string()
-            .starts_with("task `watch-nodes` ended, and nothing had asked it to"),
-        "{because}"
-    );
+    assert!(because.to_string().starts_with("task `watch-nodes` ended, and nothing had asked it to"), "{because}");
     assert!(stopped.is_cancelled());
 }
 
@@ -25,13 +20,7 @@ async fn a_panic_in_an_effect_stops_the_process_with_its_name() {
     tasks.spawn_effect("pull", async {});
     tasks.spawn_effect("put-intent", async { panic!("index {}", 7) });
     let because = tasks.run_until_signal(GRACE).await.unwrap_err();
-    assert_eq!(
-        because,
-        StoppedBecause::Panicked {
-            task: "put-intent",
-            message: "index 7".into()
-        }
-    );
+    assert_eq!(because, StoppedBecause::Panicked { task: "put-intent", message: "index 7".into() });
 }
 
 #[tokio::test(start_paused = true)]
@@ -39,10 +28,7 @@ async fn a_task_can_say_that_going_on_makes_no_sense() {
     let (tasks, _) = Tasks::new();
     tasks.fail("lease", "the lease is held by another cluster");
     let because = tasks.run_until_signal(GRACE).await.unwrap_err();
-    assert_eq!(
-        because.to_string(),
-        "task `lease`: the lease is held by another cluster"
-    );
+    assert_eq!(because.to_string(), "task `lease`: the lease is held by another cluster");
 }
 
 #[tokio::test(start_paused = true)]
@@ -86,10 +72,7 @@ async fn sigterm_begins_the_shutdown() {
     let kill = async {
         // The handlers are installed when the supervision is first polled.
         tokio::task::yield_now().await;
-        std::process::Command::new("kill")
-            .args(["-TERM", &id])
-            .status()
-            .unwrap()
+        std::process::Command::new("kill").args(["-TERM", &id]).status().unwrap()
     };
     let (ended, killed) = tokio::join!(tasks.run_until_signal(GRACE), kill);
     assert!(killed.success());

@@ -37,10 +37,7 @@ pub struct LogSettings {
 
 impl Default for LogSettings {
     fn default() -> Self {
-        Self {
-            format: LogFormat::default(),
-            filter: DEFAULT_FILTER.to_owned(),
-        }
+        Self { format: LogFormat::default(), filter: DEFAULT_FILTER.to_owned() }
     }
 }
 
@@ -72,9 +69,7 @@ pub struct LogHandle {
 
 impl fmt::Debug for LogHandle {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("LogHandle")
-            .field("filter", &self.filter())
-            .finish_non_exhaustive()
+        f.debug_struct("LogHandle").field("filter", &self.filter()).finish_non_exhaustive()
     }
 }
 
@@ -83,10 +78,7 @@ impl LogHandle {
     #[cfg(test)]
     pub(crate) fn detached() -> Self {
         let (_layer, reload) = reload::Layer::new(EnvFilter::new("info"));
-        Self {
-            reload,
-            current: Arc::default(),
-        }
+        Self { reload, current: Arc::default() }
     }
 
     /// The filter now.
@@ -101,9 +93,7 @@ impl LogHandle {
     pub fn set_filter(&self, filter: &str) -> Result<(), String> {
         let parsed = parse(filter)?;
         self.reload.reload(parsed).map_err(|error| error.to_string())?;
-        filter
-            .trim()
-            .clone_into(&mut self.current.lock().unwrap_or_else(PoisonError::into_inner));
+        filter.trim().clone_into(&mut self.current.lock().unwrap_or_else(PoisonError::into_inner));
         Ok(())
     }
 }
@@ -128,18 +118,10 @@ where
     let lines = tracing_subscriber::fmt::layer().with_writer(writer);
     let lines = match settings.format {
         LogFormat::Text => lines.with_ansi(is_terminal).boxed(),
-        LogFormat::Json => lines
-            .json()
-            .flatten_event(true)
-            .with_current_span(false)
-            .with_span_list(false)
-            .boxed(),
+        LogFormat::Json => lines.json().flatten_event(true).with_current_span(false).with_span_list(false).boxed(),
     };
     let current = Arc::new(Mutex::new(settings.filter.trim().to_owned()));
-    Ok((
-        tracing_subscriber::registry().with(filter).with(lines),
-        LogHandle { reload, current },
-    ))
+    Ok((tracing_subscriber::registry().with(filter).with(lines), LogHandle { reload, current }))
 }
 
 fn parse(filter: &str) -> Result<EnvFilter, String> {

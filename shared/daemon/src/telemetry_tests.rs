@@ -25,10 +25,7 @@ impl Lines {
 fn logging(format: LogFormat, filter: &str) -> (impl tracing::Subscriber + Send + Sync + 'static, LogHandle, Lines) {
     let lines = Lines::default();
     let writer = lines.clone();
-    let settings = LogSettings {
-        format,
-        filter: filter.to_owned(),
-    };
+    let settings = LogSettings { format, filter: filter.to_owned() };
     let (subscriber, handle) = build(&settings, move || writer.clone(), false).unwrap();
     (subscriber, handle, lines)
 }
@@ -55,10 +52,7 @@ fn json_is_an_object_a_line_and_text_has_no_escapes_off_a_terminal() {
     let (subscriber, _handle, lines) = logging(LogFormat::Json, "info");
     tracing::subscriber::with_default(subscriber, || tracing::info!(node = "a", "hello"));
     let line: serde_json::Value = serde_json::from_str(&lines.take()).unwrap();
-    assert_eq!(
-        (line["message"].as_str(), line["node"].as_str()),
-        (Some("hello"), Some("a"))
-    );
+    assert_eq!((line["message"].as_str(), line["node"].as_str()), (Some("hello"), Some("a")));
     let (subscriber, _handle, lines) = logging(LogFormat::Text, "info");
     tracing::subscriber::with_default(subscriber, || tracing::warn!("hello"));
     assert!(!lines.take().contains('\u{1b}'));
@@ -66,25 +60,10 @@ fn json_is_an_object_a_line_and_text_has_no_escapes_off_a_terminal() {
 
 #[test]
 fn a_bad_filter_is_named_at_the_start_and_in_the_check() {
-    let settings = LogSettings {
-        filter: "info,[".to_owned(),
-        ..LogSettings::default()
-    };
-    let Err(error) = init(&settings) else {
-        panic!("the filter is wrong")
-    };
-    assert!(
-        error
-            .to_string()
-            .starts_with("log.filter: `info,[` is not a log filter ("),
-        "{error}"
-    );
-    assert!(
-        error
-            .to_string()
-            .ends_with("give a level such as `info`, or `info,daemon::bus=debug`"),
-        "{error}"
-    );
+    let settings = LogSettings { filter: "info,[".to_owned(), ..LogSettings::default() };
+    let Err(error) = init(&settings) else { panic!("the filter is wrong") };
+    assert!(error.to_string().starts_with("log.filter: `info,[` is not a log filter ("), "{error}");
+    assert!(error.to_string().ends_with("give a level such as `info`, or `info,daemon::bus=debug`"), "{error}");
     let mut found = crate::config::Problems::default();
     found.section("log", &settings);
     assert_eq!(found.messages(), [error.to_string()]);

@@ -80,10 +80,7 @@ pub struct Digest {
 impl Digest {
     /// Reads `algorithm:hex`.
     pub fn parse(text: &str) -> Result<Self, DigestError> {
-        let Some((name, hex)) = text
-            .split_once(':')
-            .filter(|(name, hex)| !name.is_empty() && !hex.is_empty())
-        else {
+        let Some((name, hex)) = text.split_once(':').filter(|(name, hex)| !name.is_empty() && !hex.is_empty()) else {
             return Err(DigestError::Form { text: clip(text) });
         };
         let Some(algorithm) = Algorithm::ALL.into_iter().find(|a| a.name() == name) else {
@@ -91,16 +88,9 @@ impl Digest {
         };
         if !grammar::is_lower_hex(hex, algorithm.digits()) {
             let (name, digits) = (algorithm.name(), algorithm.digits());
-            return Err(DigestError::Hex {
-                text: clip(text),
-                algorithm: name,
-                digits,
-            });
+            return Err(DigestError::Hex { text: clip(text), algorithm: name, digits });
         }
-        Ok(Self {
-            algorithm,
-            hex: hex.to_owned(),
-        })
+        Ok(Self { algorithm, hex: hex.to_owned() })
     }
 
     /// `sha256`, `sha384` or `sha512`.

@@ -57,9 +57,7 @@ pub(super) fn is_path_component(text: &str) -> bool {
     // Cutting at every character of a word leaves the separators, and nothing between neighbours.
     text.starts_with(in_word)
         && text.ends_with(in_word)
-        && text
-            .split(in_word)
-            .all(|s| matches!(s, "." | "_" | "__") || s.bytes().all(|b| b == b'-'))
+        && text.split(in_word).all(|s| matches!(s, "." | "_" | "__") || s.bytes().all(|b| b == b'-'))
 }
 
 /// Whether the text is a tag.

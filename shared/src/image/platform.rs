@@ -54,9 +54,7 @@ impl Platform {
 
 fn is_part(text: &str) -> bool {
     !text.is_empty()
-        && text
-            .bytes()
-            .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'.' | b'_' | b'-'))
+        && text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'.' | b'_' | b'-'))
 }
 
 impl fmt::Display for Platform {
@@ -100,16 +98,10 @@ mod tests {
         #[case] variant: Option<&str>,
     ) {
         let platform = Platform::parse(text).unwrap();
-        assert_eq!(
-            (&*platform.os, &*platform.architecture, platform.variant.as_deref()),
-            (os, architecture, variant)
-        );
+        assert_eq!((&*platform.os, &*platform.architecture, platform.variant.as_deref()), (os, architecture, variant));
         assert_eq!(platform.to_string(), text);
         assert_eq!(serde_json::to_string(&platform).unwrap(), format!("\"{text}\""));
-        assert_eq!(
-            serde_json::from_str::<Platform>(&format!("\"{text}\"")).unwrap(),
-            platform
-        );
+        assert_eq!(serde_json::from_str::<Platform>(&format!("\"{text}\"")).unwrap(), platform);
     }
 
     #[rstest]

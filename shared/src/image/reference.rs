@@ -111,10 +111,8 @@ impl Reference {
         // No part but the digest's separator holds an `@`.
         let (named, digest) = match text.split_once('@') {
             Some((named, digest)) => {
-                let digest = Digest::parse(digest).map_err(|source| ReferenceError::Digest {
-                    text: clip(text),
-                    source,
-                })?;
+                let digest =
+                    Digest::parse(digest).map_err(|source| ReferenceError::Digest { text: clip(text), source })?;
                 (named, Some(digest))
             }
             None => (text, None),
@@ -124,20 +122,12 @@ impl Reference {
         let tag = match tag {
             Some(tag) if grammar::is_tag(tag) => Some(tag.to_owned()),
             Some(tag) => {
-                return Err(ReferenceError::Tag {
-                    text: clip(text),
-                    tag: clip(tag),
-                });
+                return Err(ReferenceError::Tag { text: clip(text), tag: clip(tag) });
             }
             None if digest.is_none() => Some(DEFAULT_TAG.to_owned()),
             None => None,
         };
-        Ok(Self {
-            domain,
-            path,
-            tag,
-            digest,
-        })
+        Ok(Self { domain, path, tag, digest })
     }
 
     /// The registry host with its port. Empty, as for the peer, in the one odd case of a first part that holds a dot
@@ -163,11 +153,7 @@ impl Reference {
 
     /// Host and path: the reference without tag and digest.
     pub fn repository(&self) -> String {
-        if self.domain.is_empty() {
-            self.path.clone()
-        } else {
-            format!("{}/{}", self.domain, self.path)
-        }
+        if self.domain.is_empty() { self.path.clone() } else { format!("{}/{}", self.domain, self.path) }
     }
 
     /// The pull key, under which containerd knows the image: the tag is dropped next to a digest.
@@ -221,13 +207,7 @@ impl fmt::Display for Reference {
 fn split_tag(named: &str) -> (&str, Option<&str>) {
     let last = named.rsplit_once('/').map_or(named, |(_, last)| last);
     match last.split_once(':') {
-        Some((_, tag)) => (
-            named
-                .strip_suffix(tag)
-                .and_then(|n| n.strip_suffix(':'))
-                .unwrap_or(named),
-            Some(tag),
-        ),
+        Some((_, tag)) => (named.strip_suffix(tag).and_then(|n| n.strip_suffix(':')).unwrap_or(named), Some(tag)),
         None => (named, None),
     }
 }
@@ -250,29 +230,17 @@ fn normalise(text: &str, name: &str) -> Result<(String, String), ReferenceError>
         // `my_registry.corp/app`: the peer's grammar has no other place for it than the path.
         (String::new(), format!("{domain}/{path}"))
     } else {
-        return Err(ReferenceError::Domain {
-            text: clip(text),
-            domain: clip(domain),
-        });
+        return Err(ReferenceError::Domain { text: clip(text), domain: clip(domain) });
     };
     if let Some(component) = path.split('/').find(|c| !grammar::is_path_component(c)) {
         return Err(if path.bytes().any(|b| b.is_ascii_uppercase()) {
-            ReferenceError::Uppercase {
-                text: clip(text),
-                path: clip(&path),
-            }
+            ReferenceError::Uppercase { text: clip(text), path: clip(&path) }
         } else {
-            ReferenceError::Path {
-                text: clip(text),
-                component: clip(component),
-            }
+            ReferenceError::Path { text: clip(text), component: clip(component) }
         });
     }
     if path.len() > grammar::PATH_MAX {
-        return Err(ReferenceError::TooLong {
-            text: clip(text),
-            length: path.len(),
-        });
+        return Err(ReferenceError::TooLong { text: clip(text), length: path.len() });
     }
     Ok((domain, path))
 }

@@ -36,10 +36,6 @@ impl Message for Beat {
 impl Beat {
     /// Head, count and digest.
     pub fn summary(&self) -> PoolSummary {
-        PoolSummary {
-            head: self.head,
-            count: self.count,
-            digest: self.digest,
-        }
+        PoolSummary { head: self.head, count: self.count, digest: self.digest }
     }
 }

@@ -88,23 +88,11 @@ impl Delta {
                 DeltaChange::Del => (Op::Del, None),
             };
             let key = IntentsKey::Intent(self.pool.clone(), entry.id.clone()).to_string();
-            body.extend(
-                serde_json::to_vec(&Line {
-                    seq: entry.seq,
-                    op,
-                    key,
-                    val,
-                })
-                .unwrap_or_default(),
-            );
+            body.extend(serde_json::to_vec(&Line { seq: entry.seq, op, key, val }).unwrap_or_default());
             body.push(b'\n');
         }
         let too_many = self.entries.as_ref().is_some_and(|e| e.len() > MAX_ENTRIES);
-        if too_many || body.len() > MAX_BYTES {
-            Vec::new()
-        } else {
-            body
-        }
+        if too_many || body.len() > MAX_BYTES { Vec::new() } else { body }
     }
 
     /// The inverse of headers and body. An entry of another pool is an error: such a delta is forged or broken.
@@ -113,18 +101,13 @@ impl Delta {
         header: impl Fn(&str) -> Option<&'a str>,
         body: &[u8],
     ) -> Result<Self, DecodeError> {
-        let number = |name: &'static str| {
-            header(name)
-                .and_then(|v| v.parse::<u64>().ok())
-                .ok_or(DecodeError::Header { name })
-        };
+        let number =
+            |name: &'static str| header(name).and_then(|v| v.parse::<u64>().ok()).ok_or(DecodeError::Header { name });
         let version = u32::try_from(number(header::SCHEMA)?).unwrap_or(u32::MAX);
         if version > SCHEMA {
             return Err(DecodeError::Newer { what: "delta", version });
         }
-        let epoch = header(header::EPOCH)
-            .ok_or(DecodeError::Header { name: header::EPOCH })?
-            .to_owned();
+        let epoch = header(header::EPOCH).ok_or(DecodeError::Header { name: header::EPOCH })?.to_owned();
         let mut entries = Vec::new();
         for line in body.split(|b| *b == b'\n').filter(|l| !l.is_empty()) {
             entries.push(decode_line(pool, line)?);

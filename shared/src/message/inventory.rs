@@ -133,12 +133,7 @@ pub fn evidence_digest(content: &Content, complete: bool, digests: &BTreeMap<Ima
                 .iter()
                 .map(|e| {
                     let digest = e.digest.as_ref().map(ToString::to_string).unwrap_or_default();
-                    format!(
-                        "x {} {} {} {digest}\n",
-                        e.id,
-                        e.st,
-                        e.why.map(Reason::as_str).unwrap_or_default()
-                    )
+                    format!("x {} {} {} {digest}\n", e.id, e.st, e.why.map(Reason::as_str).unwrap_or_default())
                 })
                 .collect();
             lines.sort();

@@ -67,13 +67,8 @@ impl NodeState {
                 is_moved
             }
             Fact::InventoryPut(result) => {
-                self.count(if result.is_ok() {
-                    "inventory-put"
-                } else {
-                    "inventory-put-failed"
-                });
-                self.reporter
-                    .put_ended(result.is_ok(), mono, &self.settings.timing, &mut self.rng);
+                self.count(if result.is_ok() { "inventory-put" } else { "inventory-put-failed" });
+                self.reporter.put_ended(result.is_ok(), mono, &self.settings.timing, &mut self.rng);
                 true
             }
             Fact::Persisted(result) => {
@@ -96,14 +91,12 @@ impl NodeState {
         self.count("connected");
         self.sync.connected(now.mono);
         let delay = if is_first { Duration::ZERO } else { self.sync.spread() };
-        self.reporter
-            .connected(now.mono, delay.min(self.settings.timing.heartbeat));
+        self.reporter.connected(now.mono, delay.min(self.settings.timing.heartbeat));
     }
 
     fn listed(&mut self, result: Result<Vec<RuntimeImage>, Reason>, now: Now) {
         let is_list = result.is_ok();
-        self.runtime
-            .listed(result, now.mono, &self.settings.timing, &mut self.rng);
+        self.runtime.listed(result, now.mono, &self.settings.timing, &mut self.rng);
         if is_list {
             let listing = &self.runtime.listing;
             self.ledger.keep(|image| listing.has(&ImageKey::of(image), image));
@@ -121,35 +114,23 @@ impl NodeState {
                 self.runtime.listing.pulled(id.clone(), held, now.mono);
                 self.count("pulled");
                 let Some(image) = self.images.get_mut(id) else { return };
-                image.attempt = Some(Attempt {
-                    took,
-                    number: image.tries.saturating_add(1),
-                });
+                image.attempt = Some(Attempt { took, number: image.tries.saturating_add(1) });
                 image.look(id, &self.runtime.listing, now.mono);
                 let is_answer = flight.is_some_and(|flight| !flight.is_outdated);
                 if is_answer && !image.is_present() {
-                    let failure = PullFailure {
-                        reason: Reason::Corrupt,
-                        retry_after: None,
-                        took,
-                    };
-                    let Settings {
-                        timing, final_after, ..
-                    } = &self.settings;
+                    let failure = PullFailure { reason: Reason::Corrupt, retry_after: None, took };
+                    let Settings { timing, final_after, .. } = &self.settings;
                     pull::fail(image, &failure, timing, *final_after, now, &mut self.rng);
                 }
             }
             Err(failure) => {
                 self.count("pull-failed");
                 if failure.reason == Reason::RuntimeUnavailable {
-                    self.runtime
-                        .did_not_answer(now.mono, &self.settings.timing, &mut self.rng);
+                    self.runtime.did_not_answer(now.mono, &self.settings.timing, &mut self.rng);
                 }
                 let is_answer = flight.is_some_and(|flight| !flight.is_outdated && !flight.is_cancelled);
                 if let Some(image) = self.images.get_mut(id).filter(|_| is_answer) {
-                    let Settings {
-                        timing, final_after, ..
-                    } = &self.settings;
+                    let Settings { timing, final_after, .. } = &self.settings;
                     pull::fail(image, &failure, timing, *final_after, now, &mut self.rng);
                 }
             }

@@ -31,9 +31,7 @@ impl NodeState {
         let pools = reported(self.sync.pools());
         let timing = &self.settings.timing;
         if self.sync.epoch().is_some()
-            && self
-                .reporter
-                .start_put(claim.clone(), pools.clone(), now.mono, timing, &mut self.rng)
+            && self.reporter.start_put(claim.clone(), pools.clone(), now.mono, timing, &mut self.rng)
         {
             self.n += 1;
             effects.push(Effect::PutInventory(Box::new(Inventory {
@@ -69,20 +67,13 @@ impl NodeState {
     }
 
     pub(super) fn save(&mut self, now: Now, effects: &mut Vec<Effect>) {
-        if self
-            .saver
-            .start(self.revisions(), self.settings.timing.persist, now.mono)
-        {
+        if self.saver.start(self.revisions(), self.settings.timing.persist, now.mono) {
             effects.push(Effect::Persist(Box::new(self.persisted())));
         }
     }
 
     fn persisted(&self) -> Persisted {
-        let pools = self
-            .sync
-            .pools()
-            .iter()
-            .map(|(id, pool)| (id.clone(), pool.content.store(pool.head())));
+        let pools = self.sync.pools().iter().map(|(id, pool)| (id.clone(), pool.content.store(pool.head())));
         Persisted {
             v: VERSION,
             epoch: self.sync.epoch().map(str::to_owned),

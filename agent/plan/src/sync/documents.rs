@@ -123,11 +123,7 @@ impl Sync {
         match self.assignment.offer(assignment, self.term, is_from_bucket) {
             Judgement::Same => {}
             Judgement::Older => {
-                let wait = if is_from_bucket {
-                    self.poll_wait()
-                } else {
-                    self.spread()
-                };
+                let wait = if is_from_bucket { self.poll_wait() } else { self.spread() };
                 self.assigning.request(now + wait);
             }
             Judgement::Adopted { is_other_node } => {

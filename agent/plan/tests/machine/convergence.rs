@@ -86,13 +86,7 @@ impl Chaos {
         let world = &mut self.world;
         match step {
             Move::Put(p, n, v) => {
-                world.put(
-                    POOLS[p],
-                    Intent {
-                        priority: 50 + v,
-                        ..intent(&format!("x{n}"))
-                    },
-                );
+                world.put(POOLS[p], Intent { priority: 50 + v, ..intent(&format!("x{n}")) });
             }
             Move::Purge(p, n) => {
                 world.purge(POOLS[p], &format!("x{n}"));

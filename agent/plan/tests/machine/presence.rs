@@ -25,50 +25,22 @@ fn what_is_there_already_is_warm_without_a_pull() {
 fn an_image_by_digest_is_found_among_the_digests_of_its_repository() {
     let mut world = World::synced(&["all"]);
     let image = format!("registry.test/x@{}", digest_text("d"));
-    let by_digest = Intent {
-        id: ImageKey::of(&image),
-        image: image.clone(),
-        digest: Some(digest("d")),
-        ..intent("x")
-    };
-    world.images.insert(
-        "x".into(),
-        RuntimeImage {
-            repo_tags: vec![],
-            ..held("x", "d")
-        },
-    );
+    let by_digest = Intent { id: ImageKey::of(&image), image: image.clone(), digest: Some(digest("d")), ..intent("x") };
+    world.images.insert("x".into(), RuntimeImage { repo_tags: vec![], ..held("x", "d") });
     world.images.insert("y".into(), held("y", "y"));
     world.run(secs(61));
     world.announce("all", by_digest.clone());
     assert_eq!(world.events().last().unwrap().st, ImageState::Warm);
     let other = format!("registry.test/other@{}", digest_text("d"));
-    world.announce(
-        "all",
-        Intent {
-            id: ImageKey::of(&other),
-            image: other,
-            ..by_digest
-        },
-    );
-    assert_eq!(
-        world.pulls(),
-        ["other"],
-        "the same digest in another repository is another reference"
-    );
+    world.announce("all", Intent { id: ImageKey::of(&other), image: other, ..by_digest });
+    assert_eq!(world.pulls(), ["other"], "the same digest in another repository is another reference");
 }
 
 #[test]
 fn of_several_digests_the_wanted_one_is_reported_else_the_known_one_else_the_first() {
     let several = |of: &[&str]| {
-        let repo_digests = of
-            .iter()
-            .map(|d| format!("registry.test/x@{}", digest_text(d)))
-            .collect();
-        RuntimeImage {
-            repo_digests,
-            ..held("x", "x")
-        }
+        let repo_digests = of.iter().map(|d| format!("registry.test/x@{}", digest_text(d))).collect();
+        RuntimeImage { repo_digests, ..held("x", "x") }
     };
     let mut world = World::synced(&["all"]);
     world.images.insert("x".into(), several(&["p", "q", "r"]));
@@ -81,22 +53,12 @@ fn of_several_digests_the_wanted_one_is_reported_else_the_known_one_else_the_fir
     let rest: Vec<&str> = ["p", "q", "r"].into_iter().filter(|d| *d != gone).collect();
     world.images.insert("x".into(), several(&rest));
     world.run(secs(61));
-    assert_eq!(
-        world.events().last().unwrap().digest,
-        Some(sorted[1].clone()),
-        "a change of digest is said"
-    );
+    assert_eq!(world.events().last().unwrap().digest, Some(sorted[1].clone()), "a change of digest is said");
     world.images.insert("x".into(), several(&["p", "q", "r"]));
     world.forget();
     world.run(secs(61));
     assert_eq!(world.events(), [], "the known one is still there");
-    world.announce(
-        "all",
-        Intent {
-            digest: Some(sorted[2].clone()),
-            ..intent("x")
-        },
-    );
+    world.announce("all", Intent { digest: Some(sorted[2].clone()), ..intent("x") });
     assert_eq!(world.events().last().unwrap().digest, Some(sorted[2].clone()));
 }
 
@@ -104,26 +66,14 @@ fn of_several_digests_the_wanted_one_is_reported_else_the_known_one_else_the_fir
 fn another_digest_than_the_wanted_one_is_failed_and_pulled_with_backoff() {
     let mut world = World::synced(&["all"]);
     world.images.insert("x".into(), held("x", "old"));
-    world
-        .script
-        .entry("x".into())
-        .or_default()
-        .extend([Ok(held("x", "old")), Ok(held("x", "new"))]);
+    world.script.entry("x".into()).or_default().extend([Ok(held("x", "old")), Ok(held("x", "new"))]);
     world.run(secs(61));
-    world.announce(
-        "all",
-        Intent {
-            digest: Some(digest("new")),
-            ..intent("x")
-        },
-    );
+    world.announce("all", Intent { digest: Some(digest("new")), ..intent("x") });
     world.run(secs(1));
     assert_eq!(world.pulls().len(), 1);
     assert_eq!(world.state_of("x"), Some((ImageState::Failed, Some(Reason::Corrupt))));
     world.request(RequestVerb::Inventory, "");
-    let Content::Except(except) = world.inventories().pop().unwrap().content else {
-        panic!("a list of exceptions")
-    };
+    let Content::Except(except) = world.inventories().pop().unwrap().content else { panic!("a list of exceptions") };
     assert_eq!(except[0].digest, Some(digest("old")));
     world.run(secs(10));
     assert_eq!(world.state_of("x"), Some((ImageState::Warm, None)));
@@ -145,34 +95,19 @@ fn an_evicted_image_is_told_and_pulled_again_at_once_and_then_ever_later() {
         {
             world.run(ms(500));
         }
-        let evicted = world
-            .events()
-            .iter()
-            .rev()
-            .find(|e| e.st == ImageState::Evicted)
-            .unwrap()
-            .ts;
+        let evicted = world.events().iter().rev().find(|e| e.st == ImageState::Evicted).unwrap().ts;
         while world.pulls().len() == before {
             world.run(ms(100));
         }
         world.run(ms(500));
-        let pulling = world
-            .events()
-            .iter()
-            .rev()
-            .find(|e| e.st == ImageState::Pulling)
-            .unwrap()
-            .ts;
+        let pulling = world.events().iter().rev().find(|e| e.st == ImageState::Pulling).unwrap().ts;
         waits.push(pulling.duration_since(evicted).as_millis());
     }
     assert_eq!(waits[0], 0);
     assert!((2_500..=5_100).contains(&waits[1]), "{waits:?}");
     assert!((5_000..=10_100).contains(&waits[2]), "{waits:?}");
     assert!((10_000..=20_100).contains(&waits[3]), "{waits:?}");
-    assert_eq!(
-        world.story("x")[..3],
-        [ImageState::Evicted, ImageState::Pulling, ImageState::Warm]
-    );
+    assert_eq!(world.story("x")[..3], [ImageState::Evicted, ImageState::Pulling, ImageState::Warm]);
 }
 
 #[test]
@@ -184,10 +119,7 @@ fn evictions_far_apart_do_not_add_up() {
         world.images.clear();
         world.forget();
         world.run(secs(61));
-        assert_eq!(
-            world.story("x"),
-            [ImageState::Evicted, ImageState::Pulling, ImageState::Warm]
-        );
+        assert_eq!(world.story("x"), [ImageState::Evicted, ImageState::Pulling, ImageState::Warm]);
     }
 }
 
@@ -208,10 +140,7 @@ fn a_list_asked_for_before_a_pull_ended_evicts_nothing() {
     world.images.clear();
     world.forget();
     world.run(secs(61));
-    assert_eq!(
-        world.story("x"),
-        [ImageState::Evicted, ImageState::Pulling, ImageState::Warm]
-    );
+    assert_eq!(world.story("x"), [ImageState::Evicted, ImageState::Pulling, ImageState::Warm]);
 }
 
 #[test]
@@ -234,10 +163,7 @@ fn what_somebody_else_pulled_while_it_failed_is_warm() {
     world.run(secs(1));
     world.images.insert("x".into(), held("x", "x"));
     world.run(secs(61));
-    assert_eq!(
-        world.story("x"),
-        [ImageState::Pulling, ImageState::Refused, ImageState::Warm]
-    );
+    assert_eq!(world.story("x"), [ImageState::Pulling, ImageState::Refused, ImageState::Warm]);
     assert_eq!(world.pulls(), ["x"]);
     assert!(world.events().last().unwrap().ms.is_none());
 }

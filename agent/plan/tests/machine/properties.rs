@@ -43,23 +43,11 @@ fn deltas() -> impl Strategy<Value = Fact> {
     let entry = (small(), images(), any::<bool>()).prop_map(|(seq, name, is_put)| DeltaEntry {
         seq,
         id: key(name),
-        change: if is_put {
-            DeltaChange::Put(Box::new(intent(name)))
-        } else {
-            DeltaChange::Del
-        },
+        change: if is_put { DeltaChange::Put(Box::new(intent(name))) } else { DeltaChange::Del },
     });
     let entries = prop::option::of(prop::collection::vec(entry, 0..4));
     (pools(), epochs(), 1..3_u64, small(), small(), entries).prop_map(|(pool, epoch, term, prev, to, entries)| {
-        Fact::Delta(Delta {
-            pool,
-            epoch,
-            term,
-            prev,
-            to,
-            spread_ms: 50,
-            entries,
-        })
+        Fact::Delta(Delta { pool, epoch, term, prev, to, spread_ms: 50, entries })
     })
 }
 
@@ -114,25 +102,13 @@ fn outcome<T: std::fmt::Debug + Clone>(
 fn pulleds() -> impl Strategy<Value = Fact> {
     (images(), outcome(Just(()), reasons())).prop_map(|(name, result)| Fact::Pulled {
         id: key(name),
-        result: result
-            .map(|()| PulledImage {
-                image: held(name, name),
-                took: ms(1),
-            })
-            .map_err(failure),
+        result: result.map(|()| PulledImage { image: held(name, name), took: ms(1) }).map_err(failure),
     })
 }
 
 /// Messages and changes that come by themselves.
 fn news() -> impl Strategy<Value = Fact> {
-    let beat = (
-        pools(),
-        epochs(),
-        1..3_u64,
-        small(),
-        0..3_u64,
-        prop_oneof![Just(0_u64), any::<u64>()],
-    );
+    let beat = (pools(), epochs(), 1..3_u64, small(), 0..3_u64, prop_oneof![Just(0_u64), any::<u64>()]);
     prop_oneof![
         2 => Just(Fact::Connected),
         1 => Just(Fact::Disconnected),
@@ -194,13 +170,7 @@ fn answers() -> impl Strategy<Value = Answers> {
         outcome(lists(), reasons()),
         outcome(Just(()), reasons()),
     )
-        .prop_map(|(meta, assignment, content, list, done)| Answers {
-            meta,
-            assignment,
-            content,
-            list,
-            done,
-        })
+        .prop_map(|(meta, assignment, content, list, done)| Answers { meta, assignment, content, list, done })
 }
 
 fn orderly() -> impl Strategy<Value = Vec<Step>> {
@@ -239,10 +209,7 @@ struct Watch {
 
 impl Watch {
     fn new(limit: usize, seed: u64, is_exact: bool) -> Self {
-        let settings = Settings {
-            max_in_flight: limit,
-            ..brisk()
-        };
+        let settings = Settings { max_in_flight: limit, ..brisk() };
         Self {
             node: NodeState::new(identity(), settings, None, seed, start()),
             now: start(),
@@ -263,10 +230,7 @@ impl Watch {
             Step::Learn(fact) => self.learn(fact),
             Step::Pass(millis) => {
                 let at = self.now.mono + ms(millis.into());
-                self.now = Now {
-                    mono: at,
-                    wall: self.now.wall + ms(millis.into()),
-                };
+                self.now = Now { mono: at, wall: self.now.wall + ms(millis.into()) };
             }
             Step::Answer(n, answers) => {
                 if n < self.open.len() {
@@ -340,20 +304,13 @@ impl Watch {
                 _ => {}
             }
             for kind in [Effect::ReadMeta, Effect::ReadAssignment, Effect::ListImages] {
-                assert!(
-                    !self.is_exact || *effect != kind || !self.open.contains(&kind),
-                    "{kind:?} twice at once"
-                );
+                assert!(!self.is_exact || *effect != kind || !self.open.contains(&kind), "{kind:?} twice at once");
             }
         }
-        self.open
-            .extend(effects.iter().filter(|effect| has_outcome(effect)).cloned());
+        self.open.extend(effects.iter().filter(|effect| has_outcome(effect)).cloned());
         self.trace.extend(effects);
         assert_eq!(self.node.step(self.now), vec![], "a second step at the same time");
-        assert!(
-            self.node.next_due().is_none_or(|due| due > self.now.mono),
-            "a step is due in the past"
-        );
+        assert!(self.node.next_due().is_none_or(|due| due > self.now.mono), "a step is due in the past");
         let _ = (self.node.summary(self.now), self.node.counts(), self.node.is_synced());
         let _ = self.node.explain(key("a").as_str(), self.now);
     }
@@ -375,24 +332,11 @@ fn answer(effect: Effect, answers: Answers) -> Option<Fact> {
         Effect::ReadMeta => Fact::Meta(answers.meta),
         Effect::ReadAssignment => Fact::AssignmentRead(answers.assignment),
         Effect::Subscribe(pools) => Fact::Subscribed(pools),
-        Effect::ReadPool { pool, read, .. } => Fact::PoolRead {
-            pool,
-            read,
-            result: answers.content,
-        },
+        Effect::ReadPool { pool, read, .. } => Fact::PoolRead { pool, read, result: answers.content },
         Effect::Pull { id, image, .. } => {
-            let name = image
-                .trim_start_matches("registry.test/")
-                .trim_end_matches(":1")
-                .to_owned();
-            let result = answers.done.map(|()| PulledImage {
-                image: held(&name, &name),
-                took: ms(1),
-            });
-            Fact::Pulled {
-                id,
-                result: result.map_err(failure),
-            }
+            let name = image.trim_start_matches("registry.test/").trim_end_matches(":1").to_owned();
+            let result = answers.done.map(|()| PulledImage { image: held(&name, &name), took: ms(1) });
+            Fact::Pulled { id, result: result.map_err(failure) }
         }
         Effect::ListImages => Fact::Images(answers.list),
         Effect::PutInventory(_) => Fact::InventoryPut(answers.done),

@@ -22,10 +22,7 @@ fn announce_all(world: &mut World, intents: Vec<Intent>) {
 #[test]
 fn pulls_run_by_priority_then_size_with_unknown_sizes_last_then_key() {
     let mut world = World::synced(&["all"]);
-    let sized = |name: &str, bytes| Intent {
-        bytes: Some(bytes),
-        ..intent(name)
-    };
+    let sized = |name: &str, bytes| Intent { bytes: Some(bytes), ..intent(name) };
     let mut unknown = ["u1", "u2"];
     unknown.sort_by_key(|name| key(name));
     announce_all(
@@ -35,15 +32,8 @@ fn pulls_run_by_priority_then_size_with_unknown_sizes_last_then_key() {
             intent("u2"),
             sized("big", 900),
             sized("small", 10),
-            Intent {
-                priority: 90,
-                ..intent("first")
-            },
-            Intent {
-                priority: 10,
-                bytes: Some(1),
-                ..intent("last")
-            },
+            Intent { priority: 90, ..intent("first") },
+            Intent { priority: 10, bytes: Some(1), ..intent("last") },
         ],
     );
     world.run(secs(1));
@@ -54,14 +44,7 @@ fn pulls_run_by_priority_then_size_with_unknown_sizes_last_then_key() {
 #[case(1)]
 #[case(3)]
 fn never_more_than_the_limit_are_in_flight(#[case] limit: usize) {
-    let mut world = World::with(
-        Settings {
-            max_in_flight: limit,
-            ..Settings::default()
-        },
-        None,
-        1,
-    );
+    let mut world = World::with(Settings { max_in_flight: limit, ..Settings::default() }, None, 1);
     world.assign(&["all"]);
     world.pulls_hang = true;
     for n in 0..10 {
@@ -79,28 +62,12 @@ fn never_more_than_the_limit_are_in_flight(#[case] limit: usize) {
 #[test]
 fn the_deadline_grows_with_the_size() {
     let mut world = World::synced(&["all"]);
-    announce_all(
-        &mut world,
-        vec![
-            Intent {
-                bytes: Some(1 << 40),
-                priority: 90,
-                ..intent("huge")
-            },
-            intent("x"),
-        ],
-    );
+    announce_all(&mut world, vec![Intent { bytes: Some(1 << 40), priority: 90, ..intent("huge") }, intent("x")]);
     world.run(secs(1));
     let deadlines: Vec<_> = world
         .log
         .iter()
-        .filter_map(|(_, effect)| {
-            if let Effect::Pull { deadline, .. } = effect {
-                Some(*deadline)
-            } else {
-                None
-            }
-        })
+        .filter_map(|(_, effect)| if let Effect::Pull { deadline, .. } = effect { Some(*deadline) } else { None })
         .collect();
     assert_eq!(deadlines, [secs(1 << 20), secs(1_800)]);
 }
@@ -113,10 +80,7 @@ fn a_pull_is_told_as_pulling_then_warm_with_what_it_took() {
     assert_eq!(world.story("x"), [ImageState::Pulling, ImageState::Warm]);
     let events = world.events();
     assert_eq!((events[0].r#try, events[0].ms), (Some(1), None));
-    assert_eq!(
-        (events[1].r#try, events[1].ms, events[1].bytes),
-        (Some(1), Some(5), Some(1_000))
-    );
+    assert_eq!((events[1].r#try, events[1].ms, events[1].bytes), (Some(1), Some(5), Some(1_000)));
     assert_eq!(events[1].digest, Some(digest("x")));
     assert_eq!(events[1].uid, "uid");
     assert!(events[0].n < events[1].n);
@@ -126,16 +90,7 @@ fn a_pull_is_told_as_pulling_then_warm_with_what_it_took() {
 fn what_waits_in_the_queue_is_pending() {
     let mut world = World::synced(&["all"]);
     world.pulls_hang = true;
-    announce_all(
-        &mut world,
-        vec![
-            Intent {
-                priority: 90,
-                ..intent("x")
-            },
-            intent("y"),
-        ],
-    );
+    announce_all(&mut world, vec![Intent { priority: 90, ..intent("x") }, intent("y")]);
     assert_eq!(world.story("y"), [ImageState::Pending]);
     assert_eq!(world.state_of("y"), Some((ImageState::Pending, None)));
 }
@@ -150,29 +105,15 @@ fn a_transient_failure_backs_off_doubling_and_is_final_after_five() {
     assert_eq!(times.len(), 8);
     for (n, limit) in [5, 10, 20, 40].into_iter().enumerate() {
         let wait = times[n + 1].since(times[n]);
-        assert!(
-            wait >= secs(limit) / 2 && wait <= secs(limit) + ms(5),
-            "wait {n} is {wait:?}"
-        );
+        assert!(wait >= secs(limit) / 2 && wait <= secs(limit) + ms(5), "wait {n} is {wait:?}");
     }
     for n in 4..7 {
         let wait = times[n + 1].since(times[n]);
         assert!(wait >= secs(3_600) && wait <= secs(3_961), "wait {n} is {wait:?}");
     }
-    let failed: Vec<_> = world
-        .events()
-        .into_iter()
-        .filter(|e| e.st == ImageState::Failed)
-        .collect();
-    assert_eq!(
-        failed.iter().map(|e| e.r#try.unwrap()).collect::<Vec<_>>(),
-        [1, 2, 3, 4, 5, 6, 7]
-    );
-    assert!(
-        failed
-            .iter()
-            .all(|e| e.why == Some(Reason::Network) && e.next.is_some() && e.ms == Some(5))
-    );
+    let failed: Vec<_> = world.events().into_iter().filter(|e| e.st == ImageState::Failed).collect();
+    assert_eq!(failed.iter().map(|e| e.r#try.unwrap()).collect::<Vec<_>>(), [1, 2, 3, 4, 5, 6, 7]);
+    assert!(failed.iter().all(|e| e.why == Some(Reason::Network) && e.next.is_some() && e.ms == Some(5)));
     assert_eq!(world.state_of("x"), Some((ImageState::Warm, None)));
 }
 
@@ -212,15 +153,8 @@ fn what_may_mend_is_failed(#[case] reason: Reason) {
 #[test]
 fn the_registry_may_ask_for_more_patience_never_for_less() {
     let mut world = World::synced(&["all"]);
-    let throttled = |after| PullFailure {
-        retry_after: Some(after),
-        ..failure(Reason::Throttled)
-    };
-    world
-        .script
-        .entry("x".into())
-        .or_default()
-        .extend([Err(throttled(secs(100))), Err(throttled(ms(1)))]);
+    let throttled = |after| PullFailure { retry_after: Some(after), ..failure(Reason::Throttled) };
+    world.script.entry("x".into()).or_default().extend([Err(throttled(secs(100))), Err(throttled(ms(1)))]);
     world.announce("all", intent("x"));
     world.run(secs(300));
     let times = world.pull_times();
@@ -232,17 +166,7 @@ fn the_registry_may_ask_for_more_patience_never_for_less() {
 fn one_bad_image_delays_no_other() {
     let mut world = World::synced(&["all"]);
     world.fail_next("bad", &[Reason::NotFound; 9]);
-    announce_all(
-        &mut world,
-        vec![
-            Intent {
-                priority: 90,
-                ..intent("bad")
-            },
-            intent("x"),
-            intent("y"),
-        ],
-    );
+    announce_all(&mut world, vec![Intent { priority: 90, ..intent("bad") }, intent("x"), intent("y")]);
     world.run(secs(1));
     assert_eq!(world.state_of("x"), Some((ImageState::Warm, None)));
     assert_eq!(world.state_of("y"), Some((ImageState::Warm, None)));
@@ -255,22 +179,10 @@ fn a_changed_intent_resets_the_tries() {
     world.announce("all", intent("x"));
     world.run(secs(60));
     assert_eq!(world.pulls().len(), 1);
-    world.announce(
-        "all",
-        Intent {
-            priority: 60,
-            ..intent("x")
-        },
-    );
+    world.announce("all", Intent { priority: 60, ..intent("x") });
     world.run(secs(60));
     assert_eq!(world.pulls().len(), 1, "another priority changes nothing");
-    world.announce(
-        "all",
-        Intent {
-            secrets: vec!["ns/s".into()],
-            ..intent("x")
-        },
-    );
+    world.announce("all", Intent { secrets: vec!["ns/s".into()], ..intent("x") });
     world.run(secs(1));
     assert_eq!(world.pulls().len(), 2);
     assert_eq!(world.state_of("x"), Some((ImageState::Warm, None)));
@@ -282,13 +194,7 @@ fn a_failure_of_what_was_asked_before_the_change_does_not_count() {
     world.pulls_hang = true;
     world.fail_next("x", &[Reason::Unauthorized]);
     world.announce("all", intent("x"));
-    world.announce(
-        "all",
-        Intent {
-            secrets: vec!["ns/s".into()],
-            ..intent("x")
-        },
-    );
+    world.announce("all", Intent { secrets: vec!["ns/s".into()], ..intent("x") });
     let outcome = world.end_pull(&key("x")).unwrap();
     world.tell(outcome);
     assert_eq!(world.pulls().len(), 2, "again at once");
@@ -301,10 +207,7 @@ fn a_withdrawn_image_is_cancelled_and_counts_until_it_ended() {
     world.announce("all", intent("x"));
     world.purge("all", "x");
     world.send_delta("all");
-    assert_eq!(
-        world.count(|e| matches!(e, Effect::CancelPull(id) if *id == key("x"))),
-        1
-    );
+    assert_eq!(world.count(|e| matches!(e, Effect::CancelPull(id) if *id == key("x"))), 1);
     world.announce("all", intent("y"));
     assert_eq!(world.pulls(), ["x"], "the call may still be in flight");
     world.run(ms(5));
@@ -331,48 +234,23 @@ fn a_wave_that_has_not_come_this_far_is_waited_for() {
     let mut world = World::synced(&["all"]);
     let slot = slot(&identity().node, &key("x"));
     let wave = |open| Wave { open, ..Wave::all() };
-    world.announce(
-        "all",
-        Intent {
-            wave: wave(slot),
-            ..intent("x")
-        },
-    );
+    world.announce("all", Intent { wave: wave(slot), ..intent("x") });
     world.run(secs(1));
     assert_eq!(world.state_of("x"), Some((ImageState::Waiting, Some(Reason::Wave))));
-    world.announce(
-        "all",
-        Intent {
-            wave: wave(slot + 1),
-            ..intent("x")
-        },
-    );
+    world.announce("all", Intent { wave: wave(slot + 1), ..intent("x") });
     world.run(secs(1));
-    assert_eq!(
-        world.story("x"),
-        [ImageState::Waiting, ImageState::Pulling, ImageState::Warm]
-    );
+    assert_eq!(world.story("x"), [ImageState::Waiting, ImageState::Pulling, ImageState::Warm]);
 }
 
 #[test]
 fn a_canary_does_not_wait_and_a_permit_is_waited_for() {
     let mut world = World::synced(&["all"]);
-    let canary = Wave {
-        open: 0,
-        nodes: vec!["a".into()],
-        permit: false,
-    };
+    let canary = Wave { open: 0, nodes: vec!["a".into()], permit: false };
     announce_all(
         &mut world,
         vec![
-            Intent {
-                wave: canary.clone(),
-                ..intent("x")
-            },
-            Intent {
-                wave: Wave { permit: true, ..canary },
-                ..intent("y")
-            },
+            Intent { wave: canary.clone(), ..intent("x") },
+            Intent { wave: Wave { permit: true, ..canary }, ..intent("y") },
         ],
     );
     world.run(secs(1));
@@ -384,39 +262,16 @@ fn a_canary_does_not_wait_and_a_permit_is_waited_for() {
 fn an_image_in_several_pools_takes_the_highest_priority_and_any_open_wave() {
     let mut world = World::synced(&["all", "auto-0123456789"]);
     let closed = Wave { open: 0, ..Wave::all() };
-    world.announce(
-        "all",
-        Intent {
-            priority: 90,
-            wave: closed.clone(),
-            ..intent("x")
-        },
-    );
-    world.announce(
-        "all",
-        Intent {
-            wave: closed,
-            ..intent("y")
-        },
-    );
+    world.announce("all", Intent { priority: 90, wave: closed.clone(), ..intent("x") });
+    world.announce("all", Intent { wave: closed, ..intent("y") });
     world.run(secs(1));
     assert_eq!(world.pulls(), Vec::<String>::new());
-    world.announce(
-        "auto-0123456789",
-        Intent {
-            priority: 10,
-            ..intent("x")
-        },
-    );
+    world.announce("auto-0123456789", Intent { priority: 10, ..intent("x") });
     world.run(secs(1));
     assert_eq!(world.pulls(), ["x"]);
     world.purge("all", "x");
     world.send_delta("all");
-    assert_eq!(
-        world.state_of("x"),
-        Some((ImageState::Warm, None)),
-        "the other pool still wants it"
-    );
+    assert_eq!(world.state_of("x"), Some((ImageState::Warm, None)), "the other pool still wants it");
 }
 
 #[rstest]
@@ -428,10 +283,7 @@ fn under_pressure_pulls_are_deferred_and_what_is_there_stays_warm(#[case] pressu
     world.run(secs(1));
     let mut assignment = world.assign(&["all"]);
     assignment.pressure = vec![pressure];
-    world.tell(Fact::AssignmentCopy {
-        epoch: "e1".into(),
-        assignment,
-    });
+    world.tell(Fact::AssignmentCopy { epoch: "e1".into(), assignment });
     world.announce("all", intent("x"));
     world.run(secs(1));
     assert_eq!(world.state_of("x"), Some((ImageState::Deferred, Some(why))));
@@ -444,38 +296,19 @@ fn under_pressure_pulls_are_deferred_and_what_is_there_stays_warm(#[case] pressu
 #[test]
 fn nothing_is_pulled_above_the_mark_nor_what_is_known_to_cross_it() {
     let mut world = World::synced(&["all"]);
-    world.disk = Disk {
-        used: 900,
-        free: 100,
-        mark: 950,
-    };
+    world.disk = Disk { used: 900, free: 100, mark: 950 };
     world.run(secs(61));
     announce_all(
         &mut world,
-        vec![
-            Intent {
-                bytes: Some(60),
-                ..intent("big")
-            },
-            Intent {
-                bytes: Some(40),
-                ..intent("x")
-            },
-        ],
+        vec![Intent { bytes: Some(60), ..intent("big") }, Intent { bytes: Some(40), ..intent("x") }],
     );
     world.run(secs(1));
     assert_eq!(world.pulls(), ["x"]);
-    assert_eq!(
-        world.state_of("big"),
-        Some((ImageState::Deferred, Some(Reason::DiskPressure)))
-    );
+    assert_eq!(world.state_of("big"), Some((ImageState::Deferred, Some(Reason::DiskPressure))));
     world.disk.used = 960;
     world.run(secs(61));
     world.announce("all", intent("y"));
-    assert_eq!(
-        world.state_of("y"),
-        Some((ImageState::Deferred, Some(Reason::DiskPressure)))
-    );
+    assert_eq!(world.state_of("y"), Some((ImageState::Deferred, Some(Reason::DiskPressure))));
     world.disk.used = 100;
     world.run(secs(61));
     assert_eq!(world.state_of("big"), Some((ImageState::Warm, None)));
@@ -506,10 +339,7 @@ fn while_the_runtime_is_away_images_are_deferred_and_no_try_is_counted() {
     world.is_runtime_up = false;
     world.announce("all", intent("x"));
     world.run(secs(1));
-    assert_eq!(
-        world.state_of("x"),
-        Some((ImageState::Deferred, Some(Reason::RuntimeUnavailable)))
-    );
+    assert_eq!(world.state_of("x"), Some((ImageState::Deferred, Some(Reason::RuntimeUnavailable))));
     world.run(secs(600));
     assert_eq!(world.pulls().len(), 1, "only a list says that it is back");
     assert_eq!(world.node.summary(world.now)["images"][key("x").as_str()]["tries"], 0);
@@ -530,13 +360,7 @@ fn a_runtime_that_lists_but_does_not_pull_is_not_stormed() {
 #[test]
 fn an_intent_whose_reference_is_none_is_refused_and_never_pulled() {
     let mut world = World::synced(&["all"]);
-    world.announce(
-        "all",
-        Intent {
-            image: "not a reference".into(),
-            ..intent("x")
-        },
-    );
+    world.announce("all", Intent { image: "not a reference".into(), ..intent("x") });
     world.run(secs(100));
     assert_eq!(world.pulls(), Vec::<String>::new());
     assert_eq!(world.state_of("x"), Some((ImageState::Refused, Some(Reason::Invalid))));
@@ -550,12 +374,7 @@ fn the_next_step_is_due_when_the_first_backoff_ends() {
     world.run(ms(2));
     assert!(world.node.next_due().unwrap() <= world.now.mono + secs(5));
     assert!(world.node.next_due().unwrap() > Moment(0));
-    assert!(
-        world
-            .log
-            .iter()
-            .any(|(_, e)| matches!(e, Effect::Pull { image, .. } if *image == reference("x")))
-    );
+    assert!(world.log.iter().any(|(_, e)| matches!(e, Effect::Pull { image, .. } if *image == reference("x"))));
 }
 
 #[test]
@@ -571,10 +390,7 @@ fn a_list_asked_for_before_the_runtime_went_away_does_not_say_that_it_is_back() 
     world.tell(Fact::Images(list));
     world.announce("all", intent("y"));
     assert_eq!(world.pulls(), ["x"]);
-    assert_eq!(
-        world.state_of("y"),
-        Some((ImageState::Deferred, Some(Reason::RuntimeUnavailable)))
-    );
+    assert_eq!(world.state_of("y"), Some((ImageState::Deferred, Some(Reason::RuntimeUnavailable))));
     world.lists_hang = false;
     world.run(secs(61));
     assert_eq!(world.state_of("y"), Some((ImageState::Warm, None)));
@@ -582,28 +398,11 @@ fn a_list_asked_for_before_the_runtime_went_away_does_not_say_that_it_is_back() 
 
 #[test]
 fn pulls_that_start_together_share_the_room_below_the_mark() {
-    let mut world = World::with(
-        Settings {
-            max_in_flight: 3,
-            ..Settings::default()
-        },
-        None,
-        1,
-    );
-    world.disk = Disk {
-        used: 0,
-        free: 100,
-        mark: 100,
-    };
+    let mut world = World::with(Settings { max_in_flight: 3, ..Settings::default() }, None, 1);
+    world.disk = Disk { used: 0, free: 100, mark: 100 };
     world.assign(&["all"]);
     for name in ["x", "y", "z"] {
-        world.put(
-            "all",
-            Intent {
-                bytes: Some(40),
-                ..intent(name)
-            },
-        );
+        world.put("all", Intent { bytes: Some(40), ..intent(name) });
     }
     world.pulls_hang = true;
     world.connect();

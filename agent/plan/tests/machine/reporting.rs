@@ -51,12 +51,8 @@ fn a_change_is_put_after_five_seconds_and_puts_are_ten_apart() {
         world.announce("all", intent(&format!("x{n}")));
         world.run(secs(1));
     }
-    let times: Vec<_> = world
-        .log
-        .iter()
-        .filter(|(_, e)| matches!(e, Effect::PutInventory(_)))
-        .map(|(at, _)| *at)
-        .collect();
+    let times: Vec<_> =
+        world.log.iter().filter(|(_, e)| matches!(e, Effect::PutInventory(_))).map(|(at, _)| *at).collect();
     assert!((3..=4).contains(&times.len()), "{times:?}");
     assert!(times.windows(2).all(|w| w[1].since(w[0]) >= secs(10)), "{times:?}");
 }
@@ -69,13 +65,7 @@ fn fifty_wave_steps_over_a_warm_image_cost_no_put_and_heartbeats_say_the_moved_s
     world.forget();
     for step in 0..50_u32 {
         let open = 1 + step * 65_535 / 49;
-        world.announce(
-            "all",
-            Intent {
-                wave: Wave { open, ..Wave::all() },
-                ..intent("x")
-            },
-        );
+        world.announce("all", Intent { wave: Wave { open, ..Wave::all() }, ..intent("x") });
         world.run(secs(1));
     }
     world.send_beat("all");
@@ -123,32 +113,20 @@ fn few_exceptions_are_named_and_of_long_lists_the_shorter_is_sent() {
     let mut world = World::synced(&["all"]);
     world.images.insert("warm".into(), held("warm", "warm"));
     world.run(secs(61));
-    let closed = |n: u32| Intent {
-        wave: Wave { open: 0, ..Wave::all() },
-        ..intent(&format!("c{n}"))
-    };
+    let closed = |n: u32| Intent { wave: Wave { open: 0, ..Wave::all() }, ..intent(&format!("c{n}")) };
     world.put("all", intent("warm"));
     (0..64).for_each(|n| {
         world.put("all", closed(n));
     });
     world.send_delta("all");
     world.request(RequestVerb::Inventory, "");
-    let Content::Except(except) = world.inventories().pop().unwrap().content else {
-        panic!("exceptions")
-    };
+    let Content::Except(except) = world.inventories().pop().unwrap().content else { panic!("exceptions") };
     assert_eq!(except.len(), 64);
-    assert!(
-        except
-            .iter()
-            .all(|e| (e.st, e.why) == (ImageState::Waiting, Some(Reason::Wave)))
-    );
+    assert!(except.iter().all(|e| (e.st, e.why) == (ImageState::Waiting, Some(Reason::Wave))));
     world.announce("all", closed(64));
     world.run(ms(5));
     world.request(RequestVerb::Inventory, "");
-    assert_eq!(
-        world.inventories().pop().unwrap().content,
-        Content::WarmIds(vec![key("warm")])
-    );
+    assert_eq!(world.inventories().pop().unwrap().content, Content::WarmIds(vec![key("warm")]));
 }
 
 #[test]
@@ -180,11 +158,7 @@ fn a_pool_that_was_not_read_in_this_epoch_is_not_reported() {
     let inventory = world.inventories().pop().unwrap();
     assert_eq!(inventory.pools.keys().collect::<Vec<_>>(), [&pool("all")]);
     assert!(!inventory.complete);
-    assert_eq!(
-        inventory.content,
-        Content::WarmIds(vec![key("x")]),
-        "what is listed is proven all the same"
-    );
+    assert_eq!(inventory.content, Content::WarmIds(vec![key("x")]), "what is listed is proven all the same");
 }
 
 #[test]
@@ -233,13 +207,8 @@ fn what_changed_while_disconnected_is_said_by_the_inventory_and_by_no_event() {
     assert_eq!(world.inventories(), []);
     world.connect();
     world.run(secs(30));
-    let Content::Except(except) = world.inventories().pop().unwrap().content else {
-        panic!("exceptions")
-    };
-    assert_eq!(
-        (except[0].st, except[0].why),
-        (ImageState::Failed, Some(Reason::NotFound))
-    );
+    let Content::Except(except) = world.inventories().pop().unwrap().content else { panic!("exceptions") };
+    assert_eq!((except[0].st, except[0].why), (ImageState::Failed, Some(Reason::NotFound)));
     assert!(except[0].next.is_some() && except[0].tries.is_some());
 }
 
@@ -270,11 +239,7 @@ fn explain_answers_by_reference_and_by_key_and_says_when_nobody_wants_it() {
     world.run(ms(10));
     for asked in [reference("x"), key("x").to_string()] {
         let answer = world.request(RequestVerb::Explain, &json!({ "image": asked }).to_string());
-        assert_eq!(
-            (&answer["state"], &answer["why"]),
-            (&json!("failed"), &json!("not-found")),
-            "{answer}"
-        );
+        assert_eq!((&answer["state"], &answer["why"]), (&json!("failed"), &json!("not-found")), "{answer}");
         assert_eq!(answer["pools"]["all"]["seq"], 1);
         assert_eq!(answer["tries"], 1);
         assert!(answer["next"].is_string());
@@ -291,39 +256,21 @@ fn the_summary_shows_everything_a_person_asks_first() {
     world.announce("all", intent("x"));
     world.run(secs(1));
     let summary = world.node.summary(world.now);
-    for field in [
-        "epoch",
-        "term",
-        "connected",
-        "assignment",
-        "pools",
-        "images",
-        "queue",
-        "inFlight",
-        "ledger",
-        "counters",
-    ] {
+    for field in
+        ["epoch", "term", "connected", "assignment", "pools", "images", "queue", "inFlight", "ledger", "counters"]
+    {
         assert!(summary.get(field).is_some(), "{field} is missing in {summary}");
     }
     assert_eq!(summary["counts"], json!({ "warm": 1 }));
     assert_eq!(summary["ledger"], 1);
-    assert_eq!(
-        world.node.counts().into_iter().collect::<Vec<_>>(),
-        [(ImageState::Warm, 1)]
-    );
+    assert_eq!(world.node.counts().into_iter().collect::<Vec<_>>(), [(ImageState::Warm, 1)]);
 }
 
 #[test]
 fn refused_messages_are_counted_in_the_heartbeat_and_forged_ones_apart() {
     let mut world = World::synced(&["all"]);
-    world.tell(Fact::Refused {
-        kind: "beat",
-        reason: Reason::Invalid,
-    });
-    world.tell(Fact::Refused {
-        kind: "beat",
-        reason: Reason::Forged,
-    });
+    world.tell(Fact::Refused { kind: "beat", reason: Reason::Invalid });
+    world.tell(Fact::Refused { kind: "beat", reason: Reason::Forged });
     world.run(secs(40));
     assert_eq!(world.heartbeats().pop().unwrap().refused, 1);
     assert_eq!(world.node.summary(world.now)["counters"]["forged"], 1);
@@ -345,9 +292,7 @@ fn what_is_being_pulled_is_not_said_to_be_warm() {
     world.pulls_hang = true;
     world.announce("all", intent("x"));
     world.request(RequestVerb::Inventory, "");
-    let Content::Except(except) = world.inventories().pop().unwrap().content else {
-        panic!("exceptions")
-    };
+    let Content::Except(except) = world.inventories().pop().unwrap().content else { panic!("exceptions") };
     assert_eq!((except[0].id.clone(), except[0].st), (key("x"), ImageState::Pulling));
 }
 

@@ -75,11 +75,7 @@ fn a_restart_into_another_epoch_keeps_what_is_there_and_reads_everything() {
     world.connect();
     world.run(secs(30));
     assert_eq!(world.reads(), [("all".to_owned(), 1)]);
-    assert_eq!(
-        world.state_of("x"),
-        Some((ImageState::Warm, None)),
-        "an empty bucket is no withdrawal"
-    );
+    assert_eq!(world.state_of("x"), Some((ImageState::Warm, None)), "an empty bucket is no withdrawal");
     // And once more, before any beat: what is retained is persisted, too.
     world.run(secs(10));
     world.restart(3);
@@ -101,21 +97,13 @@ fn the_state_is_written_when_it_changed_and_at_most_every_five_seconds() {
     world.stream_moves(9);
     world.send_beat("all");
     world.run(secs(60));
-    assert_eq!(
-        world.count(is_persist),
-        0,
-        "a head that moves by a beat alone is not worth a write"
-    );
+    assert_eq!(world.count(is_persist), 0, "a head that moves by a beat alone is not worth a write");
     for n in 0..20 {
         world.announce("all", intent(&format!("x{n}")));
         world.run(secs(1));
     }
     world.run(secs(10));
-    assert!(
-        (4..=6).contains(&world.count(is_persist)),
-        "{}",
-        world.count(is_persist)
-    );
+    assert!((4..=6).contains(&world.count(is_persist)), "{}", world.count(is_persist));
     assert_eq!(world.saved.clone().unwrap().pools[&pool("all")].intents.len(), 20);
     assert_eq!(world.saved.unwrap().ledger.len(), 20);
 }
@@ -136,11 +124,7 @@ fn a_failed_write_is_repeated() {
     world.put("all", intent("x"));
     let delta = world.delta_of("all");
     world.node.apply(node_plan::Fact::Delta(delta), world.now);
-    let written = world
-        .node
-        .step(world.now)
-        .into_iter()
-        .any(|e| matches!(e, Effect::Persist(_)));
+    let written = world.node.step(world.now).into_iter().any(|e| matches!(e, Effect::Persist(_)));
     assert!(written);
     world.tell(node_plan::Fact::Persisted(Err(Reason::Storage)));
     world.run(secs(6));
@@ -150,10 +134,7 @@ fn a_failed_write_is_repeated() {
 #[test]
 fn a_file_of_another_form_is_as_good_as_none() {
     let mut world = warm();
-    let foreign = Persisted {
-        v: 99,
-        ..world.saved.clone().unwrap()
-    };
+    let foreign = Persisted { v: 99, ..world.saved.clone().unwrap() };
     world.saved = Some(foreign);
     world.restart(2);
     assert_eq!(world.node.summary(world.now)["pools"], serde_json::json!({}));
@@ -161,11 +142,7 @@ fn a_file_of_another_form_is_as_good_as_none() {
 
 #[test]
 fn the_counter_never_falls_even_if_the_clock_does() {
-    let saved = Persisted {
-        v: 1,
-        n: u64::MAX / 2,
-        ..Persisted::default()
-    };
+    let saved = Persisted { v: 1, n: u64::MAX / 2, ..Persisted::default() };
     let world = World::with(Settings::default(), Some(saved), 1);
     assert_eq!(world.node.summary(world.now)["n"], u64::MAX / 2 + (1 << 20));
 }
@@ -178,16 +155,10 @@ fn the_ledger_forgets_what_the_runtime_no_longer_holds_and_survives_another_node
     world.fail_next("x", &[Reason::NotFound; 99]);
     let mut assignment = world.assign(&["all"]);
     assignment.uid = "another".into();
-    world.tell(node_plan::Fact::AssignmentCopy {
-        epoch: "e1".into(),
-        assignment,
-    });
+    world.tell(node_plan::Fact::AssignmentCopy { epoch: "e1".into(), assignment });
     world.run(secs(100));
     let ledger = world.saved.clone().unwrap().ledger;
-    assert_eq!(
-        ledger.keys().map(String::as_str).collect::<Vec<_>>(),
-        [crate::world::reference("y")]
-    );
+    assert_eq!(ledger.keys().map(String::as_str).collect::<Vec<_>>(), [crate::world::reference("y")]);
     assert_eq!(ledger[&crate::world::reference("y")].runtime_id, "id-y");
     assert_eq!(world.state_of("y"), Some((ImageState::Warm, None)));
 }
@@ -230,10 +201,6 @@ fn the_default_intervals_are_pinned() {
     for (interval, expected) in seconds {
         assert_eq!(interval, secs(expected));
     }
-    let Settings {
-        max_in_flight,
-        final_after,
-        ..
-    } = Settings::default();
+    let Settings { max_in_flight, final_after, .. } = Settings::default();
     assert_eq!((max_in_flight, final_after), (1, 5));
 }

@@ -12,10 +12,7 @@ use shared::subject::RequestVerb;
 use crate::world::{World, intent, key, ms, pool, secs};
 
 fn graceful(name: &str, grace_sec: u64) -> Intent {
-    Intent {
-        keep: Keep { grace_sec },
-        ..intent(name)
-    }
+    Intent { keep: Keep { grace_sec }, ..intent(name) }
 }
 
 #[test]
@@ -29,16 +26,8 @@ fn the_first_connection_reads_meta_and_assignment_at_once_and_pools_after_subscr
     assert_eq!(world.count(|e| matches!(e, Effect::ReadMeta)), 1);
     assert_eq!(world.count(|e| matches!(e, Effect::ReadAssignment)), 1);
     world.run(secs(11));
-    let subscribed = world
-        .log
-        .iter()
-        .position(|(_, e)| matches!(e, Effect::Subscribe(p) if p.len() == 2))
-        .unwrap();
-    let read = world
-        .log
-        .iter()
-        .position(|(_, e)| matches!(e, Effect::ReadPool { .. }))
-        .unwrap();
+    let subscribed = world.log.iter().position(|(_, e)| matches!(e, Effect::Subscribe(p) if p.len() == 2)).unwrap();
+    let read = world.log.iter().position(|(_, e)| matches!(e, Effect::ReadPool { .. })).unwrap();
     assert!(subscribed < read);
     assert_eq!(world.count(|e| matches!(e, Effect::Subscribe(_))), 1);
     let mut reads = world.reads();
@@ -62,10 +51,7 @@ fn a_reconnect_reads_from_the_head_on_after_meta() {
     assert!(world.is_in_step("all"));
     let order: Vec<&str> = world.log.iter().map(|(_, e)| shared::machine::Kind::kind(e)).collect();
     let at = |kind| order.iter().position(|k| *k == kind).unwrap();
-    assert!(
-        at("read-meta") < at("read-pool") && at("subscribe") < at("read-pool"),
-        "{order:?}"
-    );
+    assert!(at("read-meta") < at("read-pool") && at("subscribe") < at("read-pool"), "{order:?}");
 }
 
 #[test]
@@ -254,24 +240,12 @@ fn a_full_read_releases_what_it_missed_only_after_a_beat_agreed_and_the_grace_ha
     world.request(RequestVerb::Resync, "");
     world.run(secs(10));
     assert!(world.is_in_step("all"));
-    assert_eq!(
-        world.state_of("x"),
-        Some((ImageState::Warm, None)),
-        "retained: nobody said it was withdrawn"
-    );
+    assert_eq!(world.state_of("x"), Some((ImageState::Warm, None)), "retained: nobody said it was withdrawn");
     world.run(secs(60));
-    assert_eq!(
-        world.state_of("x").map(|s| s.0),
-        Some(ImageState::Warm),
-        "time alone releases nothing"
-    );
+    assert_eq!(world.state_of("x").map(|s| s.0), Some(ImageState::Warm), "time alone releases nothing");
     world.send_beat("all");
     world.run(secs(29));
-    assert_eq!(
-        world.state_of("x").map(|s| s.0),
-        Some(ImageState::Warm),
-        "its grace has not passed"
-    );
+    assert_eq!(world.state_of("x").map(|s| s.0), Some(ImageState::Warm), "its grace has not passed");
     world.run(secs(2));
     assert_eq!(world.state_of("x"), None);
 }
@@ -318,10 +292,7 @@ fn an_empty_set_is_believed_only_when_a_beat_of_this_epoch_says_so() {
     world.request(RequestVerb::Resync, "");
     world.run(secs(5));
     assert_eq!(world.held_set("all").1, 0);
-    let foreign = Beat {
-        epoch: "e0".into(),
-        ..world.beat_of("all")
-    };
+    let foreign = Beat { epoch: "e0".into(), ..world.beat_of("all") };
     world.tell(Fact::Beat(foreign));
     world.run(secs(5));
     assert_eq!(world.state_of("x"), Some((ImageState::Warm, None)));
@@ -337,13 +308,7 @@ fn a_beat_whose_head_lies_below_is_usual_after_a_delta() {
     world.announce("all", intent("y"));
     world.run(secs(1));
     let before = world.beat_of("all");
-    world.put(
-        "all",
-        Intent {
-            priority: 60,
-            ..intent("x")
-        },
-    );
+    world.put("all", Intent { priority: 60, ..intent("x") });
     world.send_delta("all");
     world.forget();
     // The set at the beat's head cannot be known any more: x has moved.
@@ -360,13 +325,7 @@ fn a_rollback_is_confirmed_by_the_next_beat_and_read_in_full_and_heads_fall() {
     world.announce("all", intent("x"));
     world.run(secs(1));
     let before = world.clone();
-    world.announce(
-        "all",
-        Intent {
-            priority: 60,
-            ..intent("x")
-        },
-    );
+    world.announce("all", Intent { priority: 60, ..intent("x") });
     world.announce("all", intent("y"));
     world.run(secs(1));
     // The stream loses its suffix: x is old again, y was never written.
@@ -449,10 +408,7 @@ fn a_lower_term_is_ignored_and_a_higher_one_is_remembered() {
     world.send_beat("all");
     assert_eq!(world.node.summary(world.now)["term"], 5);
     world.put("all", intent("x"));
-    let stale = Beat {
-        term: 4,
-        ..world.beat_of("all")
-    };
+    let stale = Beat { term: 4, ..world.beat_of("all") };
     world.forget();
     world.tell(Fact::Beat(stale));
     world.run(secs(5));
@@ -474,10 +430,7 @@ fn a_new_leader_makes_the_assignment_be_read_whose_copy_its_predecessor_may_not_
 #[test]
 fn when_meta_says_a_lower_term_it_decides() {
     let mut world = World::synced(&["all"]);
-    let forged = Beat {
-        term: u64::MAX,
-        ..world.beat_of("all")
-    };
+    let forged = Beat { term: u64::MAX, ..world.beat_of("all") };
     world.tell(Fact::Beat(forged));
     world.put("all", intent("x"));
     world.send_delta("all");
@@ -509,14 +462,8 @@ fn while_disconnected_nothing_is_read() {
     world.disconnect();
     world.forget();
     world.run(secs(1_000));
-    assert_eq!(
-        world.count(|e| matches!(e, Effect::ReadMeta | Effect::ReadAssignment | Effect::ReadPool { .. })),
-        0
-    );
-    assert_eq!(
-        world.count(|e| matches!(e, Effect::PutInventory(_) | Effect::PublishHeartbeat(_))),
-        0
-    );
+    assert_eq!(world.count(|e| matches!(e, Effect::ReadMeta | Effect::ReadAssignment | Effect::ReadPool { .. })), 0);
+    assert_eq!(world.count(|e| matches!(e, Effect::PutInventory(_) | Effect::PublishHeartbeat(_))), 0);
 }
 
 #[test]
@@ -529,16 +476,8 @@ fn a_failed_read_is_repeated_with_backoff_and_stale_outcomes_are_ignored() {
     world.run(secs(120));
     let failed = world.reads().len();
     assert!((4..40).contains(&failed), "{failed}");
-    world.tell(Fact::PoolRead {
-        pool: pool("all"),
-        read: 1,
-        result: Ok(PoolContent::default()),
-    });
-    world.tell(Fact::PoolRead {
-        pool: pool("other"),
-        read: 9_999,
-        result: Ok(PoolContent::default()),
-    });
+    world.tell(Fact::PoolRead { pool: pool("all"), read: 1, result: Ok(PoolContent::default()) });
+    world.tell(Fact::PoolRead { pool: pool("other"), read: 9_999, result: Ok(PoolContent::default()) });
     assert!(!world.is_in_step("all"));
     world.is_nats_up = true;
     world.run(secs(31));
@@ -561,11 +500,7 @@ fn an_undecodable_value_keeps_the_last_good_one_and_counts_in_the_digest() {
     let inventory = world.inventories().pop().unwrap();
     assert_eq!(inventory.pools[&pool("all")].count, 2);
     // It must not pass for warm where only exceptions are listed.
-    assert!(
-        format!("{:?}", inventory.content).contains("Invalid"),
-        "{:?}",
-        inventory.content
-    );
+    assert!(format!("{:?}", inventory.content).contains("Invalid"), "{:?}", inventory.content);
 }
 
 #[test]
@@ -613,10 +548,7 @@ fn another_node_object_drops_the_pools_and_reads_them_again() {
     assignment.uid = "another".into();
     world.assignment = Some(assignment.clone());
     world.forget();
-    world.tell(Fact::AssignmentCopy {
-        epoch: "e1".into(),
-        assignment,
-    });
+    world.tell(Fact::AssignmentCopy { epoch: "e1".into(), assignment });
     assert_eq!(world.state_of("x"), None);
     world.run(secs(1));
     assert_eq!(world.reads(), [("all".to_owned(), 1)]);
@@ -641,10 +573,7 @@ fn a_pool_that_is_no_longer_assigned_is_dropped_at_once() {
     world.forget();
     world.reassign(&["all"]);
     assert_eq!(world.state_of("x"), None);
-    assert_eq!(
-        world.count(|e| matches!(e, Effect::Subscribe(p) if *p == [pool("all")])),
-        1
-    );
+    assert_eq!(world.count(|e| matches!(e, Effect::Subscribe(p) if *p == [pool("all")])), 1);
 }
 
 #[test]
@@ -672,10 +601,7 @@ fn an_assignment_read_before_meta_is_judged_after_it() {
     world.tell(Fact::AssignmentRead(Ok(Some(assignment))));
     assert!(!world.node.is_synced());
     assert_eq!(world.count(|e| matches!(e, Effect::Subscribe(_))), 0);
-    world.tell(Fact::Meta(Ok(Some(Meta {
-        epoch: "e1".into(),
-        ..world.meta()
-    }))));
+    world.tell(Fact::Meta(Ok(Some(Meta { epoch: "e1".into(), ..world.meta() }))));
     assert_eq!(world.count(|e| matches!(e, Effect::Subscribe(_))), 1);
 }
 

@@ -35,9 +35,7 @@ pub(crate) fn key(name: &str) -> ImageKey {
 }
 
 pub(crate) fn digest_text(seed: &str) -> String {
-    let words = seed
-        .bytes()
-        .fold(7_u64, |sum, b| sum.wrapping_mul(31).wrapping_add(u64::from(b)));
+    let words = seed.bytes().fold(7_u64, |sum, b| sum.wrapping_mul(31).wrapping_add(u64::from(b)));
     format!("sha256:{}", format!("{words:016x}").repeat(4))
 }
 
@@ -78,11 +76,7 @@ pub(crate) fn held(name: &str, content: &str) -> RuntimeImage {
 }
 
 pub(crate) fn failure(reason: Reason) -> PullFailure {
-    PullFailure {
-        reason,
-        retry_after: None,
-        took: ms(5),
-    }
+    PullFailure { reason, retry_after: None, took: ms(5) }
 }
 
 type Key = (PoolId, ImageKey);
@@ -124,19 +118,11 @@ pub(crate) struct World {
 }
 
 pub(crate) fn identity() -> Identity {
-    Identity {
-        node: NodeName::parse("a").unwrap(),
-        inst: "run".into(),
-        boot: "boot".into(),
-        agent_version: "1".into(),
-    }
+    Identity { node: NodeName::parse("a").unwrap(), inst: "run".into(), boot: "boot".into(), agent_version: "1".into() }
 }
 
 pub(crate) fn start() -> Now {
-    Now {
-        mono: Moment(1_000),
-        wall: Timestamp::from_second(1_800_000_000).unwrap(),
-    }
+    Now { mono: Moment(1_000), wall: Timestamp::from_second(1_800_000_000).unwrap() }
 }
 
 impl World {
@@ -217,17 +203,13 @@ impl World {
     /// Writes the assignment and sends its copy.
     pub(crate) fn reassign(&mut self, pools: &[&str]) {
         let assignment = self.assign(pools);
-        self.tell(Fact::AssignmentCopy {
-            epoch: self.epoch.clone(),
-            assignment,
-        });
+        self.tell(Fact::AssignmentCopy { epoch: self.epoch.clone(), assignment });
     }
 
     pub(crate) fn put(&mut self, of: &str, intent: Intent) -> u64 {
         self.stream += 1;
         self.undecodable.remove(&(pool(of), intent.id.clone()));
-        self.keys
-            .insert((pool(of), intent.id.clone()), (self.stream, Some(intent)));
+        self.keys.insert((pool(of), intent.id.clone()), (self.stream, Some(intent)));
         self.stream
     }
 
@@ -304,9 +286,7 @@ impl World {
             .map(|((_, id), (seq, value))| DeltaEntry {
                 seq: *seq,
                 id: id.clone(),
-                change: value
-                    .clone()
-                    .map_or(DeltaChange::Del, |intent| DeltaChange::Put(Box::new(intent))),
+                change: value.clone().map_or(DeltaChange::Del, |intent| DeltaChange::Put(Box::new(intent))),
             })
             .collect();
         entries.sort_by_key(|entry| entry.seq);
@@ -348,11 +328,7 @@ impl World {
                 id: at.1.clone(),
                 seq: *seq,
                 value: value.clone().map(|intent| {
-                    if self.undecodable.contains(at) {
-                        Stored::Undecodable
-                    } else {
-                        Stored::Intent(Box::new(intent))
-                    }
+                    if self.undecodable.contains(at) { Stored::Undecodable } else { Stored::Intent(Box::new(intent)) }
                 }),
             })
             .collect();
@@ -380,11 +356,7 @@ impl World {
     }
 
     pub(crate) fn request(&mut self, verb: RequestVerb, body: &str) -> serde_json::Value {
-        self.tell(Fact::Request {
-            verb,
-            body: body.into(),
-            reply: Some(7),
-        });
+        self.tell(Fact::Request { verb, body: body.into(), reply: Some(7) });
         let found = self.log.iter().rev().find_map(|(_, effect)| match effect {
             Effect::Reply { reply: 7, body } => Some(body.clone()),
             _ => None,
@@ -401,11 +373,7 @@ impl World {
         }
         assert_eq!(self.node.step(self.now), vec![], "a second step at the same time");
         if let Some(due) = self.node.next_due() {
-            assert!(
-                due > self.now.mono,
-                "due at {due:?}, which is not after {:?}",
-                self.now.mono
-            );
+            assert!(due > self.now.mono, "due at {due:?}, which is not after {:?}", self.now.mono);
         }
     }
 
@@ -430,18 +398,11 @@ impl World {
 
     pub(crate) fn set_clock(&mut self, at: Moment) {
         let passed = at.since(self.now.mono);
-        self.now = Now {
-            mono: at,
-            wall: self.now.wall + passed,
-        };
+        self.now = Now { mono: at, wall: self.now.wall + passed };
     }
 
     fn nats<T>(&self, value: impl FnOnce() -> T) -> Result<T, Reason> {
-        if self.is_nats_up {
-            Ok(value())
-        } else {
-            Err(Reason::Timeout)
-        }
+        if self.is_nats_up { Ok(value()) } else { Err(Reason::Timeout) }
     }
 
     fn serve(&mut self, effect: Effect) -> Option<Fact> {
@@ -463,29 +424,18 @@ impl World {
             }
             Effect::CancelPull(id) => {
                 self.pulling.retain(|(pulling, _)| *pulling != id);
-                Fact::Pulled {
-                    id,
-                    result: Err(failure(Reason::DeadlineExceeded)),
-                }
+                Fact::Pulled { id, result: Err(failure(Reason::DeadlineExceeded)) }
             }
             Effect::ListImages if self.lists_hang => {
                 self.hung_lists += 1;
                 return None;
             }
             Effect::ListImages => Fact::Images(self.list()),
-            Effect::Observe => Fact::Observed {
-                disk: self.disk,
-                runtime: Runtime {
-                    name: "containerd".into(),
-                    version: "2".into(),
-                },
-            },
+            Effect::Observe => {
+                Fact::Observed { disk: self.disk, runtime: Runtime { name: "containerd".into(), version: "2".into() } }
+            }
             Effect::PutInventory(_) => {
-                let result = if self.puts_fail {
-                    Err(Reason::Timeout)
-                } else {
-                    self.nats(|| ())
-                };
+                let result = if self.puts_fail { Err(Reason::Timeout) } else { self.nats(|| ()) };
                 Fact::InventoryPut(result)
             }
             Effect::Persist(persisted) => {
@@ -507,24 +457,14 @@ impl World {
     }
 
     pub(crate) fn list(&self) -> Result<Vec<RuntimeImage>, Reason> {
-        if self.is_runtime_up {
-            Ok(self.images.values().cloned().collect())
-        } else {
-            Err(Reason::RuntimeUnavailable)
-        }
+        if self.is_runtime_up { Ok(self.images.values().cloned().collect()) } else { Err(Reason::RuntimeUnavailable) }
     }
 
     /// Ends a pull in flight as scripted, and gives its outcome.
     pub(crate) fn end_pull(&mut self, id: &ImageKey) -> Option<Fact> {
         let at = self.pulling.iter().position(|(pulling, _)| pulling == id)?;
         let (id, image) = self.pulling.remove(at);
-        let name = image
-            .strip_prefix("registry.test/")
-            .unwrap()
-            .split([':', '@'])
-            .next()
-            .unwrap()
-            .to_owned();
+        let name = image.strip_prefix("registry.test/").unwrap().split([':', '@']).next().unwrap().to_owned();
         let scripted = self.script.get_mut(&name).and_then(VecDeque::pop_front);
         let result = match scripted {
             _ if !self.is_runtime_up => Err(failure(Reason::RuntimeUnavailable)),
@@ -533,19 +473,13 @@ impl World {
         };
         let result = result.map(|held| {
             self.images.insert(name, held.clone());
-            PulledImage {
-                image: held,
-                took: ms(5),
-            }
+            PulledImage { image: held, took: ms(5) }
         });
         Some(Fact::Pulled { id, result })
     }
 
     pub(crate) fn fail_next(&mut self, name: &str, reasons: &[Reason]) {
-        self.script
-            .entry(name.into())
-            .or_default()
-            .extend(reasons.iter().map(|reason| Err(failure(*reason))));
+        self.script.entry(name.into()).or_default().extend(reasons.iter().map(|reason| Err(failure(*reason))));
     }
 
     // --- what happened ---
@@ -574,25 +508,16 @@ impl World {
         self.log
             .iter()
             .filter_map(|(_, effect)| match effect {
-                Effect::Pull { image, .. } => Some(
-                    image
-                        .trim_start_matches("registry.test/")
-                        .split([':', '@'])
-                        .next()
-                        .unwrap()
-                        .to_owned(),
-                ),
+                Effect::Pull { image, .. } => {
+                    Some(image.trim_start_matches("registry.test/").split([':', '@']).next().unwrap().to_owned())
+                }
                 _ => None,
             })
             .collect()
     }
 
     pub(crate) fn pull_times(&self) -> Vec<Moment> {
-        self.log
-            .iter()
-            .filter(|(_, effect)| matches!(effect, Effect::Pull { .. }))
-            .map(|(at, _)| *at)
-            .collect()
+        self.log.iter().filter(|(_, effect)| matches!(effect, Effect::Pull { .. })).map(|(at, _)| *at).collect()
     }
 
     pub(crate) fn events(&self) -> Vec<Event> {
@@ -607,11 +532,7 @@ impl World {
 
     /// States said of one image, in order.
     pub(crate) fn story(&self, name: &str) -> Vec<ImageState> {
-        self.events()
-            .into_iter()
-            .filter(|event| event.id == key(name))
-            .map(|event| event.st)
-            .collect()
+        self.events().into_iter().filter(|event| event.id == key(name)).map(|event| event.st).collect()
     }
 
     pub(crate) fn inventories(&self) -> Vec<Inventory> {
@@ -683,8 +604,5 @@ pub(crate) fn brisk() -> Settings {
         pull_backoff_max: secs(5),
         pull_final: secs(20),
     };
-    Settings {
-        timing,
-        ..Settings::default()
-    }
+    Settings { timing, ..Settings::default() }
 }

@@ -12,18 +12,8 @@ fn node() -> NodeName {
 }
 
 fn take(subject: &str, headers: &[(&'static str, String)], payload: &[u8]) -> Result<Fact, Refusal> {
-    let header = |name: &str| {
-        headers
-            .iter()
-            .find(|(known, _)| *known == name)
-            .map(|(_, value)| value.as_str())
-    };
-    let message = Incoming {
-        subject,
-        reply: Some("_WI.x.1"),
-        header: &header,
-        payload,
-    };
+    let header = |name: &str| headers.iter().find(|(known, _)| *known == name).map(|(_, value)| value.as_str());
+    let message = Incoming { subject, reply: Some("_WI.x.1"), header: &header, payload };
     fact(&message, &ClusterId::default(), &node(), |subject| {
         assert_eq!(subject, "_WI.x.1");
         7
@@ -43,11 +33,7 @@ fn delta() -> Delta {
         prev: 4,
         to: 5,
         spread_ms: 100,
-        entries: Some(vec![DeltaEntry {
-            seq: 5,
-            id: ImageKey::of("x"),
-            change: DeltaChange::Del,
-        }]),
+        entries: Some(vec![DeltaEntry { seq: 5, id: ImageKey::of("x"), change: DeltaChange::Del }]),
     }
 }
 
@@ -79,47 +65,22 @@ fn assignment(node: &NodeName) -> Assignment {
 }
 
 fn controller_headers() -> Vec<(&'static str, String)> {
-    vec![
-        (header::SCHEMA, "1".into()),
-        (header::EPOCH, "e".into()),
-        (header::TERM, "3".into()),
-    ]
+    vec![(header::SCHEMA, "1".into()), (header::EPOCH, "e".into()), (header::TERM, "3".into())]
 }
 
 #[test]
 fn good_messages_become_facts() {
     let body = delta().body();
-    assert_eq!(
-        take("warm.v1.default.delta.all", &delta().headers(), &body),
-        Ok(Fact::Delta(delta()))
-    );
-    assert!(matches!(
-        take("warm.v1.default.beat.all", &[], &beat("all")),
-        Ok(Fact::Beat(_))
-    ));
+    assert_eq!(take("warm.v1.default.delta.all", &delta().headers(), &body), Ok(Fact::Delta(delta())));
+    assert!(matches!(take("warm.v1.default.beat.all", &[], &beat("all")), Ok(Fact::Beat(_))));
     let copy = assignment(&node());
     assert_eq!(
-        take(
-            "warm.v1.default.assign.ip-10-0-1-5_ec2_internal",
-            &controller_headers(),
-            &copy.encode()
-        ),
-        Ok(Fact::AssignmentCopy {
-            epoch: "e".into(),
-            assignment: copy
-        })
+        take("warm.v1.default.assign.ip-10-0-1-5_ec2_internal", &controller_headers(), &copy.encode()),
+        Ok(Fact::AssignmentCopy { epoch: "e".into(), assignment: copy })
     );
     assert_eq!(
-        take(
-            "warm.v1.default.node.ip-10-0-1-5_ec2_internal.req.explain",
-            &[],
-            b"{\"image\":\"x\"}"
-        ),
-        Ok(Fact::Request {
-            verb: RequestVerb::Explain,
-            body: "{\"image\":\"x\"}".into(),
-            reply: Some(7)
-        })
+        take("warm.v1.default.node.ip-10-0-1-5_ec2_internal.req.explain", &[], b"{\"image\":\"x\"}"),
+        Ok(Fact::Request { verb: RequestVerb::Explain, body: "{\"image\":\"x\"}".into(), reply: Some(7) })
     );
 }
 
@@ -127,15 +88,9 @@ fn good_messages_become_facts() {
 fn what_a_stream_delivered_is_forged() {
     let mut headers = delta().headers();
     headers.push((header::STREAM, "KV_warm-default-nodes".into()));
-    assert_eq!(
-        reason(take("warm.v1.default.delta.all", &headers, &delta().body())),
-        ("delta", Reason::Forged)
-    );
+    assert_eq!(reason(take("warm.v1.default.delta.all", &headers, &delta().body())), ("delta", Reason::Forged));
     let stream = [(header::STREAM, "KV_warm-default-intents".into())];
-    assert_eq!(
-        reason(take("warm.v1.default.beat.all", &stream, &beat("all"))),
-        ("beat", Reason::Forged)
-    );
+    assert_eq!(reason(take("warm.v1.default.beat.all", &stream, &beat("all"))), ("beat", Reason::Forged));
     let request = "warm.v1.default.node.ip-10-0-1-5_ec2_internal.req.resync";
     assert_eq!(reason(take(request, &stream, b"")), ("request", Reason::Forged));
 }
@@ -145,10 +100,7 @@ fn without_the_headers_of_a_controller_a_message_is_forged() {
     for missing in 0..5 {
         let mut headers = delta().headers();
         headers.remove(missing);
-        assert_eq!(
-            reason(take("warm.v1.default.delta.all", &headers, &delta().body())),
-            ("delta", Reason::Forged)
-        );
+        assert_eq!(reason(take("warm.v1.default.delta.all", &headers, &delta().body())), ("delta", Reason::Forged));
     }
     for missing in 0..3 {
         let mut headers = controller_headers();
@@ -161,72 +113,35 @@ fn without_the_headers_of_a_controller_a_message_is_forged() {
 
 #[test]
 fn a_body_that_contradicts_its_subject_is_forged() {
-    assert_eq!(
-        reason(take("warm.v1.default.beat.all", &[], &beat("other"))),
-        ("beat", Reason::Forged)
-    );
+    assert_eq!(reason(take("warm.v1.default.beat.all", &[], &beat("other"))), ("beat", Reason::Forged));
     let other = NodeName::parse("other").unwrap();
     let mine = "warm.v1.default.assign.ip-10-0-1-5_ec2_internal";
     let taken = take(mine, &controller_headers(), &assignment(&other).encode());
     assert_eq!(reason(taken), ("assignment", Reason::Forged));
-    let taken = take(
-        "warm.v1.default.assign.other",
-        &controller_headers(),
-        &assignment(&other).encode(),
-    );
+    let taken = take("warm.v1.default.assign.other", &controller_headers(), &assignment(&other).encode());
     assert_eq!(reason(taken), ("assignment", Reason::Forged));
-    assert_eq!(
-        reason(take("warm.v1.default.node.other.req.resync", &[], b"")),
-        ("request", Reason::Forged)
-    );
+    assert_eq!(reason(take("warm.v1.default.node.other.req.resync", &[], b"")), ("request", Reason::Forged));
 }
 
 #[test]
 fn what_cannot_be_decoded_or_is_newer_is_invalid() {
-    assert_eq!(
-        reason(take("warm.v1.default.beat.all", &[], b"{")),
-        ("beat", Reason::Invalid)
-    );
-    assert_eq!(
-        reason(take("warm.v1.default.beat.all", &[], b"{\"v\":2}")),
-        ("beat", Reason::Invalid)
-    );
+    assert_eq!(reason(take("warm.v1.default.beat.all", &[], b"{")), ("beat", Reason::Invalid));
+    assert_eq!(reason(take("warm.v1.default.beat.all", &[], b"{\"v\":2}")), ("beat", Reason::Invalid));
     let mut headers = delta().headers();
     headers[0].1 = "2".into();
-    assert_eq!(
-        reason(take("warm.v1.default.delta.all", &headers, b"")),
-        ("delta", Reason::Invalid)
-    );
-    assert_eq!(
-        reason(take("warm.v1.default.delta.all", &delta().headers(), b"{}\n")),
-        ("delta", Reason::Invalid)
-    );
+    assert_eq!(reason(take("warm.v1.default.delta.all", &headers, b"")), ("delta", Reason::Invalid));
+    assert_eq!(reason(take("warm.v1.default.delta.all", &delta().headers(), b"{}\n")), ("delta", Reason::Invalid));
     let mut headers = controller_headers();
     headers[0].1 = "2".into();
     let subject = "warm.v1.default.assign.ip-10-0-1-5_ec2_internal";
     assert_eq!(reason(take(subject, &headers, b"{}")), ("assignment", Reason::Invalid));
-    assert_eq!(
-        reason(take(subject, &controller_headers(), b"")),
-        ("assignment", Reason::Invalid)
-    );
-    assert_eq!(
-        reason(take("warm.v1.other.beat.all", &[], b"")),
-        ("unknown", Reason::Invalid)
-    );
-    assert_eq!(
-        reason(take("warm.v1.default.node.a.hb", &[], b"")),
-        ("heartbeat", Reason::Invalid)
-    );
+    assert_eq!(reason(take(subject, &controller_headers(), b"")), ("assignment", Reason::Invalid));
+    assert_eq!(reason(take("warm.v1.other.beat.all", &[], b"")), ("unknown", Reason::Invalid));
+    assert_eq!(reason(take("warm.v1.default.node.a.hb", &[], b"")), ("heartbeat", Reason::Invalid));
 }
 
 #[test]
 fn a_header_without_entries_is_a_delta_that_must_be_read() {
-    let delta = Delta {
-        entries: None,
-        ..delta()
-    };
-    assert_eq!(
-        take("warm.v1.default.delta.all", &delta.headers(), b""),
-        Ok(Fact::Delta(delta))
-    );
+    let delta = Delta { entries: None, ..delta() };
+    assert_eq!(take("warm.v1.default.delta.all", &delta.headers(), b""), Ok(Fact::Delta(delta)));
 }

@@ -62,10 +62,7 @@ impl AssignBucket {
     pub(crate) fn acknowledged(&mut self, node: &NodeName, seq: u64, assignment: Option<&Assignment>) {
         let key = self.keys.entry(node.clone()).or_default();
         if seq > key.seq {
-            key.take(
-                seq,
-                assignment.map_or(StoredValue::Marker, |a| StoredValue::Value(a.clone())),
-            );
+            key.take(seq, assignment.map_or(StoredValue::Marker, |a| StoredValue::Value(a.clone())));
         }
     }
 
@@ -81,9 +78,6 @@ impl AssignBucket {
 
     /// The pools that the agent of a node has last been told, as far as is known.
     pub(crate) fn pools_of(&self, node: &NodeName) -> &[PoolId] {
-        self.keys
-            .get(node)
-            .and_then(|k| k.good.as_ref())
-            .map_or(&[], |a| &a.pools)
+        self.keys.get(node).and_then(|k| k.good.as_ref()).map_or(&[], |a| &a.pools)
     }
 }

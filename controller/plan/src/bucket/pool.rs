@@ -103,11 +103,7 @@ impl PoolBucket {
         if live == self.set.get(id) {
             return changed;
         }
-        let past = Past {
-            summary: self.set.summary(0),
-            id: id.clone(),
-            seq: self.set.get(id),
-        };
+        let past = Past { summary: self.set.summary(0), id: id.clone(), seq: self.set.get(id) };
         if let Some(seq) = live {
             self.set.insert(id.clone(), seq);
             let born = self.born.entry(id.clone()).or_insert(seq);
@@ -128,11 +124,7 @@ impl PoolBucket {
     pub(crate) fn set_of(&self, summary: &PoolSummary) -> Option<Vec<(ImageKey, u64)>> {
         let mut then: BTreeMap<&ImageKey, u64> = self.set.iter().collect();
         if !self.set.summary(0).is_same_set(summary) {
-            let steps = self
-                .past
-                .iter()
-                .rev()
-                .position(|past| past.summary.is_same_set(summary))?;
+            let steps = self.past.iter().rev().position(|past| past.summary.is_same_set(summary))?;
             for past in self.past.iter().rev().take(steps + 1) {
                 match past.seq {
                     Some(seq) => then.insert(&past.id, seq),
@@ -171,11 +163,7 @@ mod tests {
         expected.sort();
         assert_eq!(pool.set_of(&then), Some(expected));
         assert_eq!(pool.set_of(&pool.summary(0)).map(|ids| ids.len()), Some(4));
-        assert_eq!(
-            [1, 2, 3].map(|n| pool.born(&id(n))),
-            [Some(1), Some(6), Some(3)],
-            "a renewed one has a new life"
-        );
+        assert_eq!([1, 2, 3].map(|n| pool.born(&id(n))), [Some(1), Some(6), Some(3)], "a renewed one has a new life");
     }
 
     #[test]

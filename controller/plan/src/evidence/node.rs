@@ -66,11 +66,7 @@ impl NodeEvidence {
         let words = self.proofs.iter().filter_map(|(pool, proof)| {
             let evidence = match proof.of(pool, id, intents) {
                 Word::Is(evidence) => evidence,
-                Word::NotWarm => ImageEvidence {
-                    state: ImageState::Pending,
-                    why: None,
-                    digest: None,
-                },
+                Word::NotWarm => ImageEvidence { state: ImageState::Pending, why: None, digest: None },
                 Word::Open => return None,
             };
             Some((evidence, proof.n))
@@ -92,10 +88,7 @@ impl NodeEvidence {
     pub(crate) fn class(&self) -> Vec<(&PoolId, u64, u64)> {
         let mut proofs: Vec<_> = self.proofs.iter().collect();
         proofs.sort_by_key(|(_, proof)| std::cmp::Reverse(proof.n));
-        proofs
-            .into_iter()
-            .map(|(pool, proof)| (pool, proof.content.number, proof.ids.number))
-            .collect()
+        proofs.into_iter().map(|(pool, proof)| (pool, proof.content.number, proof.ids.number)).collect()
     }
 
     /// What is known of the agent.
@@ -172,10 +165,7 @@ impl NodeEvidence {
             return self.request;
         }
         self.contradictions = 0;
-        let settles_events = self
-            .singles
-            .values()
-            .any(|single| (report.n + 1..=heartbeat.n).contains(&single.n));
+        let settles_events = self.singles.values().any(|single| (report.n + 1..=heartbeat.n).contains(&single.n));
         let has_moved = report.moved != heartbeat.pools;
         report.n = heartbeat.n;
         if has_moved {
@@ -205,11 +195,7 @@ impl NodeEvidence {
             return false;
         }
         let digest = event.digest.as_ref().map(|digest| shared.digest(digest));
-        let evidence = ImageEvidence {
-            state: event.st,
-            why: event.why,
-            digest,
-        };
+        let evidence = ImageEvidence { state: event.st, why: event.why, digest };
         self.singles.insert(event.id.clone(), Single { evidence, n: event.n });
         true
     }
@@ -285,12 +271,7 @@ impl NodeEvidence {
     /// Drops what it does not answer for any more; what is proven of an image that is still covered otherwise stands.
     pub(super) fn keep(&mut self, intents: &IntentsBucket, covers: impl Fn(&ImageKey) -> bool) -> bool {
         let before = (self.singles.len(), self.proofs.len());
-        let left: Vec<PoolId> = self
-            .proofs
-            .keys()
-            .filter(|pool| !self.pools.contains(pool))
-            .cloned()
-            .collect();
+        let left: Vec<PoolId> = self.proofs.keys().filter(|pool| !self.pools.contains(pool)).cloned().collect();
         for pool in left {
             let Some(proof) = self.proofs.remove(&pool) else {
                 continue;
@@ -313,11 +294,7 @@ impl NodeEvidence {
         mut find: impl FnMut(&PoolId, &PoolSummary) -> Option<Arc<IdSet>>,
     ) -> bool {
         self.unmatched.clear();
-        let Some(report) = self
-            .report
-            .as_ref()
-            .filter(|r| !self.uid.is_empty() && r.uid == self.uid)
-        else {
+        let Some(report) = self.report.as_ref().filter(|r| !self.uid.is_empty() && r.uid == self.uid) else {
             return false;
         };
         let (content, n) = (Arc::clone(&report.content), report.n);
@@ -326,14 +303,7 @@ impl NodeEvidence {
         for (pool, set) in sets.into_iter().filter(|(pool, _)| self.pools.contains(pool)) {
             match find(pool, set) {
                 Some(ids) => {
-                    proofs.insert(
-                        pool.clone(),
-                        Proof {
-                            content: Arc::clone(&content),
-                            ids,
-                            n,
-                        },
-                    );
+                    proofs.insert(pool.clone(), Proof { content: Arc::clone(&content), ids, n });
                 }
                 None => {
                     self.unmatched.insert(pool.clone());
@@ -351,10 +321,7 @@ impl NodeEvidence {
     fn accept(&mut self, proofs: BTreeMap<PoolId, Proof>, intents: &IntentsBucket) -> bool {
         let mut changed = false;
         self.singles.retain(|id, single| {
-            let said = proofs
-                .iter()
-                .filter(|(_, proof)| proof.n >= single.n)
-                .map(|(pool, p)| p.of(pool, id, intents));
+            let said = proofs.iter().filter(|(_, proof)| proof.n >= single.n).map(|(pool, p)| p.of(pool, id, intents));
             match said.into_iter().find(|word| *word != Word::Open) {
                 None => return true,
                 // It is not said what it is instead: what was said before stands, if that was not warm.
@@ -380,11 +347,7 @@ impl NodeEvidence {
                 let Word::Is(evidence) = proof.of(pool, id, intents) else {
                     continue;
                 };
-                let known = self
-                    .singles
-                    .get(id)
-                    .map(|s| s.n)
-                    .max(self.proven(id, intents).map(|(_, n)| n));
+                let known = self.singles.get(id).map(|s| s.n).max(self.proven(id, intents).map(|(_, n)| n));
                 if known.is_none_or(|known| known <= proof.n) {
                     let single = Single { evidence, n: proof.n };
                     changed |= self.singles.get(id) != Some(&single);

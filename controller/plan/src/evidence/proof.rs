@@ -41,11 +41,7 @@ impl Proof {
     /// What it says of an image that has been wanted in `pool` ever since.
     pub(super) fn of(&self, pool: &PoolId, id: &ImageKey, intents: &IntentsBucket) -> Word {
         let has_lived = |seq: u64| intents.born(pool, id).is_some_and(|born| born <= seq);
-        if self.ids.seq(id).is_some_and(has_lived) {
-            self.content.of(id)
-        } else {
-            Word::Open
-        }
+        if self.ids.seq(id).is_some_and(has_lived) { self.content.of(id) } else { Word::Open }
     }
 }
 

@@ -35,13 +35,7 @@ pub(crate) struct Classes<'a> {
 
 impl<'a> Classes<'a> {
     pub(crate) fn new(plan: &'a Plan, evidence: &'a Evidence, intents: &'a IntentsBucket) -> Self {
-        Self {
-            plan,
-            evidence,
-            intents,
-            numbers: BTreeMap::new(),
-            met: Vec::new(),
-        }
+        Self { plan, evidence, intents, numbers: BTreeMap::new(), met: Vec::new() }
     }
 
     /// The class of a planned node and its number, which is that of no other class.

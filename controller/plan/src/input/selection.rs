@@ -14,10 +14,7 @@ pub struct Selection {
 
 impl Default for Selection {
     fn default() -> Self {
-        Self {
-            namespaces: Namespaces::default(),
-            mode: Mode::OptOut,
-        }
+        Self { namespaces: Namespaces::default(), mode: Mode::OptOut }
     }
 }
 
@@ -34,10 +31,7 @@ pub struct Namespaces {
 impl Default for Namespaces {
     fn default() -> Self {
         let words = |list: &[&str]| list.iter().map(ToString::to_string).collect();
-        Self {
-            include: words(&["*"]),
-            exclude: words(&["kube-system", "kube-public", "kube-node-lease"]),
-        }
+        Self { include: words(&["*"]), exclude: words(&["kube-system", "kube-public", "kube-node-lease"]) }
     }
 }
 

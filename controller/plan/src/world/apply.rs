@@ -40,11 +40,7 @@ impl World {
                 self.stale.demand |= changed;
                 changed
             }
-            Fact::Intents {
-                stream_created,
-                head,
-                entries,
-            } => {
+            Fact::Intents { stream_created, head, entries } => {
                 self.intents.read(stream_created, head, entries);
                 self.stale.intents = true;
                 self.synced.insert(Source::Intents);
@@ -97,10 +93,7 @@ impl World {
     }
 
     fn workloads_listed(&mut self, kind: WorkloadKind, list: BTreeMap<WorkloadKey, Result<Workload, String>>) -> bool {
-        let read = list
-            .into_iter()
-            .map(|(key, content)| (key, content.map(|w| select::read(&w))))
-            .collect();
+        let read = list.into_iter().map(|(key, content)| (key, content.map(|w| select::read(&w)))).collect();
         let changed = self.workloads.replace(read, |key| key.kind == kind);
         self.stale.demand |= changed;
         self.synced.insert(Source::Workloads(kind)) || changed
@@ -166,10 +159,7 @@ impl World {
 
     fn intent_changed(&mut self, stored: Stored<IntentsKey, IntentsDoc>) -> bool {
         if stored.seq < self.intents.seq(&stored.key) {
-            if matches!(
-                (self.leadership.standing(), &stored.key),
-                (Standing::Taking { .. }, IntentsKey::Meta)
-            ) {
+            if matches!((self.leadership.standing(), &stored.key), (Standing::Taking { .. }, IntentsKey::Meta)) {
                 self.leadership.keep(stored);
             } else {
                 self.ledger.keep_intent(stored);
@@ -263,10 +253,7 @@ impl World {
                     }
                 }
                 Err(reason) => {
-                    let reread = batch
-                        .reread
-                        .remove(&key)
-                        .filter(|_| reason == Reason::Conflict && is_this_stream);
+                    let reread = batch.reread.remove(&key).filter(|_| reason == Reason::Conflict && is_this_stream);
                     if let Some(stored) = reread.filter(|_| self.intents.seq(&key) == expected) {
                         self.intents.reread(stored);
                     }
@@ -316,17 +303,13 @@ impl World {
                         self.assigned.reread(stored);
                     }
                     if reason != Reason::Conflict || self.assigned.seq(&node) == write.expected {
-                        self.ledger
-                            .assignment_retries
-                            .failed(node, now, &backoff, &mut self.rng);
+                        self.ledger.assignment_retries.failed(node, now, &backoff, &mut self.rng);
                     }
                 }
             }
         }
         for node in batch.writes.into_keys() {
-            self.ledger
-                .assignment_retries
-                .failed(node, now, &backoff, &mut self.rng);
+            self.ledger.assignment_retries.failed(node, now, &backoff, &mut self.rng);
         }
         true
     }

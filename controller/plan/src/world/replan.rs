@@ -93,10 +93,8 @@ impl World {
             return;
         }
         self.stale.intents = true;
-        let moved: Vec<(&ImageKey, String)> = moved_images(old, &self.plan.pools)
-            .into_iter()
-            .map(|id| (id, shared::label::image_label(id)))
-            .collect();
+        let moved: Vec<(&ImageKey, String)> =
+            moved_images(old, &self.plan.pools).into_iter().map(|id| (id, shared::label::image_label(id))).collect();
         if moved.is_empty() {
             return;
         }
@@ -116,10 +114,7 @@ impl World {
 
 /// The pools of one node, as long as no limit is met.
 fn pools_alone(plan: &Plan, name: &NodeName, node: &Node) -> Option<Vec<PoolId>> {
-    let eligible = plan
-        .pools
-        .iter()
-        .filter(|(_, pool)| place::is_eligible(&pool.constraint, name, node));
+    let eligible = plan.pools.iter().filter(|(_, pool)| place::is_eligible(&pool.constraint, name, node));
     let pools: Vec<PoolId> = eligible.map(|(id, _)| id.clone()).collect();
     (pools.len() <= MAX_POOLS).then_some(pools)
 }
@@ -130,11 +125,7 @@ fn moved_images<'a>(
     new: &'a BTreeMap<PoolId, PlannedPool>,
 ) -> BTreeSet<&'a ImageKey> {
     type Pools = BTreeMap<PoolId, PlannedPool>;
-    let intents = |pools: &'a Pools| {
-        pools
-            .iter()
-            .flat_map(|(id, p)| p.intents.values().map(move |i| (id, i)))
-    };
+    let intents = |pools: &'a Pools| pools.iter().flat_map(|(id, p)| p.intents.values().map(move |i| (id, i)));
     let is_in = |pools: &Pools, pool: &PoolId, intent: &Intent| {
         let other = pools.get(pool).and_then(|p| p.intents.get(&intent.id));
         other.is_some_and(|o| o.priority == intent.priority && o.digest == intent.digest)
@@ -175,10 +166,8 @@ mod tests {
     }
 
     fn workload(constraint_kind: u8, images: &[u8]) -> Workload {
-        let image = |n: &u8| ContainerImage {
-            position: "containers[0]".to_owned(),
-            image: format!("registry.example/a:{n}"),
-        };
+        let image =
+            |n: &u8| ContainerImage { position: "containers[0]".to_owned(), image: format!("registry.example/a:{n}") };
         Workload {
             images: images.iter().map(image).collect(),
             constraint: constraint(constraint_kind),
@@ -187,28 +176,16 @@ mod tests {
     }
 
     fn key(n: u8) -> WorkloadKey {
-        WorkloadKey {
-            kind: WorkloadKind::Deployment,
-            namespace: "shop".to_owned(),
-            name: format!("w{n}"),
-        }
+        WorkloadKey { kind: WorkloadKind::Deployment, namespace: "shop".to_owned(), name: format!("w{n}") }
     }
 
     fn node(uid: u8, ssd: bool, deleting: bool) -> Node {
         let labels = ssd.then(|| ("disk".to_owned(), "ssd".to_owned())).into_iter().collect();
-        Node {
-            uid: format!("u{uid}"),
-            labels,
-            deleting,
-            ..Node::default()
-        }
+        Node { uid: format!("u{uid}"), labels, deleting, ..Node::default() }
     }
 
     fn now() -> Now {
-        Now {
-            mono: Moment(0),
-            wall: jiff::Timestamp::UNIX_EPOCH,
-        }
+        Now { mono: Moment(0), wall: jiff::Timestamp::UNIX_EPOCH }
     }
 
     fn facts() -> impl Strategy<Value = Vec<Fact>> {

@@ -53,10 +53,7 @@ impl World {
             let wanted: BTreeMap<&ImageKey, &Intent> = self.plan.intents_in(&planned.pools).collect();
             rows.extend(wanted.into_iter().map(|(id, intent)| {
                 let evidence = self.evidence.of(node, id, &self.intents);
-                let (state, why) = (
-                    evidence.as_ref().map(|e| e.state),
-                    evidence.as_ref().and_then(|e| e.why),
-                );
+                let (state, why) = (evidence.as_ref().map(|e| e.state), evidence.as_ref().and_then(|e| e.why));
                 let digest = evidence.and_then(|e| e.digest).map(|digest| Digest::clone(&digest));
                 Row {
                     image: intent.image.clone(),
@@ -135,27 +132,15 @@ impl World {
         }
         let nodes = self.nodes_by_agent();
         for agent in [Agent::Ready, Agent::Unknown, Agent::Missing] {
-            gauges.push((
-                metric::NODES,
-                vec![word(agent)],
-                count(nodes.get(&agent).map_or(0, Vec::len)),
-            ));
+            gauges.push((metric::NODES, vec![word(agent)], count(nodes.get(&agent).map_or(0, Vec::len))));
         }
         let mut invalid: BTreeMap<&'static str, usize> = WorkloadKind::ALL.map(|k| (k.as_str(), 0)).into();
         invalid.extend([("Namespace", 0), ("Node", 0)]);
         for (kind, _, _) in self.invalid() {
             *invalid.entry(kind).or_default() += 1;
         }
-        gauges.extend(
-            invalid
-                .into_iter()
-                .map(|(kind, n)| (metric::OBJECTS_INVALID, vec![kind], count(n))),
-        );
-        gauges.extend(
-            self.images_by_state()
-                .into_iter()
-                .map(|(s, n)| (metric::NODE_IMAGES, vec![s], count(n))),
-        );
+        gauges.extend(invalid.into_iter().map(|(kind, n)| (metric::OBJECTS_INVALID, vec![kind], count(n))));
+        gauges.extend(self.images_by_state().into_iter().map(|(s, n)| (metric::NODE_IMAGES, vec![s], count(n))));
         gauges
     }
 
@@ -208,20 +193,10 @@ impl World {
             workloads.entry(key.clone()).or_default().push(text.to_owned());
         }
         let namespaces = self.namespaces.invalid().map(|(name, text)| (name, text.to_owned()));
-        let annotated = self
-            .namespaces
-            .good()
-            .filter_map(|(name, n)| Some((name, select::bad_namespace(n)?)));
-        let nodes = self
-            .nodes
-            .invalid()
-            .map(|(name, text)| ("Node", name.to_string(), vec![text.to_owned()]));
-        let of_workloads = workloads
-            .into_iter()
-            .map(|(key, texts)| (key.kind.as_str(), key.to_string(), texts));
-        let of_namespaces = namespaces
-            .chain(annotated)
-            .map(|(name, text)| ("Namespace", name.clone(), vec![text]));
+        let annotated = self.namespaces.good().filter_map(|(name, n)| Some((name, select::bad_namespace(n)?)));
+        let nodes = self.nodes.invalid().map(|(name, text)| ("Node", name.to_string(), vec![text.to_owned()]));
+        let of_workloads = workloads.into_iter().map(|(key, texts)| (key.kind.as_str(), key.to_string(), texts));
+        let of_namespaces = namespaces.chain(annotated).map(|(name, text)| ("Namespace", name.clone(), vec![text]));
         of_workloads.chain(of_namespaces).chain(nodes).collect()
     }
 
@@ -275,11 +250,7 @@ impl World {
         let ids: BTreeSet<&PoolId> = held.chain(self.plan.pools.keys()).collect();
         let summary = |id: &PoolId| {
             let planned = self.plan.pools.get(id);
-            let set = self
-                .intents
-                .pool(id)
-                .map(|p| p.summary(self.intents.head()))
-                .unwrap_or_default();
+            let set = self.intents.pool(id).map(|p| p.summary(self.intents.head())).unwrap_or_default();
             json!({
                 "constraint": planned.and_then(|p| p.definition.get("constraint")),
                 "wanted": planned.map_or(0, |p| p.intents.len()),
@@ -287,10 +258,7 @@ impl World {
                 "members": members.get(id).copied().unwrap_or(0),
             })
         };
-        ids.into_iter()
-            .take(MAX_LISTED)
-            .map(|id| (id.clone(), summary(id)))
-            .collect()
+        ids.into_iter().take(MAX_LISTED).map(|id| (id.clone(), summary(id))).collect()
     }
 
     fn evidence_summary(&self, now: Now) -> BTreeMap<NodeName, Value> {
@@ -304,11 +272,7 @@ impl World {
                 "provenAlone": node.singles().count(),
             })
         };
-        self.evidence
-            .iter()
-            .take(MAX_LISTED)
-            .map(|(name, node)| (name.clone(), summary(node)))
-            .collect()
+        self.evidence.iter().take(MAX_LISTED).map(|(name, node)| (name.clone(), summary(node))).collect()
     }
 }
 

@@ -49,11 +49,7 @@ impl World {
     /// Weighs the evidence against the plan and the sets of the buckets.
     fn weigh(&mut self, now: Moment) {
         let moves = self.intents.take_moves();
-        let scope = Scope {
-            plan: &self.plan,
-            intents: &self.intents,
-            assigned: &self.assigned,
-        };
+        let scope = Scope { plan: &self.plan, intents: &self.intents, assigned: &self.assigned };
         for node in self.evidence.judge(&moves, scope) {
             self.pace.touch(&node);
         }
@@ -71,10 +67,7 @@ impl World {
             self.leadership.judge(&self.intents, &cluster);
         }
         if self.sees_buckets() {
-            effects.extend(
-                self.leadership
-                    .take(&self.intents, &cluster, &self.settings.instance, now),
-            );
+            effects.extend(self.leadership.take(&self.intents, &cluster, &self.settings.instance, now));
         }
     }
 
@@ -84,11 +77,8 @@ impl World {
         };
         let is_due = self.stale.intents || self.ledger.intent_retries.has_due(now);
         let retries = &self.ledger.intent_retries;
-        let writes = if is_due {
-            diff::intents(&self.plan, &self.intents, retries, meta.term, now)
-        } else {
-            Vec::new()
-        };
+        let writes =
+            if is_due { diff::intents(&self.plan, &self.intents, retries, meta.term, now) } else { Vec::new() };
         self.stale.intents = false;
         if writes.is_empty() {
             return;
@@ -133,11 +123,7 @@ impl World {
         let Some(meta) = self.leadership.leads().filter(|_| self.is_settled()) else {
             return;
         };
-        let live = self
-            .intents
-            .pools()
-            .filter(|(_, pool)| pool.len() > 0)
-            .map(|(id, _)| id);
+        let live = self.intents.pools().filter(|(_, pool)| pool.len() > 0).map(|(id, _)| id);
         let alive: BTreeSet<&PoolId> = live.chain(self.plan.pools.keys()).collect();
         let timing = &self.settings.timing;
         for pool in self.beats.due(&alive, timing.beat, now.mono, &mut self.rng) {

@@ -30,10 +30,7 @@ fn heartbeat(stage: &mut Stage, n: u64) -> Vec<Effect> {
 /// How many nodes have an agent of which this is known.
 fn agent(stage: &Stage, word: &str) -> f64 {
     let gauges = stage.world.gauges();
-    gauges
-        .iter()
-        .find(|(m, l, _)| *m == shared::metric::NODES && l == &[word])
-        .map_or(-1.0, |(_, _, n)| *n)
+    gauges.iter().find(|(m, l, _)| *m == shared::metric::NODES && l == &[word]).map_or(-1.0, |(_, _, n)| *n)
 }
 
 #[test]
@@ -57,10 +54,7 @@ fn only_what_is_listed_is_warm_in_a_list_of_the_warm() {
     let mut inventory = stage.inventory("n1", 1, &[]);
     inventory.content = Content::WarmIds(vec![key("nginx")]);
     stage.put(inventory);
-    assert_eq!(
-        (stage.state("n1", "nginx"), stage.state("n1", "redis")),
-        (Some(Warm), Some(Pending))
-    );
+    assert_eq!((stage.state("n1", "nginx"), stage.state("n1", "redis")), (Some(Warm), Some(Pending)));
 }
 
 #[test]
@@ -81,10 +75,7 @@ fn a_report_about_an_earlier_set_says_nothing_about_what_came_since() {
     let report = stage.inventory("n1", 1, &[]);
     stage.want("more", workload(&["redis"]));
     stage.put(report);
-    assert_eq!(
-        (stage.state("n1", "nginx"), stage.state("n1", "redis")),
-        (Some(Warm), None)
-    );
+    assert_eq!((stage.state("n1", "nginx"), stage.state("n1", "redis")), (Some(Warm), None));
 }
 
 #[test]
@@ -97,10 +88,7 @@ fn a_report_about_a_set_that_comes_later_waits_for_it() {
     stage.put(early);
     assert_eq!(stage.state("n1", "nginx"), None);
     stage.want("more", workload(&["redis"]));
-    assert_eq!(
-        (stage.state("n1", "nginx"), stage.state("n1", "redis")),
-        (Some(Warm), Some(Warm))
-    );
+    assert_eq!((stage.state("n1", "nginx"), stage.state("n1", "redis")), (Some(Warm), Some(Warm)));
 }
 
 #[test]
@@ -120,16 +108,9 @@ fn what_was_withdrawn_and_wanted_again_must_be_proven_again() {
     let old = stage.inventories[&name("n1")].1.clone();
     stage.want("web", workload(&["redis"]));
     stage.want("web", workload(&["nginx", "redis"]));
-    assert_eq!(
-        (stage.state("n1", "nginx"), stage.state("n1", "redis")),
-        (None, Some(Warm))
-    );
+    assert_eq!((stage.state("n1", "nginx"), stage.state("n1", "redis")), (None, Some(Warm)));
     stage.put(shared::message::Inventory { n: 2, ..old });
-    assert_eq!(
-        stage.state("n1", "nginx"),
-        None,
-        "the old set speaks of the withdrawn intent"
-    );
+    assert_eq!(stage.state("n1", "nginx"), None, "the old set speaks of the withdrawn intent");
     stage.report("n1", 3, &[]);
     assert_eq!(stage.state("n1", "nginx"), Some(Warm));
 }
@@ -145,11 +126,7 @@ fn the_newer_of_event_and_report_counts() {
     let fact = event(&stage, 3, Warm);
     stage.learn(fact);
     stage.put(late_report);
-    assert_eq!(
-        stage.state("n1", "nginx"),
-        Some(Warm),
-        "an older report does not undo an event"
-    );
+    assert_eq!(stage.state("n1", "nginx"), Some(Warm), "an older report does not undo an event");
     let fact = event(&stage, 2, Failed);
     assert_eq!(stage.tell(fact), Changed::No);
     assert_eq!(stage.state("n1", "nginx"), Some(Warm), "nor does an older event");
@@ -165,11 +142,7 @@ fn a_heartbeat_that_confirms_the_report_settles_events_before_it() {
     stage.learn(fact);
     assert_eq!(stage.state("n1", "nginx"), Some(ImageState::Evicted));
     heartbeat(&mut stage, 4);
-    assert_eq!(
-        stage.state("n1", "nginx"),
-        Some(Warm),
-        "the event that said it is warm again was lost"
-    );
+    assert_eq!(stage.state("n1", "nginx"), Some(Warm), "the event that said it is warm again was lost");
 }
 
 #[test]
@@ -201,18 +174,12 @@ fn events_for_another_node_object_an_old_run_or_an_unwanted_image_are_dropped() 
 fn an_event_is_believed_before_our_own_write_is_acknowledged() {
     use shared::machine::Machine as _;
     let mut stage = led(&[]);
-    stage.tell(Fact::Workload(Change::Upsert(
-        super::stage::deployment("more"),
-        Ok(workload(&["redis"])),
-    )));
+    stage.tell(Fact::Workload(Change::Upsert(super::stage::deployment("more"), Ok(workload(&["redis"])))));
     stage.world.step(stage.now);
     let fact = Fact::Event(Box::new(stage.event("n1", "redis", 1, Warm)));
     assert_eq!(stage.tell(fact), Changed::Yes);
     let effects = stage.world.step(stage.now);
-    assert!(
-        matches!(effects.as_slice(), [Effect::LabelNode { labels, .. }] if labels.len() == 1),
-        "{effects:?}"
-    );
+    assert!(matches!(effects.as_slice(), [Effect::LabelNode { labels, .. }] if labels.len() == 1), "{effects:?}");
 }
 
 #[test]
@@ -225,10 +192,7 @@ fn a_node_object_of_another_uid_has_no_evidence_and_the_old_report_proves_nothin
     heartbeat(&mut stage, 2);
     assert_eq!(stage.state("n1", "nginx"), None);
     let asked = heartbeat(&mut stage, 3);
-    assert!(
-        asked.contains(&Effect::RequestInventory(name("n1"))),
-        "the agent does not know that it must report"
-    );
+    assert!(asked.contains(&Effect::RequestInventory(name("n1"))), "the agent does not know that it must report");
     stage.report("n1", 4, &[]);
     assert_eq!(stage.state("n1", "nginx"), Some(Warm));
 }
@@ -251,23 +215,14 @@ fn fifty_moves_of_an_intent_over_a_hundred_warm_nodes_cost_nothing() {
     let start = stage.log.len();
     for step in 0..50_u64 {
         let priority = Some((step % 40).to_string());
-        stage.want(
-            "web",
-            cluster_plan::input::Workload {
-                priority,
-                ..workload(&["nginx", "redis"])
-            },
-        );
+        stage.want("web", cluster_plan::input::Workload { priority, ..workload(&["nginx", "redis"]) });
         for node_name in &names {
             let inventory = stage.inventories[&name(node_name)].1.clone();
             let heartbeat = stage.heartbeat(&inventory, step + 2, &[&PoolId::all()]);
             stage.tell(Fact::Heartbeat(heartbeat));
         }
         stage.pass(Duration::from_secs(30));
-        assert_eq!(
-            stage.world.table().iter().filter(|r| r.state == Some(Warm)).count(),
-            200
-        );
+        assert_eq!(stage.world.table().iter().filter(|r| r.state == Some(Warm)).count(), 200);
     }
     let is_cheap = |e: &Effect| matches!(e, Effect::WriteIntents(_) | Effect::PublishBeat(_));
     assert!(stage.log[start..].iter().all(is_cheap));
@@ -314,10 +269,7 @@ fn an_inventory_that_heartbeats_contradict_twice_is_asked_for() {
     assert!(!asks(stage.learn(Fact::Heartbeat(other.clone()))));
     stage.report("n1", 3, &[]);
     other.n = 4;
-    assert!(
-        !asks(stage.learn(Fact::Heartbeat(other.clone()))),
-        "an inventory came between"
-    );
+    assert!(!asks(stage.learn(Fact::Heartbeat(other.clone()))), "an inventory came between");
     assert!(asks(stage.learn(Fact::Heartbeat(other.clone()))));
     assert!(!asks(stage.learn(Fact::Heartbeat(other))));
     assert_eq!(stage.state("n1", "nginx"), Some(Warm));
@@ -340,11 +292,7 @@ fn a_lost_counter_is_forgiven_once_the_node_has_been_silent() {
 fn inventories_found_at_start_are_evidence_and_their_nodes_unknown_until_heard() {
     let mut stage = led(&["nginx"]);
     stage.report("n1", 1, &[]);
-    let mut again = Stage {
-        intents: stage.intents.clone(),
-        assign: stage.assign.clone(),
-        ..Stage::new()
-    };
+    let mut again = Stage { intents: stage.intents.clone(), assign: stage.assign.clone(), ..Stage::new() };
     again.inventories = stage.inventories.clone();
     again.nodes = stage.nodes.clone();
     again.workloads = stage.workloads.clone();
@@ -359,11 +307,7 @@ fn an_expired_or_damaged_inventory_takes_nothing_away() {
     let mut stage = led(&["nginx"]);
     stage.report("n1", 1, &[]);
     for value in [StoredValue::Undecodable, StoredValue::Marker] {
-        let effects = stage.learn(Fact::InventoryChanged(Stored {
-            key: name("n1"),
-            seq: 99,
-            value,
-        }));
+        let effects = stage.learn(Fact::InventoryChanged(Stored { key: name("n1"), seq: 99, value }));
         assert!(changes(&effects).is_empty());
         assert_eq!(stage.state("n1", "nginx"), Some(Warm));
     }
@@ -394,21 +338,10 @@ fn a_wiped_nats_takes_no_label_away_and_evidence_comes_with_the_next_report() {
 /// Wanted by two workloads under two constraints, both of which the node meets.
 fn in_two_pools() -> (Stage, [IntentsKey; 2]) {
     let mut stage = led(&["nginx"]);
-    stage.want(
-        "gpu",
-        Workload {
-            constraint: tolerating("gpu"),
-            ..workload(&["nginx"])
-        },
-    );
+    stage.want("gpu", Workload { constraint: tolerating("gpu"), ..workload(&["nginx"]) });
     stage.report("n1", 1, &[]);
     assert_eq!(stage.state("n1", "nginx"), Some(Warm));
-    let keys: Vec<_> = stage
-        .intents
-        .live()
-        .into_keys()
-        .filter(|k| matches!(k, IntentsKey::Intent(..)))
-        .collect();
+    let keys: Vec<_> = stage.intents.live().into_keys().filter(|k| matches!(k, IntentsKey::Intent(..))).collect();
     (stage, keys.try_into().unwrap())
 }
 

@@ -50,10 +50,7 @@ fn the_first_change_goes_at_once_and_the_next_ones_together_after_the_window() {
     assert_eq!(patches(&event(&mut stage, "nginx", 3, ImageState::Evicted)), 0);
     assert_eq!(patches(&stage.pass(Duration::from_millis(29_999))), 0);
     assert_eq!(patches(&stage.pass(Duration::from_millis(1))), 1);
-    assert_eq!(
-        stage.labels("n1").keys().collect::<Vec<_>>(),
-        [&image_label(&key(BY_DIGEST))]
-    );
+    assert_eq!(stage.labels("n1").keys().collect::<Vec<_>>(), [&image_label(&key(BY_DIGEST))]);
     assert_eq!(patches(&stage.pass(Duration::from_secs(600))), 0);
 }
 
@@ -74,16 +71,9 @@ fn what_was_applied_is_not_sent_again_while_the_watch_lags_but_is_compared_again
     // The watch tells of another change of the Node, seen before ours.
     let mut before = node("u1");
     before.labels.insert("zone".to_owned(), "a".to_owned());
-    assert_eq!(
-        patches(&stage.learn(Fact::Node(Change::Upsert(name("n1"), Ok(before))))),
-        0
-    );
+    assert_eq!(patches(&stage.learn(Fact::Node(Change::Upsert(name("n1"), Ok(before))))), 0);
     assert_eq!(patches(&stage.pass(Duration::from_secs(59))), 0);
-    assert_eq!(
-        patches(&stage.pass(Duration::from_secs(1))),
-        1,
-        "the Node never showed it"
-    );
+    assert_eq!(patches(&stage.pass(Duration::from_secs(1))), 1, "the Node never showed it");
 }
 
 #[test]
@@ -109,20 +99,14 @@ fn what_somebody_else_did_to_our_labels_is_put_right() {
 fn a_label_without_any_evidence_is_kept_as_it_is() {
     let mut stage = Stage::new();
     let kept = BTreeMap::from([(image_label(&key("nginx")), "f".repeat(32))]);
-    let labelled = cluster_plan::input::Node {
-        our_labels: kept.clone(),
-        ..node("u1")
-    };
+    let labelled = cluster_plan::input::Node { our_labels: kept.clone(), ..node("u1") };
     stage.nodes.insert(name("n1"), labelled);
     stage.want("web", workload(&["nginx"]));
     stage.start();
     stage.pass(Duration::from_secs(600));
     assert_eq!(stage.labels("n1"), kept);
     event(&mut stage, "nginx", 1, ImageState::Pulling);
-    assert!(
-        stage.labels("n1").is_empty(),
-        "until there is proof that it is not there"
-    );
+    assert!(stage.labels("n1").is_empty(), "until there is proof that it is not there");
 }
 
 #[test]
@@ -131,18 +115,12 @@ fn an_image_nobody_wants_any_more_loses_its_label() {
     stage.report("n1", 1, &[]);
     stage.pass(Duration::from_secs(60));
     stage.want("web", workload(&["nginx"]));
-    assert_eq!(
-        stage.labels("n1").keys().collect::<Vec<_>>(),
-        [&image_label(&key("nginx"))]
-    );
+    assert_eq!(stage.labels("n1").keys().collect::<Vec<_>>(), [&image_label(&key("nginx"))]);
 }
 
 #[test]
 fn the_budget_keeps_the_highest_priority_and_does_not_flap_at_its_edge() {
-    let mut stage = led(LabelSettings {
-        max_per_node: 2,
-        ..LabelSettings::default()
-    });
+    let mut stage = led(LabelSettings { max_per_node: 2, ..LabelSettings::default() });
     let images: Vec<String> = (0..6).map(|n| format!("registry.example/app:{n}")).collect();
     let images: Vec<&str> = images.iter().map(String::as_str).collect();
     stage.want("web", workload(&images));
@@ -152,22 +130,12 @@ fn the_budget_keeps_the_highest_priority_and_does_not_flap_at_its_edge() {
     }
     let mut first = vec![image_label(&key(images[5])), image_label(&key(images[4]))];
     first.sort();
-    assert_eq!(
-        stage.labels("n1").into_keys().collect::<Vec<_>>(),
-        first,
-        "those that were there stay"
-    );
-    let urgent = cluster_plan::input::Workload {
-        priority: Some("90".to_owned()),
-        ..workload(&images[..1])
-    };
+    assert_eq!(stage.labels("n1").into_keys().collect::<Vec<_>>(), first, "those that were there stay");
+    let urgent = cluster_plan::input::Workload { priority: Some("90".to_owned()), ..workload(&images[..1]) };
     stage.want("urgent", urgent);
     stage.pass(Duration::from_secs(31));
     let labels = stage.labels("n1");
-    assert!(
-        labels.len() == 2 && labels.contains_key(&image_label(&key(images[0]))),
-        "{labels:?}"
-    );
+    assert!(labels.len() == 2 && labels.contains_key(&image_label(&key(images[0]))), "{labels:?}");
 }
 
 #[test]
@@ -205,20 +173,11 @@ fn a_failed_patch_is_tried_again_later_and_not_for_a_node_that_is_gone() {
 #[test]
 fn without_labels_all_of_ours_are_removed() {
     let mut stage = Stage::with(Settings {
-        labels: LabelSettings {
-            mode: LabelMode::None,
-            ..LabelSettings::default()
-        },
+        labels: LabelSettings { mode: LabelMode::None, ..LabelSettings::default() },
         ..settings()
     });
     let our_labels = BTreeMap::from([(image_label(&key("nginx")), "f".repeat(32))]);
-    stage.nodes.insert(
-        name("n1"),
-        cluster_plan::input::Node {
-            our_labels,
-            ..node("u1")
-        },
-    );
+    stage.nodes.insert(name("n1"), cluster_plan::input::Node { our_labels, ..node("u1") });
     stage.want("web", workload(&["nginx"]));
     stage.start();
     stage.report("n1", 1, &[]);
@@ -229,10 +188,7 @@ fn without_labels_all_of_ours_are_removed() {
 fn a_node_that_is_leaving_is_not_patched_any_more() {
     let mut stage = led(LabelSettings::default());
     stage.report("n1", 1, &[]);
-    let leaving = cluster_plan::input::Node {
-        deleting: true,
-        ..stage.nodes[&name("n1")].clone()
-    };
+    let leaving = cluster_plan::input::Node { deleting: true, ..stage.nodes[&name("n1")].clone() };
     let effects = stage.join("n1", leaving);
     assert_eq!(patches(&effects), 0);
     assert!(!changes(&effects).is_empty(), "its assignment is emptied");
@@ -268,8 +224,5 @@ fn what_was_applied_to_the_old_node_is_not_remembered_of_the_new_one() {
     stage.join("n1", node("u2"));
     event(&mut stage, "nginx", 2, ImageState::Warm);
     stage.pass(Duration::from_secs(31));
-    assert_eq!(
-        stage.labels("n1").keys().collect::<Vec<_>>(),
-        [&image_label(&key("nginx"))]
-    );
+    assert_eq!(stage.labels("n1").keys().collect::<Vec<_>>(), [&image_label(&key("nginx"))]);
 }

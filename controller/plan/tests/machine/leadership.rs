@@ -40,18 +40,12 @@ fn reconnect(stage: &mut Stage) -> Vec<Effect> {
 fn buckets_of_another_cluster_are_left_alone_and_both_are_named() {
     let mut stage = Stage::new();
     stage.want("web", workload(&["nginx:1.27"]));
-    stage
-        .intents
-        .put(&IntentsKey::Meta, None, Some(IntentsDoc::Meta(meta(4, "other-uid"))))
-        .unwrap();
+    stage.intents.put(&IntentsKey::Meta, None, Some(IntentsDoc::Meta(meta(4, "other-uid")))).unwrap();
     stage.start();
     stage.pass(Duration::from_secs(600));
     assert!(stage.log.is_empty(), "{:?}", stage.log);
     let text = stage.world.readiness().unwrap_err();
-    assert!(
-        text.contains("other-uid") && text.contains(CLUSTER) && text.contains("cluster id"),
-        "{text}"
-    );
+    assert!(text.contains("other-uid") && text.contains(CLUSTER) && text.contains("cluster id"), "{text}");
 }
 
 #[test]
@@ -59,10 +53,7 @@ fn the_epoch_is_kept_while_the_stream_is_the_same_and_is_new_otherwise() {
     for (created, epoch) in [("2026-01-01T00:00:00Z", "epoch-0"), ("2026-02-02T00:00:00Z", "epoch-1")] {
         let mut stage = Stage::new();
         stage.created = created.to_owned();
-        stage
-            .intents
-            .put(&IntentsKey::Meta, None, Some(IntentsDoc::Meta(meta(4, CLUSTER))))
-            .unwrap();
+        stage.intents.put(&IntentsKey::Meta, None, Some(IntentsDoc::Meta(meta(4, CLUSTER)))).unwrap();
         stage.start();
         assert_eq!(stage.meta().map(|m| (m.term, m.epoch)), Some((5, epoch.to_owned())));
     }
@@ -74,10 +65,7 @@ fn a_lost_contest_at_start_is_tried_again_above_the_winner() {
     for fact in stage.first_facts() {
         stage.tell(fact);
     }
-    stage
-        .intents
-        .put(&IntentsKey::Meta, None, Some(IntentsDoc::Meta(meta(9, CLUSTER))))
-        .unwrap();
+    stage.intents.put(&IntentsKey::Meta, None, Some(IntentsDoc::Meta(meta(9, CLUSTER)))).unwrap();
     stage.run();
     assert_eq!(stage.meta().map(|m| m.term), Some(9));
     assert!(stage.world.readiness().unwrap_err().contains("conflict"));
@@ -89,10 +77,7 @@ fn a_lost_contest_at_start_is_tried_again_above_the_winner() {
 #[test]
 fn a_higher_term_of_another_ends_all_writing_for_good() {
     let mut stage = led();
-    stage
-        .intents
-        .put(&IntentsKey::Meta, None, Some(IntentsDoc::Meta(meta(2, CLUSTER))))
-        .unwrap();
+    stage.intents.put(&IntentsKey::Meta, None, Some(IntentsDoc::Meta(meta(2, CLUSTER)))).unwrap();
     let stored = stage.intents.stored(&IntentsKey::Meta);
     stage.learn(Fact::IntentChanged(stored));
     assert!(stage.world.readiness().unwrap_err().contains("pod-b"));
@@ -105,10 +90,7 @@ fn a_higher_term_of_another_ends_all_writing_for_good() {
 #[test]
 fn a_damaged_epoch_document_is_put_right() {
     let mut stage = led();
-    stage
-        .intents
-        .put(&IntentsKey::Meta, None, Some(IntentsDoc::Meta(meta(1, CLUSTER))))
-        .unwrap();
+    stage.intents.put(&IntentsKey::Meta, None, Some(IntentsDoc::Meta(meta(1, CLUSTER)))).unwrap();
     let stored = stage.intents.stored(&IntentsKey::Meta);
     stage.learn(Fact::IntentChanged(stored));
     assert_eq!(stage.meta().map(|m| (m.term, m.by)), Some((2, "pod-a".to_owned())));
@@ -141,10 +123,7 @@ fn a_rolled_back_stream_is_rewritten_under_a_higher_term() {
     stage.want("more", workload(&["redis"]));
     stage.intents = intents;
     stage.assign = assign;
-    stage
-        .intents
-        .put(&IntentsKey::Meta, None, Some(IntentsDoc::Meta(meta(1, CLUSTER))))
-        .unwrap();
+    stage.intents.put(&IntentsKey::Meta, None, Some(IntentsDoc::Meta(meta(1, CLUSTER)))).unwrap();
     reconnect(&mut stage);
     assert_eq!(stage.meta().map(|m| m.term), Some(2));
     assert_eq!(stage.held(&shared::name::PoolId::all()).len(), 2);

@@ -16,13 +16,7 @@ use shared::subject::IntentsKey;
 
 use super::stage::{Stage, key, name, node, tainted, tolerating, workload};
 
-const IMAGES: [&str; 5] = [
-    "nginx",
-    "redis:7",
-    "registry.example/a:1",
-    "registry.example/b:1",
-    "quay.io/c/d",
-];
+const IMAGES: [&str; 5] = ["nginx", "redis:7", "registry.example/a:1", "registry.example/b:1", "quay.io/c/d"];
 const NODES: [&str; 3] = ["n0", "n1", "n2"];
 
 /// Something that happens.
@@ -75,22 +69,12 @@ impl Play {
         let mut stage = Stage::new();
         stage.echo_first = echo_first;
         stage.start();
-        Self {
-            stage,
-            n: 0,
-            said_warm: BTreeSet::new(),
-            patched: 0,
-        }
+        Self { stage, n: 0, said_warm: BTreeSet::new(), patched: 0 }
     }
 
     fn act(&mut self, act: &Act) {
         self.n += 1;
-        let shown: BTreeMap<_, _> = self
-            .stage
-            .nodes
-            .iter()
-            .map(|(k, v)| (k.clone(), v.our_labels.clone()))
-            .collect();
+        let shown: BTreeMap<_, _> = self.stage.nodes.iter().map(|(k, v)| (k.clone(), v.our_labels.clone())).collect();
         self.perform(act);
         self.stage.run();
         self.check_labels(&shown);
@@ -104,20 +88,10 @@ impl Play {
                 let constraint = match constraint {
                     0 => Constraint::default(),
                     1 => tolerating("gpu"),
-                    _ => Constraint {
-                        node_selector: [("disk".into(), "ssd".into())].into(),
-                        ..Constraint::default()
-                    },
+                    _ => Constraint { node_selector: [("disk".into(), "ssd".into())].into(), ..Constraint::default() },
                 };
                 let priority = priority.map(|p| p.to_string());
-                stage.want(
-                    &format!("w{w}"),
-                    Workload {
-                        constraint,
-                        priority,
-                        ..workload(&images)
-                    },
-                );
+                stage.want(&format!("w{w}"), Workload { constraint, priority, ..workload(&images) });
             }
             Act::Withdraw(w) => drop(stage.withdraw(&format!("w{w}"))),
             Act::Join(n, kind) => {
@@ -161,15 +135,8 @@ impl Play {
             Act::Damage(w) => {
                 let id = key(IMAGES[*w as usize]);
                 let key = IntentsKey::Intent(PoolId::all(), id);
-                let seq = stage
-                    .intents
-                    .put(&key, None, Some(IntentsDoc::Definition(serde_json::json!(0))))
-                    .unwrap();
-                stage.learn(Fact::IntentChanged(Stored {
-                    key,
-                    seq,
-                    value: StoredValue::Undecodable,
-                }));
+                let seq = stage.intents.put(&key, None, Some(IntentsDoc::Definition(serde_json::json!(0)))).unwrap();
+                stage.learn(Fact::IntentChanged(Stored { key, seq, value: StoredValue::Undecodable }));
             }
             Act::Reconnect | Act::Wipe => {
                 stage.learn(Fact::Disconnected);
@@ -219,11 +186,8 @@ fn expected(stage: &Stage) -> BTreeSet<(PoolId, ImageKey)> {
             wanted.insert((workload.constraint.clone(), key(&image.image)));
         }
     }
-    let in_all: BTreeSet<ImageKey> = wanted
-        .iter()
-        .filter(|(c, _)| *c == Constraint::default())
-        .map(|(_, id)| id.clone())
-        .collect();
+    let in_all: BTreeSet<ImageKey> =
+        wanted.iter().filter(|(c, _)| *c == Constraint::default()).map(|(_, id)| id.clone()).collect();
     let gpu = tolerating("gpu");
     let pool = |c: &Constraint| {
         if *c == Constraint::default() {
@@ -235,11 +199,7 @@ fn expected(stage: &Stage) -> BTreeSet<(PoolId, ImageKey)> {
         }
     };
     let is_kept = |(c, id): &&(Constraint, ImageKey)| *c == gpu || *c == Constraint::default() || !in_all.contains(id);
-    wanted
-        .iter()
-        .filter(is_kept)
-        .map(|(c, id)| (pool(c), id.clone()))
-        .collect()
+    wanted.iter().filter(is_kept).map(|(c, id)| (pool(c), id.clone())).collect()
 }
 
 proptest! {

@@ -30,10 +30,7 @@ pub(crate) struct Bucket<K, V> {
 
 impl<K, V> Default for Bucket<K, V> {
     fn default() -> Self {
-        Self {
-            seq: 0,
-            keys: BTreeMap::new(),
-        }
+        Self { seq: 0, keys: BTreeMap::new() }
     }
 }
 
@@ -50,11 +47,7 @@ impl<K: Ord + Clone, V: Clone> Bucket<K, V> {
 
     pub(crate) fn stored(&self, key: &K) -> Stored<K, V> {
         let (seq, value) = self.keys.get(key).cloned().unwrap_or((0, None));
-        Stored {
-            key: key.clone(),
-            seq,
-            value: value.map_or(StoredValue::Marker, StoredValue::Value),
-        }
+        Stored { key: key.clone(), seq, value: value.map_or(StoredValue::Marker, StoredValue::Value) }
     }
 
     fn all(&self) -> Vec<Stored<K, V>> {
@@ -62,10 +55,7 @@ impl<K: Ord + Clone, V: Clone> Bucket<K, V> {
     }
 
     pub(crate) fn live(&self) -> BTreeMap<K, V> {
-        self.keys
-            .iter()
-            .filter_map(|(k, (_, v))| Some((k.clone(), v.clone()?)))
-            .collect()
+        self.keys.iter().filter_map(|(k, (_, v))| Some((k.clone(), v.clone()?))).collect()
     }
 }
 
@@ -103,11 +93,7 @@ pub(crate) fn digest(n: u8) -> Digest {
 }
 
 pub(crate) fn deployment(name: &str) -> WorkloadKey {
-    WorkloadKey {
-        kind: WorkloadKind::Deployment,
-        namespace: "shop".to_owned(),
-        name: name.to_owned(),
-    }
+    WorkloadKey { kind: WorkloadKind::Deployment, namespace: "shop".to_owned(), name: name.to_owned() }
 }
 
 pub(crate) fn workload(images: &[&str]) -> Workload {
@@ -115,29 +101,16 @@ pub(crate) fn workload(images: &[&str]) -> Workload {
         position: format!("containers[{at}]"),
         image: (*image).to_owned(),
     };
-    Workload {
-        images: images.iter().enumerate().map(container).collect(),
-        ..Workload::default()
-    }
+    Workload { images: images.iter().enumerate().map(container).collect(), ..Workload::default() }
 }
 
 pub(crate) fn node(uid: &str) -> Node {
-    Node {
-        uid: uid.to_owned(),
-        ..Node::default()
-    }
+    Node { uid: uid.to_owned(), ..Node::default() }
 }
 
 pub(crate) fn tainted(uid: &str, key: &str) -> Node {
-    let taint = Taint {
-        key: key.to_owned(),
-        value: String::new(),
-        effect: TaintEffect::NoSchedule,
-    };
-    Node {
-        taints: [taint].into(),
-        ..node(uid)
-    }
+    let taint = Taint { key: key.to_owned(), value: String::new(), effect: TaintEffect::NoSchedule };
+    Node { taints: [taint].into(), ..node(uid) }
 }
 
 pub(crate) fn tolerating(key: &str) -> Constraint {
@@ -147,25 +120,15 @@ pub(crate) fn tolerating(key: &str) -> Constraint {
         value: String::new(),
         effect: None,
     };
-    Constraint {
-        tolerations: [toleration].into(),
-        ..Constraint::default()
-    }
+    Constraint { tolerations: [toleration].into(), ..Constraint::default() }
 }
 
 pub(crate) fn settings() -> Settings {
-    Settings {
-        timing: Timing::default(),
-        instance: "pod-a".to_owned(),
-        ..Settings::default()
-    }
+    Settings { timing: Timing::default(), instance: "pod-a".to_owned(), ..Settings::default() }
 }
 
 pub(crate) fn at(mono: u64) -> Now {
-    Now {
-        mono: Moment(mono),
-        wall: jiff::Timestamp::UNIX_EPOCH,
-    }
+    Now { mono: Moment(mono), wall: jiff::Timestamp::UNIX_EPOCH }
 }
 
 /// The facts of a first full content of everything Kubernetes shows.
@@ -194,16 +157,9 @@ impl Stage {
 
     /// The facts a start consists of, `Connected` last.
     pub(crate) fn first_facts(&self) -> Vec<Fact> {
-        let namespace = |uid: &str| {
-            Ok(Namespace {
-                uid: uid.to_owned(),
-                warm: None,
-            })
-        };
-        let namespaces = BTreeMap::from([
-            ("kube-system".to_owned(), namespace(CLUSTER)),
-            ("shop".to_owned(), namespace("s")),
-        ]);
+        let namespace = |uid: &str| Ok(Namespace { uid: uid.to_owned(), warm: None });
+        let namespaces =
+            BTreeMap::from([("kube-system".to_owned(), namespace(CLUSTER)), ("shop".to_owned(), namespace("s"))]);
         let mut facts = vec![
             Fact::Selection(Selection::default()),
             Fact::Namespaces(namespaces),
@@ -211,10 +167,7 @@ impl Stage {
         ];
         for kind in WorkloadKind::ALL {
             let of_kind = self.workloads.iter().filter(|(k, _)| k.kind == kind);
-            facts.push(Fact::Workloads(
-                kind,
-                of_kind.map(|(k, v)| (k.clone(), Ok(v.clone()))).collect(),
-            ));
+            facts.push(Fact::Workloads(kind, of_kind.map(|(k, v)| (k.clone(), Ok(v.clone()))).collect()));
         }
         facts.extend(self.reads());
         facts.push(Fact::Connected);
@@ -229,11 +182,7 @@ impl Stage {
             value: StoredValue::Value(Box::new(v.clone())),
         };
         vec![
-            Fact::Intents {
-                stream_created: self.created.clone(),
-                head: self.intents.seq,
-                entries: self.intents.all(),
-            },
+            Fact::Intents { stream_created: self.created.clone(), head: self.intents.seq, entries: self.intents.all() },
             Fact::Assignments(self.assign.all()),
             Fact::Inventories(self.inventories.iter().map(inventory).collect()),
         ]
@@ -287,10 +236,7 @@ impl Stage {
             if effects.is_empty() {
                 return self.log[start..].to_vec();
             }
-            assert!(
-                self.world.step(self.now).is_empty(),
-                "a second step at the same time does something"
-            );
+            assert!(self.world.step(self.now).is_empty(), "a second step at the same time does something");
             for effect in effects {
                 self.log.push(effect.clone());
                 self.carry_out(effect);
@@ -319,11 +265,7 @@ impl Stage {
                 let doc = IntentsDoc::Meta(meta);
                 let (result, echo) = self.write(&IntentsKey::Meta, expected, Some(doc));
                 let outcome = Fact::TermTaken(result);
-                self.tell_both(
-                    echo.map(Fact::IntentChanged).into_iter().collect(),
-                    outcome,
-                    result.is_err(),
-                );
+                self.tell_both(echo.map(Fact::IntentChanged).into_iter().collect(), outcome, result.is_err());
             }
             Effect::WriteIntents(batch) => self.write_intents(batch),
             Effect::WriteAssignments { writes, .. } => {
@@ -350,10 +292,7 @@ impl Stage {
                         Ok(())
                     }
                 };
-                self.tell(Fact::NodeLabelled {
-                    node: node.clone(),
-                    result,
-                });
+                self.tell(Fact::NodeLabelled { node: node.clone(), result });
                 if !self.node_watch_hangs {
                     self.show(&node);
                 }
@@ -378,10 +317,9 @@ impl Stage {
                     (IntentsKey::Definition(write.pool), Some(IntentsDoc::Definition(doc)))
                 }
                 IntentChange::PurgeDefinition => (IntentsKey::Definition(write.pool), None),
-                IntentChange::Put(intent) => (
-                    IntentsKey::Intent(write.pool, intent.id.clone()),
-                    Some(IntentsDoc::Intent(intent)),
-                ),
+                IntentChange::Put(intent) => {
+                    (IntentsKey::Intent(write.pool, intent.id.clone()), Some(IntentsDoc::Intent(intent)))
+                }
                 IntentChange::Purge(id) => (IntentsKey::Intent(write.pool, id), None),
             };
             let (result, echo) = self.write(&key, write.expected, doc);
@@ -488,11 +426,7 @@ impl Stage {
         let seq = self.inventories.values().map(|(seq, _)| *seq).max().unwrap_or(0) + 1;
         let node = inventory.node.clone();
         self.inventories.insert(node.clone(), (seq, inventory.clone()));
-        self.learn(Fact::InventoryChanged(Stored {
-            key: node,
-            seq,
-            value: StoredValue::Value(Box::new(inventory)),
-        }))
+        self.learn(Fact::InventoryChanged(Stored { key: node, seq, value: StoredValue::Value(Box::new(inventory)) }))
     }
 
     /// Reports everything but `cold` as warm.
@@ -541,11 +475,7 @@ impl Stage {
 
     pub(crate) fn state(&self, node: &str, image: &str) -> Option<ImageState> {
         let image = Reference::parse(image).unwrap().canonical();
-        let row = self
-            .world
-            .table()
-            .into_iter()
-            .find(|r| r.node == name(node) && r.image == image);
+        let row = self.world.table().into_iter().find(|r| r.node == name(node) && r.image == image);
         row.unwrap_or_else(|| panic!("{image} is not wanted on {node}")).state
     }
 
@@ -558,31 +488,20 @@ impl Stage {
 
     /// Live intents of a pool.
     pub(crate) fn held(&self, pool: &PoolId) -> BTreeMap<ImageKey, Intent> {
-        let intents = self
-            .intents
-            .live()
-            .into_iter()
-            .filter_map(|(key, doc)| match (key, doc) {
-                (IntentsKey::Intent(of, id), IntentsDoc::Intent(intent)) if of == *pool => Some((id, *intent)),
-                _ => None,
-            });
+        let intents = self.intents.live().into_iter().filter_map(|(key, doc)| match (key, doc) {
+            (IntentsKey::Intent(of, id), IntentsDoc::Intent(intent)) if of == *pool => Some((id, *intent)),
+            _ => None,
+        });
         intents.collect()
     }
 
     /// The pools of a node, as the bucket says.
     pub(crate) fn pools(&self, node: &str) -> Vec<PoolId> {
-        self.assign
-            .live()
-            .get(&name(node))
-            .map(|a| a.pools.clone())
-            .unwrap_or_default()
+        self.assign.live().get(&name(node)).map(|a| a.pools.clone()).unwrap_or_default()
     }
 }
 
 /// Effects that change something: beats do not.
 pub(crate) fn changes(effects: &[Effect]) -> Vec<&Effect> {
-    effects
-        .iter()
-        .filter(|e| !matches!(e, Effect::PublishBeat(_)))
-        .collect()
+    effects.iter().filter(|e| !matches!(e, Effect::PublishBeat(_))).collect()
 }

@@ -14,20 +14,13 @@ fn a_first_start_takes_the_term_and_writes_everything() {
         let mut stage = Stage::new();
         stage.echo_first = echo_first;
         stage.nodes.insert(name("n1"), node("u1"));
-        stage
-            .workloads
-            .insert(super::stage::deployment("web"), workload(&["nginx:1.27"]));
+        stage.workloads.insert(super::stage::deployment("web"), workload(&["nginx:1.27"]));
         stage.start();
         assert_eq!(stage.world.readiness(), Ok(()));
         assert_eq!(stage.meta().map(|m| (m.term, m.epoch)), Some((1, "epoch-1".to_owned())));
         assert_eq!(stage.pools("n1"), [shared::name::PoolId::all()]);
         assert_eq!(stage.held(&shared::name::PoolId::all()).len(), 1);
-        assert!(
-            stage
-                .log
-                .iter()
-                .any(|e| matches!(e, Effect::PublishBeat(b) if b.count == 1))
-        );
+        assert!(stage.log.iter().any(|e| matches!(e, Effect::PublishBeat(b) if b.count == 1)));
     }
 }
 
@@ -35,9 +28,7 @@ fn a_first_start_takes_the_term_and_writes_everything() {
 fn at_rest_nothing_but_beats_goes_out() {
     let mut stage = Stage::new();
     stage.nodes.insert(name("n1"), node("u1"));
-    stage
-        .workloads
-        .insert(super::stage::deployment("web"), workload(&["nginx:1.27"]));
+    stage.workloads.insert(super::stage::deployment("web"), workload(&["nginx:1.27"]));
     stage.start();
     let effects = stage.pass(Duration::from_secs(600));
     assert!(changes(&effects).is_empty(), "{effects:?}");
@@ -50,19 +41,12 @@ fn a_second_start_finds_everything_there_and_writes_only_the_term() {
     stage.nodes.insert(name("n1"), node("u1"));
     stage.want("web", workload(&["nginx:1.27"]));
     stage.start();
-    let mut again = Stage {
-        intents: stage.intents.clone(),
-        assign: stage.assign.clone(),
-        ..Stage::new()
-    };
+    let mut again = Stage { intents: stage.intents.clone(), assign: stage.assign.clone(), ..Stage::new() };
     again.nodes = stage.nodes.clone();
     again.workloads = stage.workloads.clone();
     again.start();
     let all = changes(&again.log);
-    assert!(
-        matches!(all.as_slice(), [Effect::TakeTerm { meta, .. }] if meta.term == 2),
-        "{all:?}"
-    );
+    assert!(matches!(all.as_slice(), [Effect::TakeTerm { meta, .. }] if meta.term == 2), "{all:?}");
     assert_eq!(again.meta().map(|m| m.epoch), Some("epoch-1".to_owned()));
 }
 
@@ -72,11 +56,7 @@ fn an_empty_world_at_start_retracts_nothing_until_it_is_known_to_be_empty() {
     stage.nodes.insert(name("n1"), node("u1"));
     stage.want("web", workload(&["nginx:1.27"]));
     stage.start();
-    let mut again = Stage {
-        intents: stage.intents.clone(),
-        assign: stage.assign.clone(),
-        ..Stage::new()
-    };
+    let mut again = Stage { intents: stage.intents.clone(), assign: stage.assign.clone(), ..Stage::new() };
     let facts = again.first_facts();
     for fact in facts.into_iter().filter(|f| !matches!(f, Fact::Nodes(_))) {
         again.tell(fact);
@@ -84,10 +64,7 @@ fn an_empty_world_at_start_retracts_nothing_until_it_is_known_to_be_empty() {
     }
     again.pass(Duration::from_secs(3600));
     assert!(again.log.is_empty(), "{:?}", again.log);
-    assert_eq!(
-        again.world.readiness().unwrap_err(),
-        "waiting for the first full content of: nodes"
-    );
+    assert_eq!(again.world.readiness().unwrap_err(), "waiting for the first full content of: nodes");
 }
 
 #[test]

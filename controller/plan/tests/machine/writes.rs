@@ -31,18 +31,11 @@ fn a_deployment_becomes_one_intent_and_a_definition_before_it() {
     let Some(Effect::WriteIntents(batch)) = effects.iter().find(|e| matches!(e, Effect::WriteIntents(_))) else {
         panic!("{effects:?}")
     };
-    let [definition, put] = batch.writes.as_slice() else {
-        panic!("{batch:?}")
-    };
+    let [definition, put] = batch.writes.as_slice() else { panic!("{batch:?}") };
     assert!(matches!(definition.write, IntentChange::PutDefinition(_)));
-    let IntentChange::Put(intent) = &put.write else {
-        panic!("{put:?}")
-    };
+    let IntentChange::Put(intent) = &put.write else { panic!("{put:?}") };
     assert_eq!(intent.image, "docker.io/library/nginx:1.27");
-    assert_eq!(
-        (intent.owners.as_slice(), intent.owners_total),
-        (&["Deployment/shop/web".to_owned()][..], 1)
-    );
+    assert_eq!((intent.owners.as_slice(), intent.owners_total), (&["Deployment/shop/web".to_owned()][..], 1));
     assert!(intent.unqualified && intent.term == 1 && intent.priority == 50);
     assert_eq!(stage.pools("n1"), [PoolId::all()]);
 }
@@ -61,13 +54,7 @@ fn after_everything_is_withdrawn_nothing_is_left() {
         let mut stage = led();
         stage.echo_first = echo_first;
         stage.want("web", workload(&["nginx:1.27", "redis"]));
-        stage.want(
-            "gpu",
-            cluster_plan::input::Workload {
-                constraint: tolerating("gpu"),
-                ..workload(&["cuda"])
-            },
-        );
+        stage.want("gpu", cluster_plan::input::Workload { constraint: tolerating("gpu"), ..workload(&["cuda"]) });
         stage.join("g1", tainted("u2", "gpu"));
         for n in ["n1", "g1"] {
             stage.report(n, 5, &[]);
@@ -93,26 +80,15 @@ fn after_everything_is_withdrawn_nothing_is_left() {
 fn an_image_that_moves_to_another_pool_is_put_before_it_is_purged() {
     let mut stage = led();
     stage.want("web", workload(&["nginx:1.27"]));
-    let effects = stage.want(
-        "web",
-        cluster_plan::input::Workload {
-            constraint: tolerating("x"),
-            ..workload(&["nginx:1.27"])
-        },
-    );
+    let effects =
+        stage.want("web", cluster_plan::input::Workload { constraint: tolerating("x"), ..workload(&["nginx:1.27"]) });
     let writes: Vec<_> = effects
         .iter()
         .filter_map(|e| if let Effect::WriteIntents(b) = e { Some(b) } else { None })
         .flat_map(|b| &b.writes)
         .collect();
-    let put = writes
-        .iter()
-        .position(|w| matches!(w.write, IntentChange::Put(_)))
-        .unwrap();
-    let purge = writes
-        .iter()
-        .position(|w| matches!(w.write, IntentChange::Purge(_)))
-        .unwrap();
+    let put = writes.iter().position(|w| matches!(w.write, IntentChange::Put(_))).unwrap();
+    let purge = writes.iter().position(|w| matches!(w.write, IntentChange::Purge(_))).unwrap();
     assert!(put < purge);
 }
 
@@ -125,10 +101,7 @@ fn foreign_damaged_and_missing_keys_are_put_right() {
     other.priority = 99;
     let stray = IntentsKey::Intent(PoolId::parse("auto-0123456789").unwrap(), key("evil"));
     let cases = [
-        (
-            intent_key("nginx:1.27"),
-            StoredValue::Value(IntentsDoc::Intent(Box::new(other.clone()))),
-        ),
+        (intent_key("nginx:1.27"), StoredValue::Value(IntentsDoc::Intent(Box::new(other.clone())))),
         (intent_key("nginx:1.27"), StoredValue::Undecodable),
         (intent_key("nginx:1.27"), StoredValue::Marker),
         (intent_key("redis"), StoredValue::Undecodable),
@@ -142,17 +115,9 @@ fn foreign_damaged_and_missing_keys_are_put_right() {
             StoredValue::Marker => None,
         };
         let seq = stage.intents.put(&key, None, doc).unwrap();
-        stage.learn(Fact::IntentChanged(Stored {
-            key: key.clone(),
-            seq,
-            value,
-        }));
+        stage.learn(Fact::IntentChanged(Stored { key: key.clone(), seq, value }));
         stage.pass(Duration::from_secs(1));
-        assert_eq!(
-            stage.held(&PoolId::all()).keys().collect::<Vec<_>>(),
-            wanted.keys().collect::<Vec<_>>(),
-            "{key}"
-        );
+        assert_eq!(stage.held(&PoolId::all()).keys().collect::<Vec<_>>(), wanted.keys().collect::<Vec<_>>(), "{key}");
         assert!(stage.held(&PoolId::all()).values().all(|i| i.priority == 50), "{key}");
         assert_eq!(stage.intents.live().len(), 3, "{key}");
     }
@@ -166,11 +131,7 @@ fn a_foreign_assignment_is_put_right_with_a_higher_revision() {
     forged.pools.clear();
     forged.rev = 70;
     let seq = stage.assign.put(&name("n1"), None, Some(forged.clone())).unwrap();
-    stage.learn(Fact::AssignmentChanged(Stored {
-        key: name("n1"),
-        seq,
-        value: StoredValue::Value(forged),
-    }));
+    stage.learn(Fact::AssignmentChanged(Stored { key: name("n1"), seq, value: StoredValue::Value(forged) }));
     let there = stage.assign.live()[&name("n1")].clone();
     assert_eq!((there.rev, there.pools), (71, vec![PoolId::all()]));
 }
@@ -182,11 +143,7 @@ fn a_marker_that_expired_unseen_is_found_out_by_the_conflict() {
     stage.withdraw("web");
     stage.intents.keys.remove(&intent_key("nginx:1.27"));
     stage.want("web", workload(&["nginx:1.27"]));
-    assert_eq!(
-        stage.held(&PoolId::all()).len(),
-        1,
-        "the re-read is taken at once, without a wait"
-    );
+    assert_eq!(stage.held(&PoolId::all()).len(), 1, "the re-read is taken at once, without a wait");
 }
 
 #[test]
@@ -197,11 +154,7 @@ fn a_write_that_fails_is_tried_again_with_growing_waits() {
     assert!(stage.held(&PoolId::all()).is_empty());
     stage.pass(Duration::from_secs(300));
     assert_eq!(stage.held(&PoolId::all()).len(), 1);
-    let batches = stage
-        .log
-        .iter()
-        .filter(|e| matches!(e, Effect::WriteIntents(_)))
-        .count();
+    let batches = stage.log.iter().filter(|e| matches!(e, Effect::WriteIntents(_))).count();
     assert!((3..=14).contains(&batches), "{batches}");
 }
 
@@ -212,23 +165,14 @@ fn six_hundred_images_go_out_in_three_batches_one_after_the_other() {
     let effects = stage.want("web", workload(&images.iter().map(String::as_str).collect::<Vec<_>>()));
     let batches = effects.iter().filter(|e| matches!(e, Effect::WriteIntents(_))).count();
     assert_eq!((batches, stage.held(&PoolId::all()).len()), (3, 600));
-    let beat = effects.iter().rev().find_map(|e| {
-        if let Effect::PublishBeat(b) = e {
-            Some(b.summary())
-        } else {
-            None
-        }
-    });
+    let beat = effects.iter().rev().find_map(|e| if let Effect::PublishBeat(b) = e { Some(b.summary()) } else { None });
     assert_eq!(beat, Some(stage.summary(&PoolId::all())));
 }
 
 #[test]
 fn a_beat_waits_until_the_watch_has_caught_up() {
     let mut stage = led();
-    stage.tell(Fact::Workload(Change::Upsert(
-        deployment("web"),
-        Ok(workload(&["nginx:1.27"])),
-    )));
+    stage.tell(Fact::Workload(Change::Upsert(deployment("web"), Ok(workload(&["nginx:1.27"])))));
     let effects = stage.world.clone().step(stage.now);
     let Some(Effect::WriteIntents(batch)) = effects.into_iter().find(|e| matches!(e, Effect::WriteIntents(_))) else {
         panic!("no batch")
@@ -239,33 +183,17 @@ fn a_beat_waits_until_the_watch_has_caught_up() {
     let results = keys.iter().zip(seq + 1..).map(|(k, s)| (k.clone(), Ok(s))).collect();
     let deltas = [(PoolId::all(), seq + 2)].into();
     stage.world.apply(Fact::IntentsWritten { results, deltas }, stage.now);
-    assert!(
-        !stage
-            .world
-            .step(stage.now)
-            .iter()
-            .any(|e| matches!(e, Effect::PublishBeat(_)))
-    );
+    assert!(!stage.world.step(stage.now).iter().any(|e| matches!(e, Effect::PublishBeat(_))));
     for (write, seq) in batch.writes.into_iter().zip(seq + 1..) {
         let (key, doc) = match write.write {
             IntentChange::PutDefinition(d) => (keys[0].clone(), IntentsDoc::Definition(d)),
             IntentChange::Put(i) => (keys[1].clone(), IntentsDoc::Intent(i)),
             other => panic!("{other:?}"),
         };
-        stage.world.apply(
-            Fact::IntentChanged(Stored {
-                key,
-                seq,
-                value: StoredValue::Value(doc),
-            }),
-            stage.now,
-        );
+        stage.world.apply(Fact::IntentChanged(Stored { key, seq, value: StoredValue::Value(doc) }), stage.now);
     }
     let beats = stage.world.step(stage.now);
-    assert!(
-        matches!(beats.as_slice(), [Effect::PublishBeat(b)] if b.head == seq + 2 && b.count == 1),
-        "{beats:?}"
-    );
+    assert!(matches!(beats.as_slice(), [Effect::PublishBeat(b)] if b.head == seq + 2 && b.count == 1), "{beats:?}");
 }
 
 #[test]
@@ -273,32 +201,17 @@ fn what_was_acknowledged_without_a_delta_leaves_a_gap_for_agents_to_notice() {
     let mut stage = led();
     stage.want("web", workload(&["nginx:1.27"]));
     let acked = stage.intents.seq;
-    stage.tell(Fact::Workload(Change::Upsert(
-        deployment("more"),
-        Ok(workload(&["redis"])),
-    )));
+    stage.tell(Fact::Workload(Change::Upsert(deployment("more"), Ok(workload(&["redis"])))));
     let effects = stage.world.clone().step(stage.now);
-    assert!(
-        effects
-            .iter()
-            .any(|e| matches!(e, Effect::WriteIntents(b) if b.prev[&PoolId::all()] == acked))
-    );
+    assert!(effects.iter().any(|e| matches!(e, Effect::WriteIntents(b) if b.prev[&PoolId::all()] == acked)));
     let seq = stage.intents.put(&intent_key("redis"), None, None).unwrap();
     stage.world.step(stage.now);
     let results = vec![(intent_key("redis"), Ok(seq))];
-    stage.tell(Fact::IntentsWritten {
-        results,
-        deltas: [].into(),
-    });
-    stage.tell(Fact::Workload(Change::Upsert(
-        deployment("third"),
-        Ok(workload(&["memcached"])),
-    )));
+    stage.tell(Fact::IntentsWritten { results, deltas: [].into() });
+    stage.tell(Fact::Workload(Change::Upsert(deployment("third"), Ok(workload(&["memcached"])))));
     let effects = stage.world.step(stage.now);
     assert!(
-        effects
-            .iter()
-            .any(|e| matches!(e, Effect::WriteIntents(b) if b.prev[&PoolId::all()] == seq)),
+        effects.iter().any(|e| matches!(e, Effect::WriteIntents(b) if b.prev[&PoolId::all()] == seq)),
         "{effects:?}"
     );
 }
@@ -319,11 +232,7 @@ fn a_node_that_is_leaving_has_an_empty_assignment_and_a_virtual_one_has_none() {
 fn a_node_that_cannot_be_read_keeps_its_assignment() {
     let mut stage = led();
     stage.want("web", workload(&["nginx:1.27"]));
-    let mut again = Stage {
-        intents: stage.intents.clone(),
-        assign: stage.assign.clone(),
-        ..Stage::new()
-    };
+    let mut again = Stage { intents: stage.intents.clone(), assign: stage.assign.clone(), ..Stage::new() };
     again.workloads = stage.workloads.clone();
     for mut fact in again.first_facts() {
         if let Fact::Nodes(nodes) = &mut fact {
@@ -338,31 +247,13 @@ fn a_node_that_cannot_be_read_keeps_its_assignment() {
 #[test]
 fn a_selector_within_all_adds_nothing_and_a_toleration_beside_all_does() {
     let mut stage = led();
-    let selecting = Constraint {
-        node_selector: [("disk".to_owned(), "ssd".to_owned())].into(),
-        ..Constraint::default()
-    };
+    let selecting =
+        Constraint { node_selector: [("disk".to_owned(), "ssd".to_owned())].into(), ..Constraint::default() };
     stage.want("web", workload(&["nginx:1.27"]));
-    stage.want(
-        "ssd",
-        cluster_plan::input::Workload {
-            constraint: selecting,
-            ..workload(&["nginx:1.27"])
-        },
-    );
+    stage.want("ssd", cluster_plan::input::Workload { constraint: selecting, ..workload(&["nginx:1.27"]) });
     assert_eq!(stage.intents.live().len(), 3);
-    assert_eq!(
-        stage.held(&PoolId::all())[&key("nginx:1.27")].owners_total,
-        1,
-        "owners are as of the last write"
-    );
-    stage.want(
-        "gpu",
-        cluster_plan::input::Workload {
-            constraint: tolerating("gpu"),
-            ..workload(&["nginx:1.27"])
-        },
-    );
+    assert_eq!(stage.held(&PoolId::all())[&key("nginx:1.27")].owners_total, 1, "owners are as of the last write");
+    stage.want("gpu", cluster_plan::input::Workload { constraint: tolerating("gpu"), ..workload(&["nginx:1.27"]) });
     assert_eq!(stage.intents.live().len(), 5);
 }
 
@@ -373,16 +264,8 @@ fn a_workload_waits_for_its_namespace_which_may_opt_out() {
     key.namespace = "new".to_owned();
     let effects = stage.learn(Fact::Workload(Change::Upsert(key, Ok(workload(&["nginx:1.27"])))));
     assert!(changes(&effects).is_empty());
-    let namespace = |warm: Option<&str>| {
-        Ok(Namespace {
-            uid: "u".to_owned(),
-            warm: warm.map(ToOwned::to_owned),
-        })
-    };
-    stage.learn(Fact::Namespace(Change::Upsert(
-        "new".to_owned(),
-        namespace(Some("false")),
-    )));
+    let namespace = |warm: Option<&str>| Ok(Namespace { uid: "u".to_owned(), warm: warm.map(ToOwned::to_owned) });
+    stage.learn(Fact::Namespace(Change::Upsert("new".to_owned(), namespace(Some("false")))));
     assert!(stage.held(&PoolId::all()).is_empty());
     stage.learn(Fact::Namespace(Change::Upsert("new".to_owned(), namespace(None))));
     assert_eq!(stage.held(&PoolId::all()).len(), 1);
@@ -396,16 +279,9 @@ fn a_malformed_reference_spoils_only_itself_and_is_named() {
     let summary = stage.world.summary(stage.now);
     let invalid = &summary["invalid"][0];
     assert_eq!(invalid["name"], "Deployment/shop/web");
-    assert!(
-        invalid["problems"][0]
-            .as_str()
-            .unwrap()
-            .starts_with("containers[1]: image reference `UPPER/Case::x`")
-    );
+    assert!(invalid["problems"][0].as_str().unwrap().starts_with("containers[1]: image reference `UPPER/Case::x`"));
     let gauges = stage.world.gauges();
-    let invalid = gauges
-        .iter()
-        .find(|(m, l, _)| *m == shared::metric::OBJECTS_INVALID && l == &["Deployment"]);
+    let invalid = gauges.iter().find(|(m, l, _)| *m == shared::metric::OBJECTS_INVALID && l == &["Deployment"]);
     assert_eq!(invalid.map(|(_, _, n)| *n), Some(1.0));
 }
 

@@ -41,11 +41,7 @@ fn batch(writes: &[&str]) -> IntentBatch {
             "-" => IntentChange::Purge(ImageKey::of(image)),
             _ => IntentChange::PutDefinition(serde_json::json!({})),
         };
-        IntentWrite {
-            pool: pool(name),
-            expected: 0,
-            write,
-        }
+        IntentWrite { pool: pool(name), expected: 0, write }
     };
     IntentBatch {
         epoch: "e".into(),
@@ -62,14 +58,7 @@ const FAILED: Result<u64, Reason> = Err(Reason::Timeout);
 fn shape(deltas: &[Delta]) -> Vec<(String, u64, u64, Vec<u64>)> {
     deltas
         .iter()
-        .map(|d| {
-            (
-                d.pool.to_string(),
-                d.prev,
-                d.to,
-                d.entries.iter().flatten().map(|e| e.seq).collect(),
-            )
-        })
+        .map(|d| (d.pool.to_string(), d.prev, d.to, d.entries.iter().flatten().map(|e| e.seq).collect()))
         .collect()
 }
 
@@ -92,10 +81,8 @@ fn what_follows_the_first_hole_of_a_pool_is_not_told(
     #[case] results: &[Result<u64, Reason>],
     #[case] expected: &[(&str, u64, u64, Vec<u64>)],
 ) {
-    let expected: Vec<_> = expected
-        .iter()
-        .map(|(p, prev, to, seqs)| ((*p).to_owned(), *prev, *to, seqs.clone()))
-        .collect();
+    let expected: Vec<_> =
+        expected.iter().map(|(p, prev, to, seqs)| ((*p).to_owned(), *prev, *to, seqs.clone())).collect();
     assert_eq!(shape(&deltas(&batch(writes), results)), expected);
 }
 
@@ -106,8 +93,5 @@ fn a_delta_carries_what_was_written_and_what_was_withdrawn() {
     assert_eq!((delta.epoch.as_str(), delta.term, delta.spread_ms), ("e", 7, 1500));
     let entries = delta.entries.as_ref().unwrap();
     assert_eq!(entries[0].change, DeltaChange::Put(Box::new(intent("x"))));
-    assert_eq!(
-        (&entries[1].id, &entries[1].change),
-        (&ImageKey::of("y"), &DeltaChange::Del)
-    );
+    assert_eq!((&entries[1].id, &entries[1].change), (&ImageKey::of("y"), &DeltaChange::Del));
 }

@@ -21,22 +21,16 @@ fn intents(key: &str, body: Option<&str>) -> Option<StoredValue<IntentsDoc>> {
 
 #[test]
 fn every_document_of_the_intents_bucket_is_read_under_its_key() {
-    let Some(StoredValue::Value(IntentsDoc::Meta(meta))) = intents("_meta", Some(META)) else {
-        panic!()
-    };
+    let Some(StoredValue::Value(IntentsDoc::Meta(meta))) = intents("_meta", Some(META)) else { panic!() };
     assert_eq!((meta.epoch.as_str(), meta.term), ("e", 3));
     assert_eq!(
         intents("all.def", Some("{\"x\":1}")),
-        Some(StoredValue::Value(IntentsDoc::Definition(
-            serde_json::json!({ "x": 1 })
-        )))
+        Some(StoredValue::Value(IntentsDoc::Definition(serde_json::json!({ "x": 1 }))))
     );
     let id = ImageKey::of("nginx");
     let read = stored::<Intents>(&format!("all.i.{id}"), 9, Some(intent("nginx").as_bytes())).unwrap();
     assert_eq!((read.key, read.seq), (IntentsKey::Intent(PoolId::all(), id), 9));
-    let StoredValue::Value(IntentsDoc::Intent(intent)) = read.value else {
-        panic!()
-    };
+    let StoredValue::Value(IntentsDoc::Intent(intent)) = read.value else { panic!() };
     assert_eq!(intent.image, "nginx");
 }
 
@@ -54,17 +48,8 @@ fn a_value_that_is_no_document_of_its_key_is_undecodable() {
 
 #[test]
 fn a_marker_is_one_whatever_it_carries() {
-    assert_eq!(
-        intents(&format!("all.i.{}", ImageKey::of("nginx")), None),
-        Some(StoredValue::Marker)
-    );
-    assert!(matches!(
-        stored::<Inventories>("a_b.inv", 1, None),
-        Some(Stored {
-            value: StoredValue::Marker,
-            ..
-        })
-    ));
+    assert_eq!(intents(&format!("all.i.{}", ImageKey::of("nginx")), None), Some(StoredValue::Marker));
+    assert!(matches!(stored::<Inventories>("a_b.inv", 1, None), Some(Stored { value: StoredValue::Marker, .. })));
 }
 
 #[rstest]
@@ -93,8 +78,5 @@ fn an_inventory_never_speaks_for_another_node() {
     let value = |key: &str| stored::<Inventories>(key, 1, Some(body.as_bytes())).unwrap().value;
     assert!(matches!(value("b.inv"), StoredValue::Value(_)));
     assert_eq!(value("c.inv"), StoredValue::Undecodable);
-    assert!(
-        stored::<Inventories>("b", 1, Some(body.as_bytes())).is_none(),
-        "only .inv is a report"
-    );
+    assert!(stored::<Inventories>("b", 1, Some(body.as_bytes())).is_none(), "only .inv is a report");
 }

@@ -19,9 +19,7 @@ fn another_selection_is_a_fact_once() {
     let (_folder, path, mut reloader) = started("{}\n");
     assert_eq!(reloader.look(), None);
     std::fs::write(&path, OPT_IN).unwrap();
-    let Some(Fact::Selection(selection)) = reloader.look() else {
-        panic!()
-    };
+    let Some(Fact::Selection(selection)) = reloader.look() else { panic!() };
     assert_eq!(selection.mode, cluster_plan::input::selection::Mode::OptIn);
     assert_eq!(reloader.look(), None);
 }
@@ -48,12 +46,6 @@ fn comments_are_no_news() {
 fn other_keys_are_named_and_left_alone() {
     let (_folder, path, reloader) = started("{}\n");
     std::fs::write(&path, "timing: { beat: 1s }\nstepWindow: 1ms\n").unwrap();
-    let Ok(News::Changed {
-        selection: None,
-        restart,
-    }) = reloader.news()
-    else {
-        panic!()
-    };
+    let Ok(News::Changed { selection: None, restart }) = reloader.news() else { panic!() };
     assert_eq!(restart, ["stepWindow", "timing"]);
 }

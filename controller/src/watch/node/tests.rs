@@ -29,11 +29,7 @@ fn taints_are_kept_with_words_this_version_does_not_know() {
         { "key": "old", "effect": "NoExecute", "timeAdded": "2026-01-01T00:00:00Z" },
         { "key": "new", "effect": "Brandnew" },
     ] } }));
-    let taint = |key: &str, value: &str, effect| Taint {
-        key: key.into(),
-        value: value.into(),
-        effect,
-    };
+    let taint = |key: &str, value: &str, effect| Taint { key: key.into(), value: value.into(), effect };
     assert_eq!(
         seen.taints,
         [

@@ -19,21 +19,11 @@ fn deployment(name: &str, image: &str) -> Value {
 }
 
 fn key(name: &str) -> WorkloadKey {
-    WorkloadKey {
-        kind: WorkloadKind::Deployment,
-        namespace: "shop".into(),
-        name: name.into(),
-    }
+    WorkloadKey { kind: WorkloadKind::Deployment, namespace: "shop".into(), name: name.into() }
 }
 
 fn images(content: &Result<Workload, String>) -> Vec<&str> {
-    content
-        .as_ref()
-        .unwrap()
-        .images
-        .iter()
-        .map(|i| i.image.as_str())
-        .collect()
+    content.as_ref().unwrap().images.iter().map(|i| i.image.as_str()).collect()
 }
 
 /// A reducer that has delivered a list of these.
@@ -55,10 +45,7 @@ fn list<K: Watched>(reducer: &mut Reducer<K>, objects: Vec<Value>) -> Option<Fac
 fn the_first_list_is_one_fact_even_if_it_is_empty() {
     let mut reducer = Reducer::<Deployment>::default();
     assert!(!reducer.is_synced());
-    assert_eq!(
-        list(&mut reducer, vec![]),
-        Some(Fact::Workloads(WorkloadKind::Deployment, BTreeMap::new()))
-    );
+    assert_eq!(list(&mut reducer, vec![]), Some(Fact::Workloads(WorkloadKind::Deployment, BTreeMap::new())));
     assert!(reducer.is_synced());
 }
 
@@ -67,9 +54,7 @@ fn a_list_that_broke_off_leaves_nothing_in_the_next() {
     let mut reducer = Reducer::<Deployment>::default();
     reducer.take(Event::Init);
     reducer.take(Event::InitApply(object(deployment("half", "a"))));
-    let Some(Fact::Workloads(_, listed)) = list(&mut reducer, vec![deployment("whole", "b")]) else {
-        panic!()
-    };
+    let Some(Fact::Workloads(_, listed)) = list(&mut reducer, vec![deployment("whole", "b")]) else { panic!() };
     assert_eq!(listed.keys().collect::<Vec<_>>(), [&key("whole")]);
 }
 
@@ -90,10 +75,7 @@ fn a_change_is_said_once_and_a_removal_needs_only_the_name() {
     assert_eq!((of, images(&content)), (key("a"), vec!["x"]));
     assert_eq!(reducer.take(Event::Apply(object(deployment("a", "x")))), None);
     let bare = json!({ "metadata": { "namespace": "shop", "name": "a" } });
-    assert_eq!(
-        reducer.take(Event::Delete(object(bare.clone()))),
-        Some(Fact::Workload(Change::Remove(key("a"))))
-    );
+    assert_eq!(reducer.take(Event::Delete(object(bare.clone()))), Some(Fact::Workload(Change::Remove(key("a")))));
     assert_eq!(reducer.take(Event::Delete(object(bare))), None);
 }
 
@@ -107,10 +89,7 @@ fn an_object_that_cannot_be_decoded_keeps_its_identity_and_can_be_removed() {
     };
     assert_eq!(of, key("a"));
     assert!(text.contains("not a list"), "{text}");
-    assert_eq!(
-        reducer.take(Event::Delete(object(broken))),
-        Some(Fact::Workload(Change::Remove(key("a"))))
-    );
+    assert_eq!(reducer.take(Event::Delete(object(broken))), Some(Fact::Workload(Change::Remove(key("a")))));
 }
 
 #[test]
@@ -118,9 +97,7 @@ fn one_broken_object_does_not_spoil_a_list() {
     let mut broken = deployment("b", "x");
     broken["spec"] = json!(7);
     let mut reducer = Reducer::<Deployment>::default();
-    let Some(Fact::Workloads(_, listed)) = list(&mut reducer, vec![deployment("a", "x"), broken]) else {
-        panic!()
-    };
+    let Some(Fact::Workloads(_, listed)) = list(&mut reducer, vec![deployment("a", "x"), broken]) else { panic!() };
     assert!(listed[&key("a")].is_ok() && listed[&key("b")].is_err());
 }
 
@@ -148,11 +125,7 @@ fn a_pod_that_a_controller_adopts_is_removed_and_its_children_never_appear() {
     };
     let adopted =
         json!([{ "apiVersion": "apps/v1", "kind": "ReplicaSet", "name": "r", "uid": "u", "controller": true }]);
-    let key = WorkloadKey {
-        kind: WorkloadKind::Pod,
-        namespace: "shop".into(),
-        name: "p".into(),
-    };
+    let key = WorkloadKey { kind: WorkloadKind::Pod, namespace: "shop".into(), name: "p".into() };
     let mut reducer = synced::<Pod>(vec![pod(json!([]))]);
     let removed = Some(Fact::Workload(Change::Remove(key)));
     assert_eq!(reducer.take(Event::Apply(object(pod(adopted.clone())))), removed);
@@ -163,10 +136,7 @@ fn a_pod_that_a_controller_adopts_is_removed_and_its_children_never_appear() {
 #[test]
 fn a_watch_that_the_server_cannot_resume_begins_anew() {
     let refused = |code| {
-        let status = kube::core::Status {
-            code,
-            ..Default::default()
-        };
+        let status = kube::core::Status { code, ..Default::default() };
         watcher::Error::WatchStartFailed(kube::Error::Api(Box::new(status)))
     };
     assert!(must_list_again(&refused(410)) && must_list_again(&refused(504)));
@@ -175,14 +145,7 @@ fn a_watch_that_the_server_cannot_resume_begins_anew() {
 
 #[test]
 fn a_refusal_is_explained_with_what_to_do() {
-    let status = kube::core::Status {
-        code: 403,
-        message: "pods is forbidden".into(),
-        ..Default::default()
-    };
+    let status = kube::core::Status { code: 403, message: "pods is forbidden".into(), ..Default::default() };
     let error = watcher::Error::InitialListFailed(kube::Error::Api(Box::new(status)));
-    assert_eq!(
-        explain(&error),
-        "list: pods is forbidden (403); the controller's role lacks this right"
-    );
+    assert_eq!(explain(&error), "list: pods is forbidden (403); the controller's role lacks this right");
 }

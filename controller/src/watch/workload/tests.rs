@@ -19,11 +19,7 @@ fn pod(spec: Value) -> Workload {
 }
 
 fn positions(workload: &Workload) -> Vec<(String, String)> {
-    workload
-        .images
-        .iter()
-        .map(|i| (i.position.clone(), i.image.clone()))
-        .collect()
+    workload.images.iter().map(|i| (i.position.clone(), i.image.clone())).collect()
 }
 
 #[rstest]
@@ -56,10 +52,7 @@ fn all_positions_together_come_in_the_order_the_kubelet_needs_them() {
         "ephemeralContainers": [{ "name": "d", "image": "4" }],
         "volumes": [{ "name": "e", "image": { "reference": "5" } }],
     }));
-    assert_eq!(
-        seen.images.iter().map(|i| i.image.as_str()).collect::<Vec<_>>(),
-        ["1", "2", "3", "4", "5"]
-    );
+    assert_eq!(seen.images.iter().map(|i| i.image.as_str()).collect::<Vec<_>>(), ["1", "2", "3", "4", "5"]);
 }
 
 fn template() -> Value {
@@ -76,24 +69,14 @@ fn template() -> Value {
 fn every_kind_with_a_template_is_seen_alike(#[case] view: fn(Value) -> Workload) {
     let annotated = json!({ "namespace": "shop", "name": "w", "annotations": { "warm-images.dev/warm": "false" } });
     let seen = view(json!({ "metadata": annotated, "spec": template() }));
-    assert_eq!(
-        positions(&seen),
-        [("containers[0] \"app\"".to_owned(), "nginx".to_owned())]
-    );
-    assert_eq!(
-        (seen.warm.as_deref(), seen.template_warm.as_deref()),
-        (Some("false"), Some("true"))
-    );
+    assert_eq!(positions(&seen), [("containers[0] \"app\"".to_owned(), "nginx".to_owned())]);
+    assert_eq!((seen.warm.as_deref(), seen.template_warm.as_deref()), (Some("false"), Some("true")));
     assert_eq!(seen.priority.as_deref(), Some("10"));
     assert_eq!(seen.constraint.node_selector["disk"], "ssd");
 
     let annotated = json!({ "namespace": "shop", "name": "w", "annotations": { "warm-images.dev/priority": "90" } });
     let seen = view(json!({ "metadata": annotated, "spec": template() }));
-    assert_eq!(
-        seen.priority.as_deref(),
-        Some("90"),
-        "the object's goes before its template's"
-    );
+    assert_eq!(seen.priority.as_deref(), Some("90"), "the object's goes before its template's");
 }
 
 #[test]
@@ -120,10 +103,7 @@ fn a_pod_counts_unless_a_controller_or_a_file_stands_behind_it(#[case] meta: Val
 
 #[test]
 fn ended_pods_are_left_to_the_api_server_to_hide() {
-    assert_eq!(
-        Pod::config().field_selector.as_deref(),
-        Some("status.phase!=Succeeded,status.phase!=Failed")
-    );
+    assert_eq!(Pod::config().field_selector.as_deref(), Some("status.phase!=Succeeded,status.phase!=Failed"));
 }
 
 #[test]
@@ -146,20 +126,10 @@ fn required_affinity_is_kept_term_by_term_and_preferred_is_not() {
     assert_eq!(terms.len(), 3);
     assert_eq!(
         terms[0].match_expressions,
-        [
-            expression("zone", Operator::In, &["a", "b"]),
-            expression("gpu", Operator::Exists, &[])
-        ]
-        .into()
+        [expression("zone", Operator::In, &["a", "b"]), expression("gpu", Operator::Exists, &[])].into()
     );
-    assert_eq!(
-        terms[1].match_fields,
-        [expression("metadata.name", Operator::In, &["n1"])].into()
-    );
-    assert_eq!(
-        terms[2].match_expressions,
-        [expression("x", Operator::Unknown, &[])].into()
-    );
+    assert_eq!(terms[1].match_fields, [expression("metadata.name", Operator::In, &["n1"])].into());
+    assert_eq!(terms[2].match_expressions, [expression("x", Operator::Unknown, &[])].into());
 }
 
 #[rstest]
@@ -198,16 +168,8 @@ fn tolerations_are_kept_as_written(
     #[case] value: &str,
     #[case] effect: Option<TaintEffect>,
 ) {
-    let expected = Toleration {
-        key: key.map(Into::into),
-        operator,
-        value: value.into(),
-        effect,
-    };
-    assert_eq!(
-        pod(json!({ "tolerations": [toleration] })).constraint.tolerations,
-        [expected].into()
-    );
+    let expected = Toleration { key: key.map(Into::into), operator, value: value.into(), effect };
+    assert_eq!(pod(json!({ "tolerations": [toleration] })).constraint.tolerations, [expected].into());
 }
 
 #[test]

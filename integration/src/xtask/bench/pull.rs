@@ -30,13 +30,7 @@ pub(super) struct Args {
 
 /// A CRI client of our own on a node's runtime.
 pub(super) fn runtime_of(installation: &Installation, node: &str) -> Result<agent::cri::Client> {
-    let socket = installation
-        .cluster
-        .node(node)?
-        .containerd
-        .socket()
-        .display()
-        .to_string();
+    let socket = installation.cluster.node(node)?.containerd.socket().display().to_string();
     Ok(agent::cri::Client::new(agent::cri::Settings {
         sockets: agent::cri::Sockets::new(Some(&socket)),
         request_timeout: Duration::from_secs(10),
@@ -46,9 +40,7 @@ pub(super) fn runtime_of(installation: &Installation, node: &str) -> Result<agen
 }
 
 pub(super) async fn run(run: &Run, args: &Args) -> Result<()> {
-    let spec = InstallationSpec::new(vec![NodeSpec::new(NODE)])
-        .with_default_timings()
-        .with_release_programs();
+    let spec = InstallationSpec::new(vec![NodeSpec::new(NODE)]).with_default_timings().with_release_programs();
     let installation = Installation::start(run, spec).await?;
     let runtime = runtime_of(&installation, NODE)?;
     let nats = async_nats::ConnectOptions::with_user_and_password("admin".into(), "admin".into())
@@ -83,23 +75,14 @@ pub(super) async fn run(run: &Run, args: &Args) -> Result<()> {
                 over: Some(("PullImage straight through CRI", &raw)),
                 target: "ratio <= 1.05",
             },
-            Measured {
-                what: "PullImage straight through CRI",
-                sample: &raw,
-                over: None,
-                target: "",
-            },
+            Measured { what: "PullImage straight through CRI", sample: &raw, over: None, target: "" },
         ],
     )
 }
 
 fn image(repository: &str, megabytes: usize) -> Image {
     let layer = megabytes * 1_000_000 / 4;
-    Image::new(repository, "1")
-        .layer(layer)
-        .layer(layer)
-        .layer(layer)
-        .layer(layer)
+    Image::new(repository, "1").layer(layer).layer(layer).layer(layer).layer(layer)
 }
 
 async fn ours_once(
@@ -109,26 +92,18 @@ async fn ours_once(
     i: usize,
     megabytes: usize,
 ) -> Result<Duration> {
-    let image = installation
-        .cluster
-        .registry
-        .push(&image(&format!("bench/ours-{i}"), megabytes))
-        .await?;
+    let image = installation.cluster.registry.push(&image(&format!("bench/ours-{i}"), megabytes)).await?;
     let reference = image.by_tag(REGISTRY);
     let wanted = Reference::parse(&reference)?.key();
     installation.deploy(&format!("ours-{i}"), &[&reference]).await?;
     let start = loop {
-        let intent = tokio::time::timeout(LIMIT, intents.next())
-            .await?
-            .context("the subscription ended")?;
+        let intent = tokio::time::timeout(LIMIT, intents.next()).await?.context("the subscription ended")?;
         if intent.subject.ends_with(wanted.as_str()) {
             break Instant::now();
         }
     };
     loop {
-        let message = tokio::time::timeout(LIMIT, events.next())
-            .await?
-            .context("the subscription ended")?;
+        let message = tokio::time::timeout(LIMIT, events.next()).await?.context("the subscription ended")?;
         if Event::decode(&message.payload)?.id == wanted {
             return Ok(start.elapsed());
         }

@@ -45,9 +45,7 @@ pub(super) async fn run(run: &Run, args: &Args) -> Result<()> {
         .with_release_programs();
     let installation = Installation::start(run, spec).await?;
     let runtime = super::pull::runtime_of(&installation, NODE)?;
-    installation
-        .create_namespace("kube-public-raw", &[("warm-images.dev/warm", "false")])
-        .await?;
+    installation.create_namespace("kube-public-raw", &[("warm-images.dev/warm", "false")]).await?;
     let mut labels = node_watch(&installation).await?;
     let nats = async_nats::ConnectOptions::with_user_and_password("reader".into(), "reader".into())
         .connect(installation.cluster.nats.url())
@@ -56,22 +54,14 @@ pub(super) async fn run(run: &Run, args: &Args) -> Result<()> {
     nats.flush().await?;
     let (mut ours, mut raw, mut to_label) = (Sample::default(), Sample::default(), Sample::default());
     for i in 0..args.runs {
-        let image = installation
-            .cluster
-            .registry
-            .push(&Image::new(format!("bench/ours-{i}"), "1").layer(512))
-            .await?;
+        let image = installation.cluster.registry.push(&Image::new(format!("bench/ours-{i}"), "1").layer(512)).await?;
         // One change at a time on a system at rest: within a step window of another change a step waits for its end.
         tokio::time::sleep(REST).await;
         let created = deploy(&installation, "default", &format!("ours-{i}"), &image).await?;
         let first = first_request(&installation, &image).await?;
         let present = next_warm(&mut events, &image).await?;
         let labelled = until_labelled(&mut labels, &image).await?;
-        let image = installation
-            .cluster
-            .registry
-            .push(&Image::new(format!("bench/raw-{i}"), "1").layer(512))
-            .await?;
+        let image = installation.cluster.registry.push(&Image::new(format!("bench/raw-{i}"), "1").layer(512)).await?;
         tokio::time::sleep(REST).await;
         let raw_first = Box::pin(raw_run(&installation, &runtime, i, &image)).await?;
         if i >= 10 {
@@ -92,27 +82,15 @@ pub(super) async fn run(run: &Run, args: &Args) -> Result<()> {
                 over: Some(("bare watch + PullImage -> registry", &raw)),
                 target: "p50 <= 30, p99 <= 100",
             },
-            Measured {
-                what: "bare watch + PullImage -> registry",
-                sample: &raw,
-                over: None,
-                target: "",
-            },
-            Measured {
-                what: "P3 present -> labelled",
-                sample: &to_label,
-                over: None,
-                target: "p50 <= 50, p99 <= 200",
-            },
+            Measured { what: "bare watch + PullImage -> registry", sample: &raw, over: None, target: "" },
+            Measured { what: "P3 present -> labelled", sample: &to_label, over: None, target: "p50 <= 50, p99 <= 200" },
         ],
     )
 }
 
 /// Creates a Deployment; the moment its call returned.
 async fn deploy(installation: &Installation, namespace: &str, name: &str, image: &Published) -> Result<Instant> {
-    installation
-        .apply(namespace, deployment(name, &[&image.by_tag(REGISTRY)]))
-        .await?;
+    installation.apply(namespace, deployment(name, &[&image.by_tag(REGISTRY)])).await?;
     Ok(Instant::now())
 }
 
@@ -133,9 +111,7 @@ async fn first_request(installation: &Installation, image: &Published) -> Result
 async fn next_warm(events: &mut async_nats::Subscriber, image: &Published) -> Result<SystemTime> {
     let wanted = Reference::parse(&image.by_tag(REGISTRY))?.key();
     loop {
-        let message = tokio::time::timeout(LIMIT, events.next())
-            .await?
-            .context("the subscription ended")?;
+        let message = tokio::time::timeout(LIMIT, events.next()).await?.context("the subscription ended")?;
         let event = Event::decode(&message.payload)?;
         if event.id == wanted {
             return Ok(event.ts.into());
@@ -148,20 +124,14 @@ type NodeEvents = std::pin::Pin<Box<dyn futures::Stream<Item = kube::Result<Watc
 async fn node_watch(installation: &Installation) -> Result<NodeEvents> {
     let api = installation.cluster.node_objects();
     let version = api.get(NODE).await?.metadata.resource_version.unwrap_or_default();
-    Ok(api
-        .api()
-        .watch(&WatchParams::default().timeout(290), &version)
-        .await?
-        .boxed())
+    Ok(api.api().watch(&WatchParams::default().timeout(290), &version).await?.boxed())
 }
 
 /// When the Node was first seen with the label.
 async fn until_labelled(nodes: &mut NodeEvents, image: &Published) -> Result<SystemTime> {
     let key = label::image_label(&Reference::parse(&image.by_tag(REGISTRY))?.key());
     loop {
-        let event = tokio::time::timeout(LIMIT, nodes.next())
-            .await?
-            .context("the watch ended; use fewer --runs")??;
+        let event = tokio::time::timeout(LIMIT, nodes.next()).await?.context("the watch ended; use fewer --runs")??;
         if let WatchEvent::Modified(node) = event
             && node.metadata.labels.is_some_and(|labels| labels.contains_key(&key))
         {
@@ -178,14 +148,8 @@ async fn raw_run(
     image: &Published,
 ) -> Result<Duration> {
     let deployments: Api<Deployment> = Api::namespaced(installation.cluster.client(), "kube-public-raw");
-    let version = deployments
-        .list(&kube::api::ListParams::default().limit(1))
-        .await?
-        .metadata
-        .resource_version;
-    let watch = deployments
-        .watch(&WatchParams::default(), &version.unwrap_or_default())
-        .await?;
+    let version = deployments.list(&kube::api::ListParams::default().limit(1)).await?.metadata.resource_version;
+    let watch = deployments.watch(&WatchParams::default(), &version.unwrap_or_default()).await?;
     let reference = image.by_tag(REGISTRY);
     let puller = async {
         let mut watch = std::pin::pin!(watch);
@@ -200,7 +164,5 @@ async fn raw_run(
     let name = format!("raw-{i}");
     let creator = deploy(installation, "kube-public-raw", &name, image);
     let ((), created) = tokio::try_join!(puller, creator)?;
-    Ok(first_request(installation, image)
-        .await?
-        .saturating_duration_since(created))
+    Ok(first_request(installation, image).await?.saturating_duration_since(created))
 }

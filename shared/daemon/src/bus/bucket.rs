@@ -102,14 +102,8 @@ impl Bus {
     pub async fn ensure_bucket(&self, spec: &BucketSpec, manage: bool) -> Result<BucketInfo, BusError> {
         match self.stream_info(spec).await {
             Ok(found) => self.bring_up_to_date(spec, manage, found).await,
-            Err(BusError::Server {
-                err_code: STREAM_NOT_FOUND,
-                ..
-            }) if manage => self.create(spec).await,
-            Err(BusError::Server {
-                err_code: STREAM_NOT_FOUND,
-                ..
-            }) => Err(BusError::Incompatible {
+            Err(BusError::Server { err_code: STREAM_NOT_FOUND, .. }) if manage => self.create(spec).await,
+            Err(BusError::Server { err_code: STREAM_NOT_FOUND, .. }) => Err(BusError::Incompatible {
                 bucket: spec.name.clone(),
                 differences: vec!["it does not exist, and buckets.manage is off".to_owned()],
             }),
@@ -124,12 +118,7 @@ impl Bus {
 
     async fn stream_info(&self, spec: &BucketSpec) -> Result<Value, BusError> {
         let stream = spec.stream();
-        self.api(
-            &format!("bucket {}", spec.name),
-            &format!("STREAM.INFO.{stream}"),
-            &json!({}),
-        )
-        .await
+        self.api(&format!("bucket {}", spec.name), &format!("STREAM.INFO.{stream}"), &json!({})).await
     }
 
     async fn create(&self, spec: &BucketSpec) -> Result<BucketInfo, BusError> {
@@ -149,10 +138,7 @@ impl Bus {
                 info_of(spec, &made)
             }
             // Somebody else was making it; whether it is as we want shows the next look.
-            Err(BusError::Server {
-                err_code: STREAM_NAME_IN_USE,
-                ..
-            }) => {
+            Err(BusError::Server { err_code: STREAM_NAME_IN_USE, .. }) => {
                 let found = self.stream_info(spec).await?;
                 self.bring_up_to_date(spec, true, found).await
             }
@@ -162,10 +148,7 @@ impl Bus {
 
     async fn bring_up_to_date(&self, spec: &BucketSpec, manage: bool, found: Value) -> Result<BucketInfo, BusError> {
         let Some(Value::Object(config)) = found.get("config") else {
-            return Err(BusError::invalid(
-                &spec.name,
-                "the stream's settings are missing in the answer",
-            ));
+            return Err(BusError::invalid(&spec.name, "the stream's settings are missing in the answer"));
         };
         let differing: Vec<(&'static str, Value, Need)> = spec
             .fields()
@@ -176,23 +159,13 @@ impl Bus {
             .iter()
             .filter(|(_, _, need)| !manage || *need == Need::Fixed)
             .map(|(field, wanted, _)| {
-                format!(
-                    "{field} is {}, it must be {}",
-                    shown(config.get(*field)),
-                    shown(Some(wanted))
-                )
+                format!("{field} is {}, it must be {}", shown(config.get(*field)), shown(Some(wanted)))
             })
             .collect();
         if !refused.is_empty() {
-            return Err(BusError::Incompatible {
-                bucket: spec.name.clone(),
-                differences: refused,
-            });
+            return Err(BusError::Incompatible { bucket: spec.name.clone(), differences: refused });
         }
-        let marked = config
-            .get("metadata")
-            .and_then(|metadata| metadata.get("warm.schema"))
-            .is_some();
+        let marked = config.get("metadata").and_then(|metadata| metadata.get("warm.schema")).is_some();
         if differing.is_empty() && (marked || !manage) {
             return info_of(spec, &found);
         }
@@ -208,13 +181,7 @@ impl Bus {
             metadata.insert("warm.schema".to_owned(), json!("1"));
         }
         let what = format!("changing {changed} of bucket {}", spec.name);
-        let updated = self
-            .api(
-                &what,
-                &format!("STREAM.UPDATE.{}", spec.stream()),
-                &Value::Object(config),
-            )
-            .await;
+        let updated = self.api(&what, &format!("STREAM.UPDATE.{}", spec.stream()), &Value::Object(config)).await;
         match updated {
             Ok(updated) => {
                 info!(bucket = spec.name, changed, "bucket brought up to date");
@@ -252,24 +219,12 @@ fn shown(value: Option<&Value>) -> String {
 
 fn info_of(spec: &BucketSpec, answer: &Value) -> Result<BucketInfo, BusError> {
     let created = answer.get("created").and_then(Value::as_str);
-    let number = |field: &str| {
-        answer
-            .get("state")
-            .and_then(|state| state.get(field))
-            .and_then(Value::as_u64)
-    };
+    let number = |field: &str| answer.get("state").and_then(|state| state.get(field)).and_then(Value::as_u64);
     match (created, number("last_seq")) {
         (Some(created), Some(last_seq)) => {
             let messages = number("messages").unwrap_or_default();
-            Ok(BucketInfo {
-                created: created.to_owned(),
-                last_seq,
-                messages,
-            })
+            Ok(BucketInfo { created: created.to_owned(), last_seq, messages })
         }
-        _ => Err(BusError::invalid(
-            &spec.name,
-            "the stream's state is missing in the answer",
-        )),
+        _ => Err(BusError::invalid(&spec.name, "the stream's state is missing in the answer")),
     }
 }

@@ -39,20 +39,14 @@ impl Probe {
     /// Reads the last message of `subject` from `stream`: what an agent may do.
     pub fn direct_get(stream: &str, subject: &str) -> Self {
         let body = serde_json::json!({ "last_by_subj": subject }).to_string();
-        Self {
-            subject: format!("$JS.API.DIRECT.GET.{stream}"),
-            body: body.into(),
-        }
+        Self { subject: format!("$JS.API.DIRECT.GET.{stream}"), body: body.into() }
     }
 }
 
 impl Default for Probe {
     /// Asks for the account's limits: what a controller may do.
     fn default() -> Self {
-        Self {
-            subject: "$JS.API.INFO".to_owned(),
-            body: Bytes::new(),
-        }
+        Self { subject: "$JS.API.INFO".to_owned(), body: Bytes::new() }
     }
 }
 
@@ -83,25 +77,16 @@ impl Bus {
         let servers = servers(config)?;
         let shared = Arc::new(Shared::new());
         let (signals, heard) = mpsc::unbounded_channel();
-        let options = options(config, servers.len(), &shared, &signals)
-            .name(name)
-            .custom_inbox_prefix(inbox_prefix);
-        let client = options
-            .connect(servers)
-            .await
-            .map_err(|error| BusError::Settings(format!("nats.urls: {error}")))?;
+        let options = options(config, servers.len(), &shared, &signals).name(name).custom_inbox_prefix(inbox_prefix);
+        let client =
+            options.connect(servers).await.map_err(|error| BusError::Settings(format!("nats.urls: {error}")))?;
         let jetstream = async_nats::jetstream::context::ContextBuilder::new()
             .timeout(config.request_timeout)
             .max_ack_inflight(ACKS_IN_FLIGHT)
             .build(client.clone());
         let monitor = Monitor::new(client.clone(), Arc::clone(&shared), probe, config.request_timeout);
         tasks.spawn("nats-monitor", monitor.run(heard, tasks.shutdown()));
-        let inner = Inner {
-            client,
-            jetstream,
-            request_timeout: config.request_timeout,
-            shared,
-        };
+        let inner = Inner { client, jetstream, request_timeout: config.request_timeout, shared };
         let bus = Self { inner: Arc::new(inner) };
         let status = bus.status();
         Ok((bus, status))
@@ -119,11 +104,7 @@ fn servers(config: &NatsConfig) -> Result<Vec<ServerAddr>, BusError> {
     if !problems.is_empty() {
         return Err(BusError::Settings(problems.messages().join("\n")));
     }
-    config
-        .urls
-        .iter()
-        .map(|url| address(url).map_err(|why| BusError::Settings(format!("nats.urls: {why}"))))
-        .collect()
+    config.urls.iter().map(|url| address(url).map_err(|why| BusError::Settings(format!("nats.urls: {why}")))).collect()
 }
 
 fn options(
@@ -185,10 +166,7 @@ fn events(signals: mpsc::UnboundedSender<Signal>) -> impl Fn(Event) -> std::futu
 /// Full jitter over a doubling wait. The client's own count restarts when a connection opens, ours when the server has let
 /// us in: otherwise a login that is refused late would be retried without a pause.
 fn delays(max: Duration, servers: usize, shared: Arc<Shared>) -> impl Fn(usize) -> Duration + Send + Sync {
-    let backoff = Backoff {
-        base: (max / 16).max(SHORTEST_BASE).min(max),
-        ceiling: max,
-    };
+    let backoff = Backoff { base: (max / 16).max(SHORTEST_BASE).min(max), ceiling: max };
     let servers = u32::try_from(servers).unwrap_or(u32::MAX).max(1);
     move |_| {
         shared.tried.store(true, Ordering::Relaxed);
@@ -208,9 +186,5 @@ async fn why(servers: &[Server], login: &Login) -> String {
             causes.push(format!("{url}: the name cannot be resolved: {error}"));
         }
     }
-    if causes.is_empty() {
-        "no server could be reached".to_owned()
-    } else {
-        causes.join("; ")
-    }
+    if causes.is_empty() { "no server could be reached".to_owned() } else { causes.join("; ") }
 }

@@ -132,19 +132,11 @@ impl BusError {
         let what = what.to_owned();
         match err_code {
             WRONG_LAST_SEQUENCE => Self::Conflict { subject: what, text },
-            _ => Self::Server {
-                what,
-                code,
-                err_code,
-                text,
-            },
+            _ => Self::Server { what, code, err_code, text },
         }
     }
 
     pub(super) fn invalid(what: &str, why: impl std::fmt::Display) -> Self {
-        Self::Invalid {
-            what: what.to_owned(),
-            text: why.to_string(),
-        }
+        Self::Invalid { what: what.to_owned(), text: why.to_string() }
     }
 }

@@ -40,11 +40,7 @@ impl Headers {
 
     fn all(&self, name: &str) -> Option<&Vec<HeaderValue>> {
         // By iteration, since the map's own look-up makes a name first and refuses some with a panic.
-        self.0
-            .as_ref()?
-            .iter()
-            .find(|(key, _)| AsRef::<str>::as_ref(*key) == name)
-            .map(|(_, values)| values)
+        self.0.as_ref()?.iter().find(|(key, _)| AsRef::<str>::as_ref(*key) == name).map(|(_, values)| values)
     }
 }
 

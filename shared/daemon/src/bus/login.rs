@@ -28,10 +28,7 @@ impl Login {
         if let Some(file) = &self.config.creds_file {
             let text = file.read("nats.credsFile").map_err(AuthError::new)?;
             let unreadable = |what| {
-                AuthError::new(format!(
-                    "nats.credsFile: {} has no {what} that can be used",
-                    file.path().display()
-                ))
+                AuthError::new(format!("nats.credsFile: {} has no {what} that can be used", file.path().display()))
             };
             let mut blocks = blocks(text.expose());
             let jwt = blocks.next().ok_or_else(|| unreadable("user JWT"))?;
@@ -50,10 +47,7 @@ impl Login {
                 format!("the server refuses user `{user}`; check nats.user and the file of nats.passwordFile")
             }
             (None, Some(file)) => {
-                format!(
-                    "the server refuses the credentials in {}; check nats.credsFile",
-                    file.path().display()
-                )
+                format!("the server refuses the credentials in {}; check nats.credsFile", file.path().display())
             }
             (None, None) => "the server refuses a client without credentials; set nats.user and nats.passwordFile, or \
                              nats.credsFile"
@@ -101,17 +95,9 @@ mod tests {
     fn a_credentials_file_gives_jwt_and_signature_and_is_read_each_time() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("agent.creds");
-        let login = Login::new(&NatsConfig {
-            creds_file: Some(SecretFile::new(&path)),
-            ..NatsConfig::default()
-        });
-        let Err(error) = login.auth(b"nonce") else {
-            panic!("there is no file")
-        };
-        assert!(
-            humanise(&format!("failed signing nonce: {error}"), &login).contains("agent.creds"),
-            "{error}"
-        );
+        let login = Login::new(&NatsConfig { creds_file: Some(SecretFile::new(&path)), ..NatsConfig::default() });
+        let Err(error) = login.auth(b"nonce") else { panic!("there is no file") };
+        assert!(humanise(&format!("failed signing nonce: {error}"), &login).contains("agent.creds"), "{error}");
         let key = nkeys::KeyPair::new_user();
         let seed = key.seed().unwrap();
         let text = format!(
@@ -123,35 +109,21 @@ mod tests {
         assert_eq!(auth.jwt.as_deref(), Some("eyJ0.a-b_c.d"));
         key.verify(b"nonce", &auth.signature.unwrap()).unwrap();
         std::fs::write(&path, "nothing\n").unwrap();
-        let Err(error) = login.auth(b"nonce") else {
-            panic!("there is no JWT")
-        };
+        let Err(error) = login.auth(b"nonce") else { panic!("there is no JWT") };
         let text = humanise(&format!("failed signing nonce: {error}"), &login);
-        assert_eq!(
-            text,
-            format!("nats.credsFile: {} has no user JWT that can be used", path.display())
-        );
+        assert_eq!(text, format!("nats.credsFile: {} has no user JWT that can be used", path.display()));
     }
 
     #[test]
     fn what_the_client_says_is_said_for_people() {
-        let login = Login::new(&NatsConfig {
-            user: Some("warm".into()),
-            ..NatsConfig::default()
-        });
+        let login = Login::new(&NatsConfig { user: Some("warm".into()), ..NatsConfig::default() });
         let cases = [
-            (
-                "IO error: Connection refused (os error 111)",
-                "connection refused: nothing listens there",
-            ),
+            ("IO error: Connection refused (os error 111)", "connection refused: nothing listens there"),
             (
                 "authorization violation: nats: authorization violation",
                 "the server refuses user `warm`; check nats.user and the file of nats.passwordFile",
             ),
-            (
-                "IO error: invalid peer certificate: UnknownIssuer",
-                "invalid peer certificate: UnknownIssuer",
-            ),
+            ("IO error: invalid peer certificate: UnknownIssuer", "invalid peer certificate: UnknownIssuer"),
             ("IO error: broken pipe", "the server closed the connection"),
         ];
         for (said, shown) in cases {

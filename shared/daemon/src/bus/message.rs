@@ -62,11 +62,7 @@ impl Stored {
     /// What it does to its key.
     pub fn operation(&self) -> Operation {
         let removes = matches!(self.headers.get("KV-Operation"), Some("DEL" | "PURGE"));
-        if removes || self.headers.get("Nats-Marker-Reason").is_some() {
-            Operation::Remove
-        } else {
-            Operation::Put
-        }
+        if removes || self.headers.get("Nats-Marker-Reason").is_some() { Operation::Remove } else { Operation::Put }
     }
 }
 

@@ -48,15 +48,7 @@ pub(super) struct Monitor {
 
 impl Monitor {
     pub(super) fn new(client: async_nats::Client, shared: Arc<Shared>, probe: Probe, timeout: Duration) -> Self {
-        Self {
-            client,
-            shared,
-            probe,
-            timeout,
-            opened: 0,
-            generation: 0,
-            probing: None,
-        }
+        Self { client, shared, probe, timeout, opened: 0, generation: 0, probing: None }
     }
 
     pub(super) async fn run(mut self, mut signals: mpsc::UnboundedReceiver<Signal>, shutdown: Shutdown) {
@@ -150,25 +142,17 @@ impl Monitor {
         self.generation += 1;
         self.shared.failures.store(0, Ordering::Relaxed);
         self.shared.tried.store(false, Ordering::Relaxed);
-        self.shared.status.send_replace(BusStatus::Connected {
-            generation: self.generation,
-        });
+        self.shared.status.send_replace(BusStatus::Connected { generation: self.generation });
         count("connected");
         metrics::gauge(metric::NATS_CONNECTED, &[], 1.0);
         let server = self.client.server_info();
-        info!(
-            server = server.server_name,
-            version = server.version,
-            "connected to NATS"
-        );
+        info!(server = server.server_name, version = server.version, "connected to NATS");
     }
 
     fn disconnected(&mut self) {
         self.probing = None;
         if self.shared.status.borrow().is_connected() {
-            self.shared
-                .status
-                .send_replace(BusStatus::Disconnected { last_error: None });
+            self.shared.status.send_replace(BusStatus::Disconnected { last_error: None });
             count("disconnected");
             metrics::gauge(metric::NATS_CONNECTED, &[], 0.0);
             warn!("the connection to NATS is lost");

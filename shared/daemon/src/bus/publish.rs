@@ -54,9 +54,7 @@ impl Bus {
                 self.inner.client.publish_with_headers(subject.clone(), map, body).await
             }
         };
-        self.in_time(&subject, sent)
-            .await?
-            .map_err(|error| BusError::invalid(&subject, error))
+        self.in_time(&subject, sent).await?.map_err(|error| BusError::invalid(&subject, error))
     }
 
     /// Waits until everything published so far is handed to the system, but not long.
@@ -136,9 +134,7 @@ impl Bus {
         }
         match error.kind() {
             PublishErrorKind::TimedOut => self.timed_out(subject),
-            PublishErrorKind::StreamNotFound => BusError::NoResponders {
-                what: subject.to_owned(),
-            },
+            PublishErrorKind::StreamNotFound => BusError::NoResponders { what: subject.to_owned() },
             PublishErrorKind::BrokenPipe => self.connected(subject).err().unwrap_or_else(|| self.timed_out(subject)),
             _ => BusError::invalid(subject, error),
         }

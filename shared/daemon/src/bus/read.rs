@@ -42,10 +42,7 @@ impl Bus {
     pub async fn direct_get_last(&self, stream: &str, subject: &str, style: Style) -> Result<Option<Stored>, BusError> {
         let (api, body) = match style {
             ByApiSubject => (format!("$JS.API.DIRECT.GET.{stream}.{subject}"), Bytes::new()),
-            ByBody => (
-                format!("$JS.API.DIRECT.GET.{stream}"),
-                json!({ "last_by_subj": subject }).to_string().into(),
-            ),
+            ByBody => (format!("$JS.API.DIRECT.GET.{stream}"), json!({ "last_by_subj": subject }).to_string().into()),
         };
         let answer = Answer::from(self.ask(&api, Request::new().payload(body)).await?);
         match answer.status {
@@ -67,24 +64,16 @@ impl Bus {
         self.connected(filter)?;
         let inbox = self.inner.client.new_inbox();
         let mut answers = self.subscriber(inbox.clone()).await?;
-        let mut batch = Batch {
-            messages: Vec::new(),
-            last_seq: from_seq.saturating_sub(1),
-        };
+        let mut batch = Batch { messages: Vec::new(), last_seq: from_seq.saturating_sub(1) };
         let page = page.clamp(1, MAX_PAGE);
         loop {
             let before = batch.last_seq;
-            let pending = self
-                .page(stream, filter, page, &inbox, &mut answers, &mut batch)
-                .await?;
+            let pending = self.page(stream, filter, page, &inbox, &mut answers, &mut batch).await?;
             if pending == 0 {
                 return Ok(batch);
             }
             if batch.last_seq == before {
-                return Err(BusError::invalid(
-                    filter,
-                    format!("{pending} messages are pending, none came"),
-                ));
+                return Err(BusError::invalid(filter, format!("{pending} messages are pending, none came")));
             }
         }
     }
@@ -101,14 +90,9 @@ impl Bus {
     ) -> Result<u64, BusError> {
         let api = format!("$JS.API.DIRECT.GET.{stream}");
         let body = json!({ "batch": page, "seq": batch.last_seq + 1, "next_by_subj": filter }).to_string();
-        let sent = self
-            .inner
-            .client
-            .publish_with_reply(api.clone(), inbox.to_owned(), body.into());
+        let sent = self.inner.client.publish_with_reply(api.clone(), inbox.to_owned(), body.into());
         let received = async {
-            self.in_time(filter, sent)
-                .await?
-                .map_err(|error| BusError::invalid(filter, error))?;
+            self.in_time(filter, sent).await?.map_err(|error| BusError::invalid(filter, error))?;
             let mut previous = 0;
             loop {
                 let next = self.in_time(filter, answers.next()).await?;
@@ -141,21 +125,13 @@ fn unbroken(filter: &str, previous: u64, named: Option<u64>) -> Result<(), BusEr
     if named.is_none_or(|named| named == previous) {
         return Ok(());
     }
-    Err(BusError::Timeout {
-        what: format!("{filter}: a message of the page got lost"),
-        seconds: 0,
-    })
+    Err(BusError::Timeout { what: format!("{filter}: a message of the page got lost"), seconds: 0 })
 }
 
 fn refusal(what: &str, status: u16, description: &str) -> BusError {
     match status {
         NO_RESPONDERS => BusError::NoResponders { what: what.to_owned() },
-        _ => BusError::Server {
-            what: what.to_owned(),
-            code: status.into(),
-            err_code: 0,
-            text: description.to_owned(),
-        },
+        _ => BusError::Server { what: what.to_owned(), code: status.into(), err_code: 0, text: description.to_owned() },
     }
 }
 
@@ -172,11 +148,5 @@ fn stored(stream: &str, answer: Answer) -> Option<Stored> {
     let subject = headers.last("Nats-Subject")?.to_owned();
     let seq = headers.number("Nats-Sequence")?;
     let time = headers.last("Nats-Time-Stamp").unwrap_or_default().to_owned();
-    Some(Stored {
-        subject,
-        seq,
-        time,
-        headers: answer.headers,
-        payload: answer.payload,
-    })
+    Some(Stored { subject, seq, time, headers: answer.headers, payload: answer.payload })
 }

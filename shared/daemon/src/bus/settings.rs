@@ -113,9 +113,7 @@ pub(super) fn address(url: &str) -> Result<ServerAddr, String> {
     if url.contains('@') {
         return Err("has credentials in it; give `user` and `passwordFile`, or `credsFile`, instead".to_owned());
     }
-    let address: ServerAddr = url
-        .parse()
-        .map_err(|error| format!("`{url}` is not a server ({error}); {usage}"))?;
+    let address: ServerAddr = url.parse().map_err(|error| format!("`{url}` is not a server ({error}); {usage}"))?;
     if address.is_websocket() {
         return Err(format!("`{url}`: websockets are not supported; {usage}"));
     }

@@ -53,12 +53,9 @@ impl fmt::Display for BusStatus {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Connected { .. } => f.write_str("connected"),
-            Self::Connecting {
-                last_error: Some(error),
+            Self::Connecting { last_error: Some(error) } | Self::Disconnected { last_error: Some(error) } => {
+                f.write_str(error)
             }
-            | Self::Disconnected {
-                last_error: Some(error),
-            } => f.write_str(error),
             Self::Connecting { last_error: None } => f.write_str("connecting"),
             Self::Disconnected { last_error: None } => f.write_str("the connection was lost"),
         }
@@ -115,10 +112,7 @@ impl Shared {
             refused.mark_unchanged();
             let found = {
                 let refusals = self.refusals.lock().unwrap_or_else(PoisonError::into_inner);
-                refusals
-                    .iter()
-                    .find(|(number, text)| *number > after && text.contains(&quoted))
-                    .cloned()
+                refusals.iter().find(|(number, text)| *number > after && text.contains(&quoted)).cloned()
             };
             if let Some((_, text)) = found {
                 return text;

@@ -24,10 +24,7 @@ const HEARTBEAT: Duration = Duration::from_secs(2);
 const SILENCE: Duration = Duration::from_millis(6_500);
 /// How long the server keeps a consumer that nobody listens to.
 const ABANDONED: Duration = Duration::from_secs(10);
-const RETRY: Backoff = Backoff {
-    base: Duration::from_millis(250),
-    ceiling: Duration::from_secs(15),
-};
+const RETRY: Backoff = Backoff { base: Duration::from_millis(250), ceiling: Duration::from_secs(15) };
 const CONTROL: u16 = 100;
 
 /// What a watch tells.
@@ -74,13 +71,7 @@ impl Bus {
     /// and recreated streams: each of them ends in a new [`BucketEvent::Read`].
     pub fn watch_bucket(&self, spec: BucketSpec, manage: bool, tasks: &Tasks) -> BucketWatch {
         let (events, receiver) = mpsc::channel(ROOM);
-        let watcher = Watcher {
-            bus: self.clone(),
-            status: self.status(),
-            spec,
-            manage,
-            events,
-        };
+        let watcher = Watcher { bus: self.clone(), status: self.status(), spec, manage, events };
         tasks.spawn("nats-bucket-watch", watcher.run(tasks.shutdown()));
         BucketWatch(receiver)
     }
@@ -136,9 +127,7 @@ impl Watcher {
             }
             // A new connection is worth a try at once.
             let wait = RETRY.equal_jitter(failures, &mut fastrand::Rng::new());
-            let reconnected = self
-                .status
-                .wait_for(|status| status.generation().is_some_and(|now| now != generation));
+            let reconnected = self.status.wait_for(|status| status.generation().is_some_and(|now| now != generation));
             let _ = tokio::time::timeout(wait, reconnected).await;
         }
     }
@@ -243,14 +232,7 @@ impl Feed {
         let pending = made.get("num_pending").and_then(Value::as_u64).unwrap_or_default();
         // Had the stream been made anew meanwhile, `created` would be the wrong one.
         let info = bus.bucket_info(spec).await?;
-        let feed = Self {
-            stream,
-            consumer,
-            messages,
-            info: before,
-            pending,
-            delivered: Delivered::default(),
-        };
+        let feed = Self { stream, consumer, messages, info: before, pending, delivered: Delivered::default() };
         if feed.info.created != info.created {
             return Err(feed.broken("the stream was made anew"));
         }
@@ -258,10 +240,7 @@ impl Feed {
     }
 
     fn broken(&self, why: &str) -> BusError {
-        BusError::Invalid {
-            what: format!("watching {}", self.stream),
-            text: why.to_owned(),
-        }
+        BusError::Invalid { what: format!("watching {}", self.stream), text: why.to_owned() }
     }
 
     async fn read_all(&mut self, bus: &Bus) -> Result<BucketEvent, BusError> {
@@ -282,18 +261,9 @@ impl Feed {
                 Item::Idle => left = 0,
             }
         }
-        let head = entries
-            .keys()
-            .next_back()
-            .copied()
-            .unwrap_or_default()
-            .max(self.info.last_seq);
+        let head = entries.keys().next_back().copied().unwrap_or_default().max(self.info.last_seq);
         let created = self.info.created.clone();
-        Ok(BucketEvent::Read {
-            created,
-            head,
-            entries: entries.into_values().collect(),
-        })
+        Ok(BucketEvent::Read { created, head, entries: entries.into_values().collect() })
     }
 
     async fn next(&mut self, bus: &Bus) -> Result<Item, BusError> {
@@ -318,11 +288,7 @@ impl Feed {
     }
 
     fn stored(&mut self, message: async_nats::Message) -> Result<Item, BusError> {
-        let place = message
-            .reply
-            .as_deref()
-            .and_then(Place::parse)
-            .filter(|place| place.stream == self.stream);
+        let place = message.reply.as_deref().and_then(Place::parse).filter(|place| place.stream == self.stream);
         let Some(place) = place else {
             return Err(self.broken("a message came that no stream sent"));
         };
@@ -331,13 +297,7 @@ impl Feed {
         }
         let (seq, time, pending) = (place.seq, place.time.clone(), place.pending);
         let subject = message.subject.into_string();
-        let stored = Stored {
-            subject,
-            seq,
-            time,
-            headers: Headers::new(message.headers),
-            payload: message.payload,
-        };
+        let stored = Stored { subject, seq, time, headers: Headers::new(message.headers), payload: message.payload };
         Ok(Item::Message(stored, pending))
     }
 
@@ -347,9 +307,7 @@ impl Feed {
         let stalled = headers.get("Nats-Consumer-Stalled").map(str::to_owned);
         let is_heartbeat = message.reply.is_none();
         if let Some(reply) = message.reply.map(async_nats::Subject::into_string).or(stalled) {
-            let answered = bus
-                .in_time("flow control", bus.inner.client.publish(reply, "".into()))
-                .await?;
+            let answered = bus.in_time("flow control", bus.inner.client.publish(reply, "".into())).await?;
             answered.map_err(|error| BusError::invalid("flow control", error))?;
         }
         if !is_heartbeat {
@@ -383,23 +341,13 @@ struct Place<'a> {
 impl<'a> Place<'a> {
     fn parse(reply: &'a str) -> Option<Self> {
         let tokens: Vec<&str> = reply.strip_prefix("$JS.ACK.")?.split('.').collect();
-        let tokens = if tokens.len() >= 9 {
-            tokens.get(2..)?
-        } else {
-            tokens.as_slice()
-        };
+        let tokens = if tokens.len() >= 9 { tokens.get(2..)? } else { tokens.as_slice() };
         let [stream, _, _, seq, delivered, nanos, pending, ..] = tokens else {
             return None;
         };
         let time = jiff::Timestamp::from_nanosecond(nanos.parse().ok()?).ok()?.to_string();
         let (seq, delivered, pending) = (seq.parse().ok()?, delivered.parse().ok()?, pending.parse().ok()?);
-        Some(Self {
-            stream,
-            seq,
-            delivered,
-            time,
-            pending,
-        })
+        Some(Self { stream, seq, delivered, time, pending })
     }
 }
 

@@ -53,15 +53,8 @@ fn unknown_key(field: &str, known: &[&str]) -> String {
 }
 
 fn wrong_type(found: &Actual, wanted: &str) -> String {
-    let is_number = matches!(
-        found,
-        Actual::Unsigned(_) | Actual::Signed(_) | Actual::Float(_) | Actual::Bool(_)
-    );
-    let hint = if is_number && wants_text(wanted) {
-        "; put it in quotes"
-    } else {
-        ""
-    };
+    let is_number = matches!(found, Actual::Unsigned(_) | Actual::Signed(_) | Actual::Float(_) | Actual::Bool(_));
+    let hint = if is_number && wants_text(wanted) { "; put it in quotes" } else { "" };
     format!("{} stands there, {} is expected{hint}", actual(found), expected(wanted))
 }
 

@@ -119,10 +119,7 @@ pub struct Problems {
 
 impl Problems {
     pub(super) fn new(secrets: Secrets) -> Self {
-        Self {
-            secrets,
-            ..Self::default()
-        }
+        Self { secrets, ..Self::default() }
     }
 
     /// `key` holds the path of a secret.
@@ -131,10 +128,7 @@ impl Problems {
             && let Some(file) = file
             && let Err(error) = std::fs::read(file.path())
         {
-            self.add(
-                key,
-                format!("{}: the secret cannot be read: {error}", file.path().display()),
-            );
+            self.add(key, format!("{}: the secret cannot be read: {error}", file.path().display()));
         }
     }
 

@@ -37,11 +37,8 @@ impl SecretFile {
     /// # Errors
     /// Names the configuration `key` that held the path, the file, and why.
     pub fn read(&self, key: &'static str) -> Result<Secret, SecretError> {
-        let mut text = std::fs::read_to_string(&self.0).map_err(|source| SecretError {
-            key,
-            path: self.0.clone(),
-            source,
-        })?;
+        let mut text =
+            std::fs::read_to_string(&self.0).map_err(|source| SecretError { key, path: self.0.clone(), source })?;
         if text.ends_with('\n') {
             text.pop();
             if text.ends_with('\r') {

@@ -40,15 +40,9 @@ impl Tree {
             Ok(Some(tree @ Self { node: Node::Map(_), .. })) => Ok(Some(tree)),
             Ok(Some(tree)) => Err((Some(tree.line), "a map of keys is expected, such as `nats:`".to_owned())),
             Err(error) => {
-                let line = error
-                    .location()
-                    .map(|location| location.line())
-                    .filter(|line| *line > 0);
+                let line = error.location().map(|location| location.line()).filter(|line| *line > 0);
                 let text = error.without_snippet().to_string();
-                Err((
-                    line,
-                    format!("this is not YAML: {}", text.lines().next().unwrap_or_default()),
-                ))
+                Err((line, format!("this is not YAML: {}", text.lines().next().unwrap_or_default())))
             }
         }
     }
@@ -114,16 +108,12 @@ impl Tree {
 
     fn child(&self, token: &str) -> Option<(u64, &Self)> {
         match &self.node {
-            Node::Map(entries) => entries
-                .iter()
-                .find(|(name, _, _)| name == token)
-                .map(|(_, line, tree)| (*line, tree)),
+            Node::Map(entries) => {
+                entries.iter().find(|(name, _, _)| name == token).map(|(_, line, tree)| (*line, tree))
+            }
             Node::List(items) => {
                 let place = index_of(token)?;
-                items
-                    .iter()
-                    .find(|(at, _)| *at == place)
-                    .map(|(_, tree)| (tree.line, tree))
+                items.iter().find(|(at, _)| *at == place).map(|(_, tree)| (tree.line, tree))
             }
             _ => None,
         }
@@ -131,10 +121,7 @@ impl Tree {
 
     fn child_mut(&mut self, token: &str) -> Option<&mut Self> {
         match &mut self.node {
-            Node::Map(entries) => entries
-                .iter_mut()
-                .find(|(name, _, _)| name == token)
-                .map(|(_, _, tree)| tree),
+            Node::Map(entries) => entries.iter_mut().find(|(name, _, _)| name == token).map(|(_, _, tree)| tree),
             Node::List(items) => {
                 let place = index_of(token)?;
                 items.iter_mut().find(|(at, _)| *at == place).map(|(_, tree)| tree)
@@ -151,10 +138,7 @@ fn index_of(token: &str) -> Option<usize> {
 impl<'de> Deserialize<'de> for Tree {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let spanned = Spanned::<Node>::deserialize(deserializer)?;
-        Ok(Self {
-            line: spanned.referenced.line(),
-            node: spanned.value,
-        })
+        Ok(Self { line: spanned.referenced.line(), node: spanned.value })
     }
 }
 

@@ -57,20 +57,14 @@ fn a_reference_has_domain_path_and_tag(
     #[case] tag: &str,
 ) {
     let reference = parse(text);
-    assert_eq!(
-        (reference.domain(), reference.path(), reference.tag()),
-        (domain, path, Some(tag))
-    );
+    assert_eq!((reference.domain(), reference.path(), reference.tag()), (domain, path, Some(tag)));
     assert_eq!(reference.repository(), format!("{domain}/{path}"));
 }
 
 #[test]
 fn a_reference_by_digest_has_no_tag() {
     let reference = parse(&format!("a.b/c@sha256:{HEX}"));
-    assert_eq!(
-        (reference.domain(), reference.path(), reference.tag()),
-        ("a.b", "c", None)
-    );
+    assert_eq!((reference.domain(), reference.path(), reference.tag()), ("a.b", "c", None));
     assert_eq!(reference.digest().unwrap().hex(), HEX);
     assert_eq!(reference.canonical(), format!("a.b/c@sha256:{HEX}"));
 }
@@ -94,10 +88,7 @@ fn an_id_of_an_image_is_no_name() {
     }
     // With a repository around it, the same hex is a name like any other.
     assert_eq!(parse(&format!("docker.io/{HEX}")).path(), format!("library/{HEX}"));
-    assert_eq!(
-        parse(&format!("sha1:{HEX}")).canonical(),
-        format!("docker.io/library/sha1:{HEX}")
-    );
+    assert_eq!(parse(&format!("sha1:{HEX}")).canonical(), format!("docker.io/library/sha1:{HEX}"));
 }
 
 #[test]
@@ -152,19 +143,12 @@ fn the_limits_are_255_for_the_path_and_128_for_the_tag() {
 fn what_is_no_reference_is_refused_with_the_part_at_fault_and_the_rule(#[case] text: &str, #[case] rule: &str) {
     let error = refused(text);
     assert!(error.contains(rule), "{error}");
-    assert!(
-        error.contains(&format!("`{}`", clip(text))) || text.is_empty(),
-        "{error}"
-    );
+    assert!(error.contains(&format!("`{}`", clip(text))) || text.is_empty(), "{error}");
 }
 
 #[test]
 fn an_error_is_short_and_on_one_line_whatever_was_given() {
-    for text in [
-        "x\n".repeat(5_000),
-        format!("x@{}", "é".repeat(5_000)),
-        format!("{}\u{202e}/x", ".".repeat(5_000)),
-    ] {
+    for text in ["x\n".repeat(5_000), format!("x@{}", "é".repeat(5_000)), format!("{}\u{202e}/x", ".".repeat(5_000))] {
         let error = refused(&text);
         assert!(error.chars().count() < 800 && !error.contains('\n'), "{error}");
     }
