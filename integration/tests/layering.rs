@@ -90,11 +90,7 @@ fn root() -> PathBuf {
 }
 
 fn metadata() -> Metadata {
-    MetadataCommand::new()
-        .manifest_path(root().join("Cargo.toml"))
-        .other_options(["--offline".to_owned()])
-        .exec()
-        .unwrap()
+    MetadataCommand::new().manifest_path(root().join("Cargo.toml")).no_deps().exec().unwrap()
 }
 
 fn sources(folders: &[&str]) -> Vec<PathBuf> {

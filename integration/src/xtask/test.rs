@@ -169,6 +169,8 @@ fn tests() -> Result<Vec<String>> {
 
 fn deny() -> Result<()> {
     let program = cargo_deny()?;
+    // It looks at crates for other platforms too, which no build here has downloaded.
+    cargo(&["fetch", "--locked"], &[])?;
     let status = Command::new(&program)
         .args(["--offline", "--log-level", "error", "check", "licenses", "bans", "sources"])
         .current_dir(root())
