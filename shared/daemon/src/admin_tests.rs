@@ -61,7 +61,7 @@ async fn start() -> Server {
     let clock = Clock::new();
     let (inbox, facts) = driver::channel(4);
     let views: BTreeMap<&'static str, View<Still>> =
-        BTreeMap::from([(MAIN, (|_, _| json!({ "still": true })) as View<Still>), ("pools", |_| json!(["all"]))]);
+        BTreeMap::from([(MAIN, (|_, _| json!({ "still": true })) as View<Still>), ("pools", |_, _| json!(["all"]))]);
     let (state, mut inspector) = inspect(views, &inbox);
     let (ready, readiness) = watch::channel(Err("nodes: not listed yet\nnats: connecting".to_owned()));
     let running = driver::run(
