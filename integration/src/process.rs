@@ -102,6 +102,20 @@ impl Invocation {
     }
 }
 
+/// Longest that the kernel takes to stop every thread of a process.
+const STOPPED: Duration = Duration::from_secs(5);
+
+/// Whether every thread has taken the stop signal: state `T` after the name, which may itself hold anything.
+fn all_stopped(tasks: &std::path::Path) -> Result<bool> {
+    for task in std::fs::read_dir(tasks).with_context(|| tasks.display().to_string())? {
+        let stat = std::fs::read_to_string(task?.path().join("stat")).unwrap_or_default();
+        if stat.rsplit_once(") ").is_some_and(|(_, rest)| !rest.starts_with('T')) {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
 /// A running (or just ended) child with its log. Dropping it kills it.
 #[derive(Debug)]
 pub struct Process {
@@ -234,7 +248,15 @@ impl Process {
 
     /// SIGSTOP: it keeps its connections and answers nothing.
     pub fn pause(&self) -> Result<()> {
-        self.signal(Signal::STOP)
+        self.signal(Signal::STOP)?;
+        // The signal is sent, not taken: on a busy machine another thread of the process may still answer.
+        let tasks = PathBuf::from(format!("/proc/{}/task", self.id().context("it has ended")?));
+        let start = std::time::Instant::now();
+        while !all_stopped(&tasks)? {
+            ensure!(start.elapsed() < STOPPED, "{} does not stop", self.name());
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        Ok(())
     }
 
     /// SIGCONT after a pause.
