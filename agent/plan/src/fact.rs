@@ -20,7 +20,7 @@ pub enum Fact {
     Disconnected,
     /// The client dropped messages, or a subscription was refused: there may be a gap.
     Gap,
-    /// A heart of the protocol: `_meta` as read. `None` if the key is absent.
+    /// `_meta` as read. `None` if the key is absent.
     Meta(Result<Option<Meta>, Reason>),
     /// The assignment as read from the bucket. `None` if the key is absent or purged.
     AssignmentRead(Result<Option<Assignment>, Reason>),

@@ -7,8 +7,11 @@ use std::io::Write as _;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
+use futures::StreamExt as _;
 use serde_json::{Map, Value, json};
+use shared::message::{Event, Message as _};
+use shared::name::ImageKey;
 
 use super::say;
 use crate::run::RunDir;
@@ -49,6 +52,17 @@ pub(super) fn run(args: &Args) -> Result<()> {
 
 /// A run folder shared by parts.
 type Run = Arc<RunDir>;
+
+/// The event `warm` of this image; events of others are passed over.
+async fn next_warm(events: &mut async_nats::Subscriber, image: &ImageKey, limit: Duration) -> Result<Event> {
+    loop {
+        let message = tokio::time::timeout(limit, events.next()).await?.context("the subscription ended")?;
+        let event = Event::decode(&message.payload)?;
+        if event.id == *image {
+            return Ok(event);
+        }
+    }
+}
 
 /// Times of one quantity.
 #[derive(Default)]

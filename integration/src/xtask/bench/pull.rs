@@ -5,9 +5,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result};
 use futures::StreamExt as _;
 use shared::image::Reference;
-use shared::message::{Event, Message as _};
 
-use super::{Measured, Run, Sample, print};
+use super::{Measured, Run, Sample, next_warm, print};
 use crate::cluster::REGISTRY;
 use crate::image::Image;
 use crate::installation::{Installation, InstallationSpec};
@@ -102,10 +101,6 @@ async fn ours_once(
             break Instant::now();
         }
     };
-    loop {
-        let message = tokio::time::timeout(LIMIT, events.next()).await?.context("the subscription ended")?;
-        if Event::decode(&message.payload)?.id == wanted {
-            return Ok(start.elapsed());
-        }
-    }
+    next_warm(events, &wanted, LIMIT).await?;
+    Ok(start.elapsed())
 }

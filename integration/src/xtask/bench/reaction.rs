@@ -13,9 +13,8 @@ use kube::api::{Api, WatchEvent, WatchParams};
 use serde_json::json;
 use shared::image::Reference;
 use shared::label;
-use shared::message::{Event, Message as _};
 
-use super::{Measured, Run, Sample, print};
+use super::{Measured, Run, Sample, next_warm, print};
 use crate::cluster::REGISTRY;
 use crate::eventually::eventually;
 use crate::image::{Image, Published};
@@ -59,7 +58,9 @@ pub(super) async fn run(run: &Run, args: &Args) -> Result<()> {
         tokio::time::sleep(REST).await;
         let created = deploy(&installation, "default", &format!("ours-{i}"), &image).await?;
         let first = first_request(&installation, &image).await?;
-        let present = next_warm(&mut events, &image).await?;
+        // The time the agent's event carries: when the runtime had just confirmed the image.
+        let key = Reference::parse(&image.by_tag(REGISTRY))?.key();
+        let present = SystemTime::from(next_warm(&mut events, &key, LIMIT).await?.ts);
         let labelled = until_labelled(&mut labels, &image).await?;
         let image = installation.cluster.registry.push(&Image::new(format!("bench/raw-{i}"), "1").layer(512)).await?;
         tokio::time::sleep(REST).await;
@@ -105,18 +106,6 @@ async fn first_request(installation: &Installation, image: &Published) -> Result
             .map(|r| r.at)
     })
     .await
-}
-
-/// The time the agent's event carries: when the runtime had just confirmed the image.
-async fn next_warm(events: &mut async_nats::Subscriber, image: &Published) -> Result<SystemTime> {
-    let wanted = Reference::parse(&image.by_tag(REGISTRY))?.key();
-    loop {
-        let message = tokio::time::timeout(LIMIT, events.next()).await?.context("the subscription ended")?;
-        let event = Event::decode(&message.payload)?;
-        if event.id == wanted {
-            return Ok(event.ts.into());
-        }
-    }
 }
 
 type NodeEvents = std::pin::Pin<Box<dyn futures::Stream<Item = kube::Result<WatchEvent<Node>>> + Send>>;
