@@ -67,6 +67,7 @@ pub async fn run(path: PathBuf, config: ControllerConfig, log: LogHandle) -> Res
     let (inbox, facts) = driver::channel(DEFAULT_INBOX);
     inbox.send(Fact::Selection(config.selection())).await;
     kubernetes::start(&kube, &inbox, &tasks);
+    inbox.send(Fact::Lease(true)).await;
     let session = Session::new(&bus, &config.cluster_id, &config.buckets, inbox.clone(), &tasks);
     let troubles = session.troubles();
     tasks.spawn("buckets", session.run(shutdown.clone()));

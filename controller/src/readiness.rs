@@ -45,7 +45,10 @@ pub async fn follow(mut parts: Parts, ready: watch::Sender<Readiness>, shutdown:
 fn judge(machine: &Readiness, nats: &BusStatus, buckets: &Troubles) -> Readiness {
     let nats = (!nats.is_connected()).then(|| format!("NATS: {nats}"));
     let reasons: Vec<String> = nats.into_iter().chain(buckets.values().cloned()).chain(machine.clone().err()).collect();
-    if reasons.is_empty() { Ok(()) } else { Err(reasons.join("\n")) }
+    match machine {
+        Ok(does) if reasons.is_empty() => Ok(does.clone()),
+        _ => Err(reasons.join("\n")),
+    }
 }
 
 #[cfg(test)]
@@ -57,7 +60,7 @@ mod tests {
     #[test]
     fn ready_is_when_nothing_is_awaited_and_otherwise_everything_is_named() {
         let connected = BusStatus::Connected { generation: 1 };
-        assert_eq!(judge(&Ok(()), &connected, &Troubles::new()), Ok(()));
+        assert_eq!(judge(&Ok("leads term 1".to_owned()), &connected, &Troubles::new()), Ok("leads term 1".to_owned()));
         let troubles = [(Bucket::Assign, "bucket warm-default-assign: storage is \"memory\"".to_owned())].into();
         let lost = BusStatus::Disconnected { last_error: Some("connection refused".to_owned()) };
         let said = judge(&Err("waiting for nodes".to_owned()), &lost, &troubles).unwrap_err();

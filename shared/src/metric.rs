@@ -70,6 +70,7 @@ metrics! {
     SOURCE_SYNCED = Gauge Controller "warm_source_synced" ["source"] "1 once this source has delivered its first full list.";
     SOURCE_ERRORS = Counter Controller "warm_source_errors_total" ["source"] "Failed lists and watches, retried by themselves.";
     OBJECTS_INVALID = Gauge Controller "warm_objects_invalid_objects" ["kind"] "Workloads with a part that cannot be used; the rest of them is.";
+    LEASE_HELD = Gauge Controller "warm_lease_held" [] "1 while this controller holds the Lease, and so may take the term.";
     LEADING = Gauge Controller "warm_leading" [] "1 while this controller holds the term and writes.";
     TERM = Gauge Controller "warm_term" [] "The newest term seen.";
     WORKLOADS = Gauge Controller "warm_workloads_objects" [] "Workloads whose images are wanted.";

@@ -53,7 +53,7 @@ impl Show {
         } else if !self.was_synced {
             Err("this node's assignment and pools have not been read yet".to_owned())
         } else {
-            Ok(())
+            Ok("ok".to_owned())
         }
     }
 }

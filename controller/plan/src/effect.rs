@@ -19,6 +19,9 @@ pub enum Effect {
         /// Sequence that `_meta` must have; 0 if it must not exist.
         expected: u64,
     },
+    /// Give the Lease up: another controller leads. The elector says so with `Fact::Lease`, if it holds one that can be
+    /// given up.
+    ReleaseLease,
     /// Write to the intents bucket: pipelined puts and purges in this order, then one delta for each pool that has
     /// intents among them. Outcome: `Fact::IntentsWritten`. At most one such batch is in flight.
     WriteIntents(IntentBatch),
@@ -104,6 +107,7 @@ impl Kind for Effect {
     fn kind(&self) -> &'static str {
         match self {
             Self::TakeTerm { .. } => "take-term",
+            Self::ReleaseLease => "release-lease",
             Self::WriteIntents(_) => "write-intents",
             Self::WriteAssignments { .. } => "write-assignments",
             Self::PublishBeat(_) => "publish-beat",

@@ -145,6 +145,8 @@ pub enum Fact {
     Connected,
     /// The connection is gone.
     Disconnected,
+    /// Whether this replica holds the Lease, from now on.
+    Lease(bool),
     /// `_meta` was written by compare-and-set (its new sequence), or was not.
     TermTaken(Result<u64, Reason>),
     /// A batch of writes to the intents bucket ended, in the order sent, and the deltas for it went out.
@@ -192,6 +194,7 @@ impl Kind for Fact {
             Self::Event(_) => "event",
             Self::Connected => "connected",
             Self::Disconnected => "disconnected",
+            Self::Lease(_) => "lease",
             Self::TermTaken(_) => "term-taken",
             Self::IntentsWritten { .. } => "intents-written",
             Self::AssignmentsWritten(_) => "assignments-written",

@@ -1,6 +1,7 @@
 //! Who writes: the term, the epoch, and whose buckets these are.
 //!
-//! Owns taking the term by compare-and-set of `_meta`, and every reason not to write. Never writes anything else.
+//! Owns taking the term by compare-and-set of `_meta` while the Lease is held, and every reason not to write. Never
+//! writes anything else. The Lease only says who tries: what fences the buckets is the term.
 
 use fastrand::Rng;
 use shared::backoff::Backoff;
@@ -16,7 +17,7 @@ use crate::fact::{IntentsDoc, Stored};
 /// Where this controller stands.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Standing {
-    /// It does not hold the term; it tries when it may.
+    /// It does not hold the term; it tries when it may, which is never without the Lease.
     Idle,
     /// A compare-and-set of `_meta` is in flight.
     Taking {
@@ -32,8 +33,14 @@ pub(crate) enum Standing {
         /// What had been taken in when it was issued: `prev` of the first delta of a pool.
         head: u64,
     },
-    /// Another controller took over: it writes nothing any more.
-    Superseded(Meta),
+    /// Another controller took over though this one holds the Lease: it writes nothing until the Lease was lost and
+    /// regained.
+    Superseded {
+        /// What the other wrote.
+        there: Meta,
+        /// Whether the Lease was given up already, so that the two do not wait for each other.
+        released: bool,
+    },
     /// The buckets belong to another cluster: it writes nothing, ever.
     Foreign(Meta),
 }
@@ -42,6 +49,7 @@ pub(crate) enum Standing {
 #[derive(Debug, Clone)]
 pub(crate) struct Leadership {
     standing: Standing,
+    lease: bool,
     candidate: String,
     epochs: u32,
     highest: u64,
@@ -56,12 +64,31 @@ impl Leadership {
     pub(crate) fn new(candidate: String) -> Self {
         let standing = Standing::Idle;
         let retry = Moment::default();
-        Self { standing, candidate, epochs: 0, highest: 0, failures: 0, last: None, retry, kept: None }
+        Self { standing, lease: false, candidate, epochs: 0, highest: 0, failures: 0, last: None, retry, kept: None }
     }
 
     /// Where this controller stands.
     pub(crate) fn standing(&self) -> &Standing {
         &self.standing
+    }
+
+    /// Whether this replica holds the Lease.
+    pub(crate) fn holds_lease(&self) -> bool {
+        self.lease
+    }
+
+    /// Learns whether this replica holds the Lease; says whether that is news. Without it, it is no leader at once.
+    pub(crate) fn lease(&mut self, holds: bool) -> bool {
+        if self.lease == holds {
+            return false;
+        }
+        self.lease = holds;
+        if holds {
+            (self.failures, self.last, self.retry) = (0, None, Moment::default());
+        } else if matches!(self.standing, Standing::Leading { .. } | Standing::Superseded { .. }) {
+            self.standing = Standing::Idle;
+        }
+        true
     }
 
     /// What it wrote, while it holds the term.
@@ -87,7 +114,7 @@ impl Leadership {
     /// Judges what `_meta` says now.
     pub(crate) fn judge(&mut self, bucket: &IntentsBucket, cluster: &str) {
         let meta = bucket.meta();
-        let is_final = matches!(self.standing, Standing::Superseded(_) | Standing::Foreign(_));
+        let is_final = matches!(self.standing, Standing::Superseded { .. } | Standing::Foreign(_));
         if let Some(there) = &meta.good {
             self.highest = self.highest.max(there.term);
             if is_final {
@@ -102,7 +129,9 @@ impl Leadership {
             return;
         };
         match (&meta.good, meta.held) {
-            (Some(there), _) if there.term > mine.term => self.standing = Standing::Superseded(there.clone()),
+            (Some(there), _) if there.term > mine.term => {
+                self.standing = Standing::Superseded { there: there.clone(), released: false };
+            }
             (Some(there), Held::Value) if there == mine && mine.stream_created == bucket.created() => {}
             // Gone, damaged, rolled back, or of another stream: the term is taken again.
             _ => self.standing = Standing::Idle,
@@ -117,7 +146,7 @@ impl Leadership {
         instance: &str,
         now: Moment,
     ) -> Option<Effect> {
-        if self.standing != Standing::Idle || self.retry > now {
+        if !self.lease || self.standing != Standing::Idle || self.retry > now {
             return None;
         }
         let there = bucket.meta();
@@ -131,6 +160,17 @@ impl Leadership {
         };
         self.standing = Standing::Taking { meta: meta.clone(), head: bucket.head() };
         Some(Effect::TakeTerm { meta, expected: there.seq })
+    }
+
+    /// Gives the Lease up, once, if another controller holds a higher term: whoever that is holds it or is to have it.
+    pub(crate) fn release(&mut self) -> Option<Effect> {
+        match &mut self.standing {
+            Standing::Superseded { released, .. } if !*released => {
+                *released = true;
+                Some(Effect::ReleaseLease)
+            }
+            _ => None,
+        }
     }
 
     /// Keeps what a re-read found of `_meta` until the outcome of the attempt tells whether it is to be believed.
@@ -168,7 +208,10 @@ impl Leadership {
                 }
                 self.highest = self.highest.max(meta.term);
                 (self.failures, self.last) = (0, None);
-                self.standing = Standing::Leading { meta: meta.clone(), head };
+                // An attempt that outlived the Lease wrote a term that nobody leads.
+                if self.lease {
+                    self.standing = Standing::Leading { meta: meta.clone(), head };
+                }
                 Some((seq, meta))
             }
             Err(reason) => {
@@ -182,6 +225,6 @@ impl Leadership {
 
     /// When the next attempt is due.
     pub(crate) fn due(&self) -> Option<Moment> {
-        (self.standing == Standing::Idle).then_some(self.retry)
+        (self.lease && self.standing == Standing::Idle).then_some(self.retry)
     }
 }

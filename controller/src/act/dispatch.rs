@@ -91,6 +91,8 @@ impl Dispatch<Effect> for Dispatcher {
                     peers.inbox.send(Fact::NodeLabelled { node, result }).await;
                 });
             }
+            // There is no Lease that could be given up yet.
+            Effect::ReleaseLease => {}
             Effect::RequestInventory(node) => {
                 self.tasks.spawn_effect(kind, request::inventory(peers, kind, node));
             }

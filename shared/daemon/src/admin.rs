@@ -25,8 +25,8 @@ use crate::telemetry::LogHandle;
 const ALIVE: Duration = Duration::from_secs(10);
 const BODY: usize = 4 * 1_024;
 
-/// Whether the process is ready; the text says what it waits for.
-pub type Readiness = Result<(), String>;
+/// Whether the process is ready, and what it does; otherwise what it waits for.
+pub type Readiness = Result<String, String>;
 
 /// What the routes show.
 #[derive(Debug, Clone)]
@@ -113,7 +113,7 @@ async fn livez(State(admin): State<Arc<Admin>>) -> Response {
 async fn readyz(State(admin): State<Arc<Admin>>) -> Response {
     let ready = if admin.shutdown.is_cancelled() { Err("stopping".to_owned()) } else { admin.ready.borrow().clone() };
     match ready {
-        Ok(()) => "ok\n".into_response(),
+        Ok(text) => format!("{text}\n").into_response(),
         Err(reasons) => (StatusCode::SERVICE_UNAVAILABLE, format!("{reasons}\n")).into_response(),
     }
 }

@@ -101,8 +101,8 @@ async fn it_says_whether_it_is_alive_and_ready_and_what_it_waits_for() {
     assert_eq!(http(server.address, "GET /livez", "").await, (200, "ok\n".into()));
     let waiting = (503, "nodes: not listed yet\nnats: connecting\n".into());
     assert_eq!(http(server.address, "GET /readyz", "").await, waiting);
-    let _before = server.ready.send_replace(Ok(()));
-    assert_eq!(http(server.address, "GET /readyz", "").await, (200, "ok\n".into()));
+    let _before = server.ready.send_replace(Ok("leads term 3".to_owned()));
+    assert_eq!(http(server.address, "GET /readyz", "").await, (200, "leads term 3\n".into()));
 }
 
 #[tokio::test]
@@ -153,7 +153,7 @@ impl Listening {
     async fn serve(self) -> String {
         let (inbox, _facts) = driver::channel::<Never>(1);
         let (state, _inspector) = inspect::<Still, Never>(BTreeMap::new(), &inbox);
-        let (_, ready) = watch::channel(Ok(()));
+        let (_, ready) = watch::channel(Ok("ok".to_owned()));
         let live = inbox.liveness(&Clock::new());
         let log = telemetry::LogHandle::detached();
         let admin = Admin { live, ready, state, metrics: metrics::install(), log, shutdown: self.tasks.shutdown() };

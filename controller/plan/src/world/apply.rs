@@ -72,6 +72,7 @@ impl World {
                 self.assigned.disconnected();
                 true
             }
+            Fact::Lease(holds) => self.leadership.lease(holds),
             Fact::TermTaken(result) => self.term_taken(result, now),
             Fact::IntentsWritten { results, deltas } => self.intents_written(results, deltas, now),
             Fact::AssignmentsWritten(results) => self.assignments_written(results, now),

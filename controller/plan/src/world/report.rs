@@ -69,14 +69,15 @@ impl World {
         rows
     }
 
-    /// Whether the controller does its work; otherwise what it waits for, or what a person must do.
-    pub fn readiness(&self) -> Result<(), String> {
+    /// Whether the controller does its work, and which: `leads term 3`, `follows pod-b`. Otherwise what it waits for,
+    /// or what a person must do. A follower that sees everything is ready: it does its work, which is to stand by.
+    pub fn readiness(&self) -> Result<String, String> {
         match self.leadership.standing() {
             Standing::Foreign(meta) => return Err(self.foreign(&meta.cluster)),
-            Standing::Superseded(meta) => {
+            Standing::Superseded { there, .. } => {
                 return Err(format!(
                     "a controller with a higher term has taken over (term {}, pod {:?}); this one has stopped writing",
-                    meta.term, meta.by
+                    there.term, there.by
                 ));
             }
             _ => {}
@@ -98,9 +99,28 @@ impl World {
             return Err("the buckets are being read again after a reconnect".to_owned());
         }
         match (self.leadership.standing(), self.leadership.refused()) {
-            (Standing::Leading { .. }, _) => Ok(()),
+            (Standing::Leading { meta, .. }, _) => Ok(format!("leads term {}", meta.term)),
+            _ if !self.leadership.holds_lease() => Ok(self.follows()),
             (_, Some(reason)) => Err(format!("the term could not be taken ({reason}); trying again")),
             _ => Err("the term is being taken".to_owned()),
+        }
+    }
+
+    fn follows(&self) -> String {
+        match &self.intents.meta().good {
+            Some(meta) => format!("follows {}", meta.by),
+            None => "follows whoever will lead: nobody has taken the term yet".to_owned(),
+        }
+    }
+
+    /// The word for where this controller stands.
+    fn standing(&self) -> &'static str {
+        match self.leadership.standing() {
+            Standing::Leading { .. } => "leading",
+            Standing::Superseded { .. } => "superseded",
+            Standing::Foreign(_) => "foreign-cluster",
+            Standing::Taking { .. } | Standing::Idle if self.leadership.holds_lease() => "taking-term",
+            Standing::Taking { .. } | Standing::Idle => "following",
         }
     }
 
@@ -120,6 +140,7 @@ impl World {
         let intents = self.plan.pools.values().map(|p| p.intents.len()).sum();
         let mut gauges = vec![
             (metric::SYNCED, vec![], f64::from(u8::from(self.is_synced()))),
+            (metric::LEASE_HELD, vec![], f64::from(u8::from(self.leadership.holds_lease()))),
             (metric::LEADING, vec![], f64::from(u8::from(leads))),
             (metric::TERM, vec![], self.leadership.term() as f64),
             (metric::WORKLOADS, vec![], count(self.plan.workloads)),
@@ -233,7 +254,10 @@ impl World {
     fn leadership_summary(&self) -> Value {
         let leads = self.leadership.leads();
         json!({
+            "standing": self.standing(),
             "leading": leads.is_some(),
+            "lease": self.leadership.holds_lease(),
+            "by": self.intents.meta().good.as_ref().map(|m| &m.by),
             "term": self.leadership.term(),
             "epoch": leads.or(self.intents.meta().good.as_ref()).map(|m| m.epoch.clone()),
             "cluster": self.cluster(),

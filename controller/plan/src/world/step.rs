@@ -65,6 +65,7 @@ impl World {
         };
         if self.intents.is_fresh() {
             self.leadership.judge(&self.intents, &cluster);
+            effects.extend(self.leadership.release());
         }
         if self.sees_buckets() {
             effects.extend(self.leadership.take(&self.intents, &cluster, &self.settings.instance, now));

@@ -2,13 +2,15 @@
 
 use std::time::Duration;
 
-use cluster_plan::fact::IntentsDoc;
+use cluster_plan::fact::{Change, IntentsDoc};
 use cluster_plan::{Effect, Fact};
+use shared::machine::Machine as _;
 use shared::message::Meta;
+use shared::name::PoolId;
 use shared::reason::Reason;
 use shared::subject::IntentsKey;
 
-use super::stage::{CLUSTER, Stage, changes, name, node, workload};
+use super::stage::{CLUSTER, Stage, changes, deployment, name, node, workload};
 
 fn led() -> Stage {
     let mut stage = Stage::new();
@@ -71,20 +73,112 @@ fn a_lost_contest_at_start_is_tried_again_above_the_winner() {
     assert!(stage.world.readiness().unwrap_err().contains("conflict"));
     stage.pass(Duration::from_secs(2));
     assert_eq!(stage.meta().map(|m| (m.term, m.by)), Some((10, "pod-a".to_owned())));
-    assert_eq!(stage.world.readiness(), Ok(()));
+    assert!(stage.world.readiness().is_ok());
+}
+
+/// Another controller takes the term `term`, and the watch tells.
+fn supersede(stage: &mut Stage, term: u64) -> Vec<Effect> {
+    stage.intents.put(&IntentsKey::Meta, None, Some(IntentsDoc::Meta(meta(term, CLUSTER)))).unwrap();
+    let stored = stage.intents.stored(&IntentsKey::Meta);
+    stage.learn(Fact::IntentChanged(stored))
+}
+
+fn leads(term: u64) -> String {
+    format!("leads term {term}")
+}
+
+fn follows(by: &str) -> String {
+    format!("follows {by}")
 }
 
 #[test]
-fn a_higher_term_of_another_ends_all_writing_for_good() {
+fn a_higher_term_of_another_ends_all_writing_until_the_lease_is_lost_and_regained() {
     let mut stage = led();
-    stage.intents.put(&IntentsKey::Meta, None, Some(IntentsDoc::Meta(meta(2, CLUSTER)))).unwrap();
-    let stored = stage.intents.stored(&IntentsKey::Meta);
-    stage.learn(Fact::IntentChanged(stored));
+    assert_eq!(supersede(&mut stage, 2), [Effect::ReleaseLease]);
     assert!(stage.world.readiness().unwrap_err().contains("pod-b"));
     let mut effects = stage.want("more", workload(&["redis"]));
+    effects.extend(stage.learn(Fact::Lease(true)));
     effects.extend(reconnect(&mut stage));
     effects.extend(stage.pass(Duration::from_secs(600)));
     assert!(effects.is_empty(), "{effects:?}");
+
+    assert!(stage.learn(Fact::Lease(false)).is_empty());
+    assert_eq!(stage.world.readiness(), Ok(follows("pod-b")));
+    assert!(stage.pass(Duration::from_secs(600)).is_empty());
+
+    stage.learn(Fact::Lease(true));
+    assert_eq!(stage.world.readiness(), Ok(leads(3)));
+    assert_eq!(stage.held(&PoolId::all()).len(), 2);
+}
+
+#[test]
+fn without_the_lease_everything_is_watched_nothing_is_written_and_the_replica_is_ready() {
+    let mut stage = Stage::new();
+    stage.nodes.insert(name("n1"), node("u1"));
+    for fact in stage.first_facts() {
+        let fact = if fact == Fact::Lease(true) { Fact::Lease(false) } else { fact };
+        stage.learn(fact);
+    }
+    stage.want("web", workload(&["nginx:1.27"]));
+    assert_eq!(stage.world.readiness(), Ok("follows whoever will lead: nobody has taken the term yet".to_owned()));
+    supersede(&mut stage, 7);
+    stage.pass(Duration::from_secs(600));
+    assert!(stage.log.is_empty(), "{:?}", stage.log);
+    assert_eq!(stage.world.readiness(), Ok(follows("pod-b")));
+
+    stage.learn(Fact::Lease(true));
+    assert_eq!(stage.world.readiness(), Ok(leads(8)));
+    assert_eq!(stage.held(&PoolId::all()).len(), 1);
+    assert_eq!(stage.pools("n1"), [PoolId::all()]);
+}
+
+#[test]
+fn what_is_written_when_the_lease_is_lost_is_still_learnt_and_never_written_again() {
+    let mut stage = led();
+    stage.workloads.insert(deployment("more"), workload(&["redis"]));
+    stage.tell(Fact::Workload(Change::Upsert(deployment("more"), Ok(workload(&["redis"])))));
+    let effects = stage.world.step(stage.now);
+    let [Effect::WriteIntents(batch)] = effects.as_slice() else { panic!("{effects:?}") };
+    assert!(stage.learn(Fact::Lease(false)).is_empty());
+    assert_eq!(stage.world.readiness(), Ok(follows("pod-a")));
+
+    // The batch had left before.
+    stage.write_intents(batch.clone());
+    assert!(stage.pass(Duration::from_secs(600)).is_empty());
+
+    let effects = stage.learn(Fact::Lease(true));
+    assert_eq!(stage.world.readiness(), Ok(leads(2)));
+    assert!(!effects.iter().any(|e| matches!(e, Effect::WriteIntents(_))), "{effects:?}");
+}
+
+#[test]
+fn a_term_taken_too_late_is_led_by_nobody_and_the_next_is_above_it() {
+    let mut stage = Stage::new();
+    for fact in stage.first_facts() {
+        stage.tell(fact);
+    }
+    let effects = stage.world.step(stage.now);
+    let [Effect::TakeTerm { .. }] = effects.as_slice() else { panic!("{effects:?}") };
+    stage.tell(Fact::Lease(false));
+    for effect in effects {
+        stage.carry_out(effect);
+    }
+    assert!(stage.pass(Duration::from_secs(600)).is_empty());
+    assert_eq!(stage.world.readiness(), Ok(follows("pod-a")));
+    stage.learn(Fact::Lease(true));
+    assert_eq!((stage.meta().map(|m| m.term), stage.world.readiness()), (Some(2), Ok(leads(2))));
+}
+
+#[test]
+fn a_regained_lease_is_used_at_once_whatever_failed_before() {
+    let mut stage = Stage::new();
+    stage.faults = vec![Reason::Timeout; 20];
+    stage.start();
+    stage.pass(Duration::from_secs(100));
+    stage.faults.clear();
+    stage.learn(Fact::Lease(false));
+    stage.learn(Fact::Lease(true));
+    assert!(stage.world.readiness().is_ok_and(|text| text.starts_with("leads")));
 }
 
 #[test]
@@ -94,13 +188,13 @@ fn a_damaged_epoch_document_is_put_right() {
     let stored = stage.intents.stored(&IntentsKey::Meta);
     stage.learn(Fact::IntentChanged(stored));
     assert_eq!(stage.meta().map(|m| (m.term, m.by)), Some((2, "pod-a".to_owned())));
-    assert_eq!(stage.world.readiness(), Ok(()));
+    assert!(stage.world.readiness().is_ok());
 }
 
 #[test]
 fn a_stream_that_was_created_anew_gets_a_new_epoch_and_everything_again() {
     let mut stage = led();
-    let before = stage.held(&shared::name::PoolId::all());
+    let before = stage.held(&PoolId::all());
     for n in 2..4 {
         stage.intents = super::stage::Bucket::default();
         stage.assign = super::stage::Bucket::default();
@@ -108,10 +202,7 @@ fn a_stream_that_was_created_anew_gets_a_new_epoch_and_everything_again() {
         reconnect(&mut stage);
         let epoch = format!("epoch-1-{}", n - 1);
         assert_eq!(stage.meta().map(|m| (m.term, m.epoch)), Some((n, epoch)));
-        assert_eq!(
-            stage.held(&shared::name::PoolId::all()).keys().collect::<Vec<_>>(),
-            before.keys().collect::<Vec<_>>()
-        );
+        assert_eq!(stage.held(&PoolId::all()).keys().collect::<Vec<_>>(), before.keys().collect::<Vec<_>>());
         assert_eq!(stage.pools("n1").len(), 1);
     }
 }
@@ -126,7 +217,7 @@ fn a_rolled_back_stream_is_rewritten_under_a_higher_term() {
     stage.intents.put(&IntentsKey::Meta, None, Some(IntentsDoc::Meta(meta(1, CLUSTER)))).unwrap();
     reconnect(&mut stage);
     assert_eq!(stage.meta().map(|m| m.term), Some(2));
-    assert_eq!(stage.held(&shared::name::PoolId::all()).len(), 2);
+    assert_eq!(stage.held(&PoolId::all()).len(), 2);
 }
 
 #[test]
@@ -141,7 +232,7 @@ fn while_disconnected_nothing_goes_to_nats_and_afterwards_both_reads_are_awaited
     assert!(effects.is_empty(), "{effects:?}");
     assert!(stage.world.readiness().unwrap_err().contains("read again"));
     stage.learn(reads.next().unwrap());
-    assert_eq!(stage.held(&shared::name::PoolId::all()).len(), 2);
+    assert_eq!(stage.held(&PoolId::all()).len(), 2);
     assert_eq!(stage.meta().map(|m| m.term), Some(1));
 }
 
@@ -156,5 +247,5 @@ fn a_refused_term_is_said_and_tried_again_ever_more_rarely() {
     assert!(stage.world.readiness().unwrap_err().contains("forbidden"));
     stage.faults.clear();
     stage.pass(Duration::from_secs(60));
-    assert_eq!(stage.world.readiness(), Ok(()));
+    assert!(stage.world.readiness().is_ok());
 }

@@ -170,7 +170,7 @@ impl Stage {
             facts.push(Fact::Workloads(kind, of_kind.map(|(k, v)| (k.clone(), Ok(v.clone()))).collect()));
         }
         facts.extend(self.reads());
-        facts.push(Fact::Connected);
+        facts.extend([Fact::Lease(true), Fact::Connected]);
         facts
     }
 
@@ -259,7 +259,7 @@ impl Stage {
         effects
     }
 
-    fn carry_out(&mut self, effect: Effect) {
+    pub(crate) fn carry_out(&mut self, effect: Effect) {
         match effect {
             Effect::TakeTerm { meta, expected } => {
                 let doc = IntentsDoc::Meta(meta);
@@ -297,7 +297,7 @@ impl Stage {
                     self.show(&node);
                 }
             }
-            Effect::PublishBeat(_) | Effect::RequestInventory(_) => {}
+            Effect::PublishBeat(_) | Effect::RequestInventory(_) | Effect::ReleaseLease => {}
         }
     }
 
@@ -308,7 +308,7 @@ impl Stage {
         }
     }
 
-    fn write_intents(&mut self, batch: IntentBatch) {
+    pub(crate) fn write_intents(&mut self, batch: IntentBatch) {
         assert!(batch.writes.len() <= 256);
         let (mut results, mut echoes, mut deltas, mut failed) = (Vec::new(), Vec::new(), BTreeMap::new(), false);
         for write in batch.writes {

@@ -16,7 +16,7 @@ fn a_first_start_takes_the_term_and_writes_everything() {
         stage.nodes.insert(name("n1"), node("u1"));
         stage.workloads.insert(super::stage::deployment("web"), workload(&["nginx:1.27"]));
         stage.start();
-        assert_eq!(stage.world.readiness(), Ok(()));
+        assert_eq!(stage.world.readiness(), Ok("leads term 1".to_owned()));
         assert_eq!(stage.meta().map(|m| (m.term, m.epoch)), Some((1, "epoch-1".to_owned())));
         assert_eq!(stage.pools("n1"), [shared::name::PoolId::all()]);
         assert_eq!(stage.held(&shared::name::PoolId::all()).len(), 1);
@@ -91,7 +91,7 @@ fn every_source_is_named_while_it_is_awaited() {
 
 proptest! {
     #[test]
-    fn with_any_source_missing_nothing_is_done(present in prop::collection::vec(any::<bool>(), 11), order in any::<u64>()) {
+    fn with_any_source_missing_nothing_is_done(present in prop::collection::vec(any::<bool>(), 12), order in any::<u64>()) {
         let mut stage = Stage::new();
         stage.nodes.insert(name("n1"), node("u1"));
         stage.workloads.insert(super::stage::deployment("web"), workload(&["nginx:1.27"]));
