@@ -1,6 +1,7 @@
 //! A real Kubernetes API server on a real etcd, RBAC on, loopback only: owns both processes, the cluster's authority and
 //! the kubeconfigs. It runs no controllers (see `controller_manager`) and creates no objects.
 
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -51,7 +52,7 @@ impl ApiServer {
         let server = Process::start(run, invocation)?;
 
         let admin = pki.issue("admin", "admin", Some("system:masters"), &[], Usage::Client)?;
-        let client = connect(&kubeconfig(run, &pki, &port, "admin", &admin)?).await?;
+        let client = connect(&kubeconfig(run, &pki, port.address(), "admin", &admin)?).await?;
         let mut started = Self {
             run: Arc::clone(run),
             pki,
@@ -77,6 +78,11 @@ impl ApiServer {
         self.run.path().join("admin.kubeconfig")
     }
 
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.port.address()
+    }
+
     /// `https://127.0.0.1:<port>`.
     pub fn url(&self) -> String {
         format!("https://{}", self.port.address())
@@ -97,7 +103,34 @@ impl ApiServer {
     pub fn kubeconfig_for(&self, user: &str, group: Option<&str>) -> Result<PathBuf> {
         let file = user.replace([':', '/'], "-");
         let identity = self.pki.issue(&file, user, group, &[], Usage::Client)?;
-        kubeconfig(&self.run, &self.pki, &self.port, &file, &identity)
+        kubeconfig(&self.run, &self.pki, self.address(), &file, &identity)
+    }
+
+    /// A kubeconfig for `user` by way of a proxy at `address` that passes the bytes of TLS on.
+    pub fn kubeconfig_by(&self, user: &str, address: SocketAddr) -> Result<PathBuf> {
+        let file = format!("{user}-by-proxy");
+        let identity = self.pki.issue(&file, user, None, &[], Usage::Client)?;
+        kubeconfig(&self.run, &self.pki, address, &file, &identity)
+    }
+
+    /// A kubeconfig that leads by plain HTTP to `address`, where somebody speaks TLS as `user`.
+    pub fn kubeconfig_without_tls(&self, user: &str, address: SocketAddr) -> Result<PathBuf> {
+        let config = serde_json::json!({
+            "apiVersion": "v1",
+            "kind": "Config",
+            "clusters": [{ "name": "test", "cluster": { "server": format!("http://{address}") } }],
+            "users": [{ "name": user, "user": {} }],
+            "contexts": [{ "name": "test", "context": { "cluster": "test", "user": user } }],
+            "current-context": "test",
+        });
+        self.run.write(&format!("{user}-without-tls.kubeconfig"), serde_json::to_vec_pretty(&config)?)
+    }
+
+    /// A client for `user` that tries each request once: what a proxy needs to pass on what it gets.
+    pub async fn client_once_for(&self, user: &str) -> Result<Client> {
+        let mut config = config(&self.kubeconfig_for(user, None)?).await?;
+        config.default_retry = false;
+        Client::try_from(config).with_context(|| format!("connecting as {user}"))
     }
 
     /// A client for `user` in `group`, see [`Self::kubeconfig_for`].
@@ -183,12 +216,12 @@ fn server(
         ]))
 }
 
-fn kubeconfig(run: &RunDir, pki: &Pki, port: &Port, name: &str, identity: &Identity) -> Result<PathBuf> {
+fn kubeconfig(run: &RunDir, pki: &Pki, address: SocketAddr, name: &str, identity: &Identity) -> Result<PathBuf> {
     let config = serde_json::json!({
         "apiVersion": "v1",
         "kind": "Config",
         "clusters": [{ "name": "test", "cluster": {
-            "server": format!("https://{}", port.address()),
+            "server": format!("https://{address}"),
             "certificate-authority": pki.authority(),
         }}],
         "users": [{ "name": name, "user": {
@@ -204,7 +237,11 @@ fn kubeconfig(run: &RunDir, pki: &Pki, port: &Port, name: &str, identity: &Ident
 
 async fn connect(kubeconfig: &Path) -> Result<Client> {
     let shown = || format!("connecting with {}", kubeconfig.display());
+    Client::try_from(config(kubeconfig).await?).with_context(shown)
+}
+
+async fn config(kubeconfig: &Path) -> Result<Config> {
+    let shown = || format!("reading {}", kubeconfig.display());
     let kubeconfig = Kubeconfig::read_from(kubeconfig).with_context(shown)?;
-    let config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await.with_context(shown)?;
-    Client::try_from(config).with_context(shown)
+    Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await.with_context(shown)
 }

@@ -57,7 +57,8 @@ struct List {
 }
 
 impl Crictl {
-    pub(crate) fn new(run: &Arc<RunDir>, parts: &Parts, node: &str, socket: &std::path::Path) -> Result<Self> {
+    /// A client of the runtime at `socket`; its settings are kept in the folder `node` of the run.
+    pub fn new(run: &Arc<RunDir>, parts: &Parts, node: &str, socket: &std::path::Path) -> Result<Self> {
         // A file of its own, so that the machine's /etc/crictl.yaml is never read.
         let endpoint = format!("unix://{}", socket.display());
         let config = serde_json::json!({ "runtime-endpoint": endpoint, "image-endpoint": endpoint, "timeout": 20 });

@@ -1,6 +1,7 @@
 //! warm-images on a cluster of real parts: owns the start of controller and agents with their configuration, rights and
 //! users, and what a test or a person asks of them. The parts themselves are `cluster`'s.
 
+mod between;
 mod nats_users;
 mod programs;
 mod question;
@@ -18,9 +19,11 @@ use crate::http::Http;
 use crate::node::NodeSpec;
 use crate::port::Port;
 use crate::process::{Invocation, Process};
+use crate::proxy::cri::CriProxy;
 use crate::proxy::tcp::TcpProxy;
 use crate::run::RunDir;
 
+use between::{Api, ApiRoute, Runtimes};
 pub use nats_users::{agent_user, reader, users};
 pub use programs::Programs;
 pub use question::{Row, deployment};
@@ -36,6 +39,8 @@ const USER: &str = "warm-images-controller";
 pub struct InstallationSpec {
     nodes: Vec<NodeSpec>,
     late: Vec<String>,
+    intercepted: Vec<String>,
+    api: ApiRoute,
     controller: Value,
     agent: Value,
     with_controllers: bool,
@@ -54,6 +59,8 @@ impl InstallationSpec {
         Self {
             nodes,
             late: Vec::new(),
+            intercepted: Vec::new(),
+            api: ApiRoute::default(),
             controller: json!({}),
             agent: json!({}),
             with_controllers: false,
@@ -66,6 +73,29 @@ impl InstallationSpec {
     #[must_use]
     pub fn late(mut self, node: &str) -> Self {
         self.late.push(node.to_owned());
+        self
+    }
+
+    /// The agent of this node reaches its runtime through a proxy, see [`Installation::runtime`].
+    #[must_use]
+    pub fn intercept_runtime(mut self, node: &str) -> Self {
+        self.intercepted.push(node.to_owned());
+        self
+    }
+
+    /// The controller reaches the API server through a proxy that does faults to requests; it speaks TLS in the
+    /// controller's stead. See [`Installation::api_requests`].
+    #[must_use]
+    pub fn api_by_requests(mut self) -> Self {
+        self.api = ApiRoute::Http;
+        self
+    }
+
+    /// The controller reaches the API server through a proxy that cuts and stalls connections, see
+    /// [`Installation::api_connections`].
+    #[must_use]
+    pub fn api_by_bytes(mut self) -> Self {
+        self.api = ApiRoute::Tcp;
         self
     }
 
@@ -129,6 +159,8 @@ pub struct Installation {
     pub controller: Member,
     /// The agents by node.
     pub agents: BTreeMap<String, Member>,
+    runtimes: Runtimes,
+    api: Api,
     /// The parts.
     pub cluster: Cluster,
     agent_config: Value,
@@ -162,11 +194,25 @@ impl Installation {
         }
         let cluster = Cluster::start(run, parts).await?;
         let timings = if spec.with_defaults { (json!({}), json!({})) } else { test_timings() };
-        let controller = start_controller(&cluster, &programs, &[timings.0, spec.controller]).await?;
+        let (api, kubeconfig) = Api::start(&cluster, spec.api).await?;
+        let controller = start_controller(&cluster, &programs, kubeconfig, &[timings.0, spec.controller]).await?;
+        let mut runtimes = Runtimes::new();
+        for node in spec.intercepted {
+            let proxy = between::intercept(&cluster, &node)?;
+            runtimes.insert(node, proxy);
+        }
         let mut agent_config = timings.1;
         merge(&mut agent_config, spec.agent);
-        let mut installation =
-            Self { controller, agents: BTreeMap::new(), cluster, agent_config, programs, http: Http::new() };
+        let mut installation = Self {
+            controller,
+            agents: BTreeMap::new(),
+            runtimes,
+            api,
+            cluster,
+            agent_config,
+            programs,
+            http: Http::new(),
+        };
         for node in &spec.nodes {
             installation.start_agent(node.name()).await?;
         }
@@ -179,9 +225,10 @@ impl Installation {
         let admin = Port::free()?;
         let run = Arc::clone(self.cluster.run());
         let password = run.write(&format!("{node}/nats-password"), agent_user(node))?;
+        let runtime = self.cluster.node(node)?.containerd.socket();
         let mut config = json!({
             "nats": { "urls": [format!("nats://{}", nats.address())], "user": agent_user(node), "passwordFile": password },
-            "runtime": { "socket": self.cluster.node(node)?.containerd.socket() },
+            "runtime": { "socket": self.runtimes.get(node).map_or(runtime, CriProxy::socket) },
             "stateDir": run.folder(&format!("{node}/state"))?,
             "admin": { "listen": admin.address().to_string() },
             "log": { "filter": "info" },
@@ -256,14 +303,19 @@ async fn until_ready(http: &Http, member: &mut Member) -> Result<()> {
         .await
 }
 
-async fn start_controller(cluster: &Cluster, programs: &Programs, configs: &[Value]) -> Result<Member> {
+async fn start_controller(
+    cluster: &Cluster,
+    programs: &Programs,
+    kubeconfig: PathBuf,
+    configs: &[Value],
+) -> Result<Member> {
     grant(cluster).await?;
     let run = cluster.run();
     let (nats, admin) = (cluster.nats_proxy().await?, Port::free()?);
     let password = run.write("controller/nats-password", "controller")?;
     let mut config = json!({
         "nats": { "urls": [format!("nats://{}", nats.address())], "user": "controller", "passwordFile": password },
-        "kube": { "kubeconfig": cluster.api.kubeconfig_for(USER, None)? },
+        "kube": { "kubeconfig": kubeconfig },
         "admin": { "listen": admin.address().to_string() },
         "log": { "filter": "info" },
     });

@@ -1,9 +1,9 @@
-//! An HTTP proxy in front of the registry, one a node: owns passing requests on, doing faults to them, and logging. What a
-//! request means is nothing to it.
+//! An HTTP proxy in front of a registry (one a node) or of the Kubernetes API (whose TLS it speaks, as the user it is
+//! given): owns passing requests on, doing faults to them, and logging. What a request means is nothing to it.
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
 use anyhow::{Context as _, Result, anyhow};
@@ -18,19 +18,16 @@ use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::watch;
 use tokio::task::{JoinHandle, JoinSet};
 
 use super::fault::{Fault, Rule};
 use super::log::{self, RequestLog};
-use super::passage::{Passage, wait_until_gone};
+use super::passage::Passage;
+use super::rules::{RuleId, Rules};
 use crate::port::Port;
 
-type Body = UnsyncBoxBody<Bytes, anyhow::Error>;
-
-/// Names a rule that was added.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct RuleId(u64);
+/// A body on its way.
+pub(super) type Body = UnsyncBoxBody<Bytes, anyhow::Error>;
 
 /// A proxy with a name, in front of one server.
 pub struct HttpProxy {
@@ -41,30 +38,36 @@ pub struct HttpProxy {
 
 struct Shared {
     name: String,
-    target: SocketAddr,
+    server: Server,
     log: RequestLog,
-    client: Client<HttpConnector, Body>,
-    rules: Mutex<Vec<(RuleId, Rule)>>,
-    /// Ids in `rules`; whoever is stalled waits here for its own to go.
-    active: watch::Sender<Vec<RuleId>>,
-    next: std::sync::atomic::AtomicU64,
+    rules: Rules<Rule>,
+}
+
+/// Who is behind the proxy.
+enum Server {
+    /// A registry that speaks plain HTTP.
+    Registry(SocketAddr, Client<HttpConnector, Body>),
+    /// The API server, with the address and the identity of the client.
+    Kubernetes(kube::Client),
 }
 
 impl HttpProxy {
-    /// Starts passing everything on to `target`; requests are logged under `name`.
+    /// Starts passing everything on to the registry at `target`; requests are logged under `name`.
     pub async fn start(name: &str, target: SocketAddr, log: &RequestLog) -> Result<Self> {
+        let client = Client::builder(TokioExecutor::new()).build_http();
+        Self::before(name, Server::Registry(target, client), log).await
+    }
+
+    /// Starts passing everything on to the API server, as the user that `client` is.
+    pub async fn kubernetes(name: &str, client: kube::Client, log: &RequestLog) -> Result<Self> {
+        Self::before(name, Server::Kubernetes(client), log).await
+    }
+
+    async fn before(name: &str, server: Server, log: &RequestLog) -> Result<Self> {
         let port = Port::free()?;
         let address = port.address();
         let listener = TcpListener::bind(address).await.with_context(|| format!("listening on {address}"))?;
-        let shared = Arc::new(Shared {
-            name: name.into(),
-            target,
-            log: log.clone(),
-            client: Client::builder(TokioExecutor::new()).build_http(),
-            rules: Mutex::default(),
-            active: watch::Sender::new(Vec::new()),
-            next: 0.into(),
-        });
+        let shared = Arc::new(Shared { name: name.into(), server, log: log.clone(), rules: Rules::default() });
         let server = tokio::spawn(serve(listener, Arc::clone(&shared)));
         Ok(Self { port, shared, server })
     }
@@ -81,25 +84,17 @@ impl HttpProxy {
 
     /// Adds a rule; of several that fit a request the first added is taken.
     pub fn add(&self, rule: Rule) -> RuleId {
-        let id = RuleId(self.shared.next.fetch_add(1, std::sync::atomic::Ordering::Relaxed));
-        self.change(|rules| rules.push((id, rule)));
-        id
+        self.shared.rules.add(rule)
     }
 
     /// Takes one rule away; what it stalled goes on.
     pub fn remove(&self, id: RuleId) {
-        self.change(|rules| rules.retain(|(known, _)| *known != id));
+        self.shared.rules.remove(id);
     }
 
     /// Takes all rules away.
     pub fn heal(&self) {
-        self.change(Vec::clear);
-    }
-
-    fn change(&self, change: impl FnOnce(&mut Vec<(RuleId, Rule)>)) {
-        let mut rules = self.shared.rules();
-        change(&mut rules);
-        self.shared.active.send_replace(rules.iter().map(|(id, _)| *id).collect());
+        self.shared.rules.clear();
     }
 }
 
@@ -133,15 +128,11 @@ async fn connection(stream: TcpStream, shared: Arc<Shared>) {
 }
 
 impl Shared {
-    fn rules(&self) -> MutexGuard<'_, Vec<(RuleId, Rule)>> {
-        self.rules.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     fn fault_for(&self, request: &Request<Incoming>) -> Option<(RuleId, Fault)> {
         let path = request.uri().path_and_query().map_or_else(String::new, ToString::to_string);
-        let mut rules = self.rules();
-        rules.iter_mut().find_map(|(id, rule)| {
-            rule.takes(request.method(), &path, request.headers()).then(|| (*id, rule.fault.clone()))
+        self.rules.meet(|rule| {
+            let takes = rule.takes(request.method(), &path, request.headers());
+            takes.then(|| rule.fault.clone())
         })
     }
 
@@ -157,7 +148,7 @@ impl Shared {
                 return refusal(*status, headers);
             }
             Some(Fault::Cut) => return Err(anyhow!("cut")),
-            Some(Fault::Stall) => self.gone(rule).await,
+            Some(Fault::Stall) => self.rules.gone(rule).await,
             Some(Fault::Delay(by)) => tokio::time::sleep(*by).await,
             Some(Fault::StallAfter(_) | Fault::TruncateAfter(_) | Fault::Throttle(_)) | None => {}
         }
@@ -168,41 +159,52 @@ impl Shared {
         };
         let (head, body) = answer.into_parts();
         entry.update(|line| line.status = Some(head.status.as_u16()));
-        let active = self.active.subscribe();
+        let active = self.rules.active();
         let passage = Passage { body, entry, fault, rule, active, passed: 0 };
         Ok(Response::from_parts(head, StreamBody::new(passage.stream()).boxed_unsync()))
     }
 
-    async fn pass_on(&self, request: Request<Incoming>) -> Result<Response<Incoming>> {
-        let path = request.uri().path_and_query().map_or("/", |path| path.as_str());
-        let uri: Uri = format!("http://{}{path}", self.target).parse().context("the path of a request")?;
-        let mut request = request.map(|body| body.map_err(anyhow::Error::from).boxed_unsync());
+    async fn pass_on(&self, mut request: Request<Incoming>) -> Result<Response<Body>> {
         request.headers_mut().remove(HOST);
-        *request.uri_mut() = uri;
-        if let Some(range) = self.closed_range(&request).await {
-            request.headers_mut().insert(RANGE, range);
+        match &self.server {
+            Server::Registry(target, client) => {
+                let path = request.uri().path_and_query().map_or("/", |path| path.as_str());
+                *request.uri_mut() =
+                    format!("http://{target}{path}").parse::<Uri>().context("the path of a request")?;
+                let mut request = request.map(|body| body.map_err(anyhow::Error::from).boxed_unsync());
+                if let Some(range) = closed_range(client, &request).await {
+                    request.headers_mut().insert(RANGE, range);
+                }
+                let answer = client.request(request).await.context("asking the registry")?;
+                Ok(answer.map(|body| body.map_err(anyhow::Error::from).boxed_unsync()))
+            }
+            Server::Kubernetes(client) => {
+                // Its client takes whole bodies; what a client of the API sends is small.
+                let (head, body) = request.into_parts();
+                let body = body.collect().await.context("the body of a request")?.to_bytes();
+                let request = Request::from_parts(head, kube::client::Body::from(body));
+                let answer = client.send(request).await.context("asking the API server")?;
+                Ok(answer.map(|body| body.map_err(anyhow::Error::from).boxed_unsync()))
+            }
         }
-        self.client.request(request).await.context("asking the server")
     }
+}
 
-    /// Clients go on with a broken download by `bytes=N-`, which `crane registry serve` refuses: it knows only ranges whose
-    /// end is given. Other registries know both, so the proxy turns the one into the other.
-    fn closed_range(&self, request: &Request<Body>) -> impl Future<Output = Option<HeaderValue>> + use<> {
-        let start = request.headers().get(RANGE).and_then(|range| range.to_str().ok());
-        let start = start.and_then(|range| Some(range.strip_prefix("bytes=")?.strip_suffix('-')?.to_owned()));
-        let head = Request::head(request.uri().clone()).body(empty());
-        let client = self.client.clone();
-        async move {
-            let start = start?;
-            let answer = client.request(head.ok()?).await.ok()?;
-            let size: u64 = answer.headers().get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok()?;
-            HeaderValue::try_from(format!("bytes={start}-{}", size.checked_sub(1)?)).ok()
-        }
-    }
-
-    async fn gone(&self, rule: Option<RuleId>) {
-        let mut active = self.active.subscribe();
-        wait_until_gone(&mut active, rule).await;
+/// Clients go on with a broken download by `bytes=N-`, which `crane registry serve` refuses: it knows only ranges whose
+/// end is given. Other registries know both, so the proxy turns the one into the other.
+fn closed_range(
+    client: &Client<HttpConnector, Body>,
+    request: &Request<Body>,
+) -> impl Future<Output = Option<HeaderValue>> + use<> {
+    let start = request.headers().get(RANGE).and_then(|range| range.to_str().ok());
+    let start = start.and_then(|range| Some(range.strip_prefix("bytes=")?.strip_suffix('-')?.to_owned()));
+    let head = Request::head(request.uri().clone()).body(empty());
+    let client = client.clone();
+    async move {
+        let start = start?;
+        let answer = client.request(head.ok()?).await.ok()?;
+        let size: u64 = answer.headers().get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok()?;
+        HeaderValue::try_from(format!("bytes={start}-{}", size.checked_sub(1)?)).ok()
     }
 }
 

@@ -81,7 +81,12 @@ pub struct RequestLog {
 impl RequestLog {
     /// A log that also stands in the run's folder beside the logs of the parts, for when the test fails.
     pub fn kept(run: &RunDir) -> Self {
-        Self { requests: Arc::default(), file: Some(Arc::new(run.log("requests"))) }
+        Self::kept_as(run, "requests")
+    }
+
+    /// The same under another name.
+    pub fn kept_as(run: &RunDir, name: &str) -> Self {
+        Self { requests: Arc::default(), file: Some(Arc::new(run.log(name))) }
     }
 
     /// Everything so far.

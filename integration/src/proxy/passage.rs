@@ -6,16 +6,17 @@ use anyhow::{Result, anyhow};
 use bytes::Bytes;
 use futures::Stream;
 use http_body_util::BodyExt as _;
-use hyper::body::{Body as _, Frame, Incoming};
+use hyper::body::{Body as _, Frame};
 use tokio::sync::watch;
 
 use super::fault::Fault;
-use super::http::RuleId;
+use super::http::Body;
 use super::log::Entry;
+use super::rules::{RuleId, wait_until_gone};
 
 /// A body on its way, with what is done to it.
 pub(super) struct Passage {
-    pub(super) body: Incoming,
+    pub(super) body: Body,
     pub(super) entry: Entry,
     pub(super) fault: Option<Fault>,
     pub(super) rule: Option<RuleId>,
@@ -42,9 +43,9 @@ impl Passage {
         let mut data = match self.body.frame().await? {
             Ok(frame) => match frame.into_data() {
                 Ok(data) => data,
-                Err(_) => return Some(Err(anyhow!("trailers, which no registry sends"))),
+                Err(_) => return Some(Err(anyhow!("trailers, which nobody here sends"))),
             },
-            Err(error) => return Some(Err(error.into())),
+            Err(error) => return Some(Err(error)),
         };
         match self.fault {
             Some(Fault::TruncateAfter(limit)) => {
@@ -75,10 +76,4 @@ impl Passage {
             self.entry.complete();
         }
     }
-}
-
-/// Returns when the rule was taken away.
-pub(super) async fn wait_until_gone(active: &mut watch::Receiver<Vec<RuleId>>, rule: Option<RuleId>) {
-    // An error says that the proxy is gone, and the rule with it.
-    let _ = active.wait_for(|active| rule.is_none_or(|rule| !active.contains(&rule))).await;
 }
