@@ -71,7 +71,7 @@ fn restarts_of_agent_and_controller_pull_nothing_twice_and_lose_no_label() -> Re
             installation.until_warm(&[node], &one).await?;
             installation.until_warm(&[node], &two).await?;
         }
-        let version = installation.cluster.node_objects().get("node-a").await?.metadata.resource_version;
+        let version = installation.node_version("node-a").await?;
         installation.agent("node-a")?.process.terminate(STOP).await?;
         installation.agent("node-a")?.process.start_again()?;
         installation.until_agent_ready("node-a").await?;
@@ -92,38 +92,8 @@ fn restarts_of_agent_and_controller_pull_nothing_twice_and_lose_no_label() -> Re
         }
         let meta = installation.kv("intents", "_meta").await?;
         ensure!(meta["term"] == 3, "each start takes one term: {meta}");
-        no_label_went(&installation, version.as_deref(), &one, &two).await
+        let seen = installation.no_label_went("node-a", &version, &[&one, &two]).await?;
+        ensure!(seen >= 1, "the sentinel's label is a change of the Node, yet none was seen");
+        Ok(())
     })
-}
-
-/// Every version of the Node since `version` carried both labels: one may come, none may go.
-async fn no_label_went(
-    installation: &Installation,
-    version: Option<&str>,
-    one: &Published,
-    two: &Published,
-) -> Result<()> {
-    use futures::StreamExt as _;
-    use kube::api::{WatchEvent, WatchParams};
-    use shared::image::Reference;
-    use shared::label::image_label;
-    let keys = [one, two].map(|i| Reference::parse(&i.by_tag(REGISTRY)).map(|r| image_label(&r.key())));
-    let last = installation.cluster.node_objects().get("node-a").await?.metadata.resource_version;
-    let nodes = installation.cluster.node_objects();
-    let params = WatchParams::default().fields("metadata.name=node-a").timeout(5);
-    let mut versions = std::pin::pin!(nodes.api().watch(&params, version.unwrap_or("0")).await?);
-    let mut seen = 0;
-    while let Some(event) = versions.next().await {
-        let WatchEvent::Modified(node) = event? else { continue };
-        seen += 1;
-        let labels = node.metadata.labels.unwrap_or_default();
-        for key in keys.iter().flatten() {
-            ensure!(labels.contains_key(key), "a version of the Node lacks {key}: {labels:?}");
-        }
-        if node.metadata.resource_version == last {
-            break;
-        }
-    }
-    ensure!(seen >= 1, "the sentinel's label is a change of the Node, yet none was seen");
-    Ok(())
 }

@@ -46,7 +46,7 @@ struct Shared {
 /// Who is behind the proxy.
 enum Server {
     /// A registry that speaks plain HTTP.
-    Registry(SocketAddr, Client<HttpConnector, Body>),
+    Registry(SocketAddr, Box<Client<HttpConnector, Body>>),
     /// The API server, with the address and the identity of the client.
     Kubernetes(kube::Client),
 }
@@ -54,7 +54,7 @@ enum Server {
 impl HttpProxy {
     /// Starts passing everything on to the registry at `target`; requests are logged under `name`.
     pub async fn start(name: &str, target: SocketAddr, log: &RequestLog) -> Result<Self> {
-        let client = Client::builder(TokioExecutor::new()).build_http();
+        let client = Box::new(Client::builder(TokioExecutor::new()).build_http());
         Self::before(name, Server::Registry(target, client), log).await
     }
 
