@@ -136,6 +136,8 @@ fn settings(config: &AgentConfig) -> Settings {
         timing: config.timing.clone(),
         max_in_flight: config.pull.max_in_flight,
         final_after: config.pull.final_after,
+        disk: config.disk,
+        gc: config.gc.clone(),
     }
 }
 

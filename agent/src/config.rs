@@ -8,7 +8,7 @@ use std::time::Duration;
 use daemon::bus::NatsConfig;
 use daemon::config::{EnvKey, Problems, Validate};
 use daemon::telemetry::LogSettings;
-use node_plan::Timing;
+use node_plan::{DiskSettings, GcSettings, Timing};
 use serde::{Deserialize, Serialize};
 use shared::name::{ClusterId, NodeName};
 
@@ -37,6 +37,10 @@ pub struct AgentConfig {
     pub state_dir: PathBuf,
     /// Pulls.
     pub pull: PullConfig,
+    /// How full the image file system may be for a pull.
+    pub disk: DiskSettings,
+    /// Own garbage collection: removal of images that this agent pulled and nobody wants any more.
+    pub gc: GcSettings,
     /// Intervals.
     pub timing: Timing,
     /// The admin HTTP server.
@@ -57,6 +61,8 @@ impl Default for AgentConfig {
             runtime: RuntimeConfig::default(),
             state_dir: PathBuf::from("/var/lib/warm-images"),
             pull: PullConfig::default(),
+            disk: DiskSettings::default(),
+            gc: GcSettings::default(),
             timing: Timing::default(),
             admin: AdminConfig::default(),
             log: LogSettings::default(),
@@ -132,6 +138,7 @@ impl Validate for AgentConfig {
         found.section("pull", &self.pull);
         found.section("admin", &self.admin);
         found.section("log", &self.log);
+        marks(self.disk, &self.gc, found);
         found.within("timing", |found| timing(&self.timing, found));
     }
 }
@@ -179,6 +186,27 @@ impl Validate for AdminConfig {
     }
 }
 
+/// `gc.low` < `gc.high` < `disk.mark`, and `disk.resume` < `disk.mark`: otherwise what one frees the other fills.
+fn marks(disk: DiskSettings, gc: &GcSettings, found: &mut Problems) {
+    for (section, key, percent) in
+        [("disk", "mark", disk.mark), ("disk", "resume", disk.resume), ("gc", "high", gc.high), ("gc", "low", gc.low)]
+    {
+        if !(1..=100).contains(&percent) {
+            found.within(section, |found| found.add(key, format!("{percent} is no percentage: 1-100")));
+        }
+    }
+    for (section, key, value, than, limit) in [
+        ("disk", "resume", disk.resume, "disk.mark", disk.mark),
+        ("gc", "high", gc.high, "disk.mark", disk.mark),
+        ("gc", "low", gc.low, "gc.high", gc.high),
+    ] {
+        if value >= limit {
+            found
+                .within(section, |found| found.add(key, format!("{value} must be less than {than}, which is {limit}")));
+        }
+    }
+}
+
 fn timing(timing: &Timing, found: &mut Problems) {
     for (key, value) in [
         ("heartbeat", timing.heartbeat),
@@ -193,6 +221,7 @@ fn timing(timing: &Timing, found: &mut Problems) {
         ("pullBackoff", timing.pull_backoff),
         ("pullBackoffMax", timing.pull_backoff_max),
         ("pullFinal", timing.pull_final),
+        ("gcRetry", timing.gc_retry),
     ] {
         positive(key, value, found);
     }

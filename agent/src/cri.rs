@@ -4,10 +4,12 @@
 //! Hands out and takes nothing but types of `node_plan` and `shared`.
 
 pub mod client;
+mod containers;
 pub mod error;
 pub mod list;
 pub mod observe;
 pub mod pull;
+mod remove;
 pub mod socket;
 
 pub use client::{Client, Settings};

@@ -64,8 +64,8 @@ fn the_runtime_names_itself_and_where_its_images_lie() -> Result<()> {
         ensure!(version.version.trim_start_matches('v').starts_with(|c: char| c.is_ascii_digit()), "{version:?}");
         let mountpoint = world.client.image_mountpoint().await?.context("no mountpoint")?;
         ensure!(mountpoint.starts_with(world.runtime.folder()), "{}", mountpoint.display());
-        let disk = agent::cri::observe::disk_of(&[&mountpoint])?;
-        ensure!(disk.used > 0 && disk.free > 0, "{disk:?}");
+        let space = agent::cri::observe::space_of(&[&mountpoint])?;
+        ensure!(space.used > 0 && space.free > 0, "{space:?}");
         ensure!(world.client.list_images().await?.is_empty(), "a new store is not empty");
         Ok(())
     })

@@ -85,6 +85,9 @@ metrics! {
     PULL_BYTES = Counter Agent "warm_pull_bytes_total" [] "Size of pulled images as the runtime reports it.";
     PULLS_IN_FLIGHT = Gauge Agent "warm_pulls_in_flight_objects" [] "Pulls now in flight.";
     EVICTIONS = Counter Agent "warm_evictions_total" [] "Images that were warm and are gone.";
+    REMOVALS = Counter Agent "warm_removals_total" ["outcome"] "Removals of images that nobody wants any more: removed, planned (dry run), used, changed, failed.";
+    REMOVED_BYTES = Counter Agent "warm_removed_bytes_total" [] "Size of removed images as the runtime reports it.";
+    DISK = Gauge Agent "warm_disk_bytes" ["kind"] "Image file system: used, free, and the mark above which nothing is pulled.";
     READS = Counter Agent "warm_reads_total" ["kind"] "Reads of the intents bucket: delta or full.";
 }
 

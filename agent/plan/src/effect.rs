@@ -8,6 +8,7 @@ use shared::machine::Kind;
 use shared::message::{Event, Heartbeat, Inventory};
 use shared::name::{ImageKey, PoolId};
 
+use crate::fact::RuntimeImage;
 use crate::persisted::Persisted;
 
 /// One effect.
@@ -41,8 +42,20 @@ pub enum Effect {
     CancelPull(ImageKey),
     /// List the runtime's images. Outcome: `Fact::Images`.
     ListImages,
-    /// Look at disk and runtime. Outcome: `Fact::Observed`, if they answer.
+    /// Look at disk and runtime. Outcome: `Fact::Observed`.
     Observe,
+    /// List what containers use. Outcome: `Fact::InUse`.
+    ListContainers,
+    /// Remove an image by this reference, if it still is what `held` says, with no other name, not pinned, and no
+    /// container uses it: all of that is looked at immediately before. Outcome: `Fact::Removed`.
+    RemoveImage {
+        /// The reference it was pulled by.
+        image: String,
+        /// What the decision was made of.
+        held: Box<RuntimeImage>,
+        /// Do everything but the removal.
+        is_dry_run: bool,
+    },
     /// Publish a transition; not acknowledged.
     PublishEvent(Event),
     /// Publish a pulse; not acknowledged.
@@ -71,6 +84,8 @@ impl Kind for Effect {
             Self::CancelPull(_) => "cancel-pull",
             Self::ListImages => "list-images",
             Self::Observe => "observe",
+            Self::ListContainers => "list-containers",
+            Self::RemoveImage { .. } => "remove-image",
             Self::PublishEvent(_) => "publish-event",
             Self::PublishHeartbeat(_) => "publish-heartbeat",
             Self::PutInventory(_) => "put-inventory",

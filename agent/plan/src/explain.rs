@@ -53,10 +53,16 @@ pub(crate) fn summary(state: &NodeState, now: Now) -> Value {
             "away": state.runtime.is_away(),
             "images": state.runtime.listing.len(),
         },
-        "disk": state.runtime.disk,
+        "disk": state.runtime.disk.report(),
+        "gc": gc(state, now),
         "ledger": state.ledger.entries().len(),
         "counters": state.counters,
     })
+}
+
+fn gc(state: &NodeState, now: Now) -> Value {
+    let wanted = state.wanted_references();
+    state.collector.summary(&state.view(&wanted, now.mono), now.mono)
 }
 
 fn counts(state: &NodeState) -> Value {
@@ -138,7 +144,7 @@ fn details(state: &NodeState, id: &ImageKey, image: &Image, now: Now) -> Value {
             "seconds": now.mono.since(flight.since).as_secs(),
             "cancelled": flight.is_cancelled,
         })),
-        "ledger": state.ledger.get(&image.want.image),
+        "ledger": state.ledger.get(&image.want.image).map(|entry| entry.store(now.mono)),
     });
     if let (Value::Object(details), Value::Object(more)) = (&mut details, more) {
         details.extend(more);

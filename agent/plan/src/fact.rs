@@ -2,11 +2,12 @@
 //!
 //! Owns the facts. Whoever builds one has already checked its form; the machine judges its meaning.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use shared::image::Digest;
 use shared::machine::Kind;
-use shared::message::{Assignment, Beat, Delta, Disk, Intent, Meta, Runtime};
+use shared::message::{Assignment, Beat, Delta, Intent, Meta, Runtime};
 use shared::name::{ImageKey, PoolId};
 use shared::reason::Reason;
 use shared::subject::RequestVerb;
@@ -56,11 +57,16 @@ pub enum Fact {
         result: Result<PulledImage, PullFailure>,
     },
     /// What the node's file system and runtime say of themselves.
-    Observed {
-        /// The image file system.
-        disk: Disk,
-        /// The runtime's name and version.
-        runtime: Runtime,
+    Observed(Result<Observation, Reason>),
+    /// Names of the images that containers use, in any state, and their image volumes: ids, tags and digests as the
+    /// runtime gives them.
+    InUse(Result<BTreeSet<String>, Reason>),
+    /// A removal ended.
+    Removed {
+        /// The reference, as in the effect.
+        image: String,
+        /// What came of it.
+        result: Result<Removal, Reason>,
     },
     /// An inventory put ended.
     InventoryPut(Result<(), Reason>),
@@ -99,7 +105,9 @@ impl Kind for Fact {
             Self::PoolRead { .. } => "pool-read",
             Self::Images(_) => "images",
             Self::Pulled { .. } => "pulled",
-            Self::Observed { .. } => "observed",
+            Self::Observed(_) => "observed",
+            Self::InUse(_) => "in-use",
+            Self::Removed { .. } => "removed",
             Self::InventoryPut(_) => "inventory-put",
             Self::Persisted(_) => "persisted",
             Self::Request { .. } => "request",
@@ -168,6 +176,49 @@ pub struct PullFailure {
     pub retry_after: Option<Duration>,
     /// How long the attempt took.
     pub took: Duration,
+}
+
+/// What a look at disk and runtime found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Observation {
+    /// The image file system; `None` if it cannot be measured.
+    pub space: Option<Space>,
+    /// The runtime's name and version.
+    pub runtime: Runtime,
+}
+
+/// Bytes of a file system.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Space {
+    /// What an ordinary process cannot write to any more: used, and what is reserved for root.
+    pub used: u64,
+    /// What it still can.
+    pub free: u64,
+}
+
+/// How a removal ended that nothing kept from ending.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Removal {
+    /// The image is gone, or was already.
+    Removed,
+    /// A dry run: nothing spoke against it.
+    Planned,
+    /// A container uses it by now.
+    Used,
+    /// It is pinned, another image, or has another name by now.
+    Changed,
+}
+
+impl Removal {
+    /// The word in logs, metrics and `/state`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Removed => "removed",
+            Self::Planned => "planned",
+            Self::Used => "used",
+            Self::Changed => "changed",
+        }
+    }
 }
 
 /// A digest that the runtime lists for a repository.

@@ -11,6 +11,7 @@ use shared::name::ImageKey;
 use shared::reason::Reason;
 use shared::state::ImageState;
 
+use crate::disk::footprint;
 use crate::presence::{Listing, Present};
 use crate::want::{Gate, Want};
 
@@ -61,8 +62,12 @@ pub(crate) struct Climate {
 impl Climate {
     /// Why an image of this size is not pulled now, if so.
     fn holds_back(&self, bytes: Option<u64>) -> Option<Reason> {
-        let is_too_big = self.room.is_some_and(|room| room == 0 || bytes.unwrap_or(0) > room);
-        self.obstacle.or(is_too_big.then_some(Reason::DiskPressure))
+        let crosses = |room| match room {
+            0 => Some(Reason::DiskPressure),
+            room if footprint(bytes.unwrap_or(0)) > room => Some(Reason::NoSpace),
+            _ => None,
+        };
+        self.obstacle.or_else(|| self.room.and_then(crosses))
     }
 }
 

@@ -3,8 +3,10 @@
 //! Owns every decision of the agent as one pure machine, [`NodeState`]: facts in, effects out. Never does I/O, never
 //! reads a clock, knows neither CRI nor NATS.
 
+pub mod disk;
 pub mod effect;
 pub mod fact;
+pub mod gc;
 pub mod persisted;
 pub mod state;
 pub mod timing;
@@ -28,8 +30,10 @@ mod subscription;
 mod sync;
 mod want;
 
+pub use disk::DiskSettings;
 pub use effect::Effect;
 pub use fact::Fact;
+pub use gc::{GcMode, GcSettings};
 pub use persisted::Persisted;
 pub use state::{Identity, NodeState, Settings};
 pub use timing::Timing;

@@ -72,4 +72,7 @@ pub struct LedgerEntry {
     pub pulled: jiff::Timestamp,
     /// Size as the runtime reported it.
     pub bytes: u64,
+    /// For how long nobody had wanted it at the time of writing; none while somebody does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unwanted_ms: Option<u64>,
 }

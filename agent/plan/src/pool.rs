@@ -75,6 +75,8 @@ pub(crate) struct Pool {
     /// Changes by delta since the read under way began.
     touched: BTreeMap<ImageKey, u64>,
     heard: Moment,
+    /// When a beat last named exactly the set held.
+    agreed: Option<Moment>,
 }
 
 impl Pool {
@@ -103,6 +105,7 @@ impl Pool {
             ranges: Ranges::default(),
             touched: BTreeMap::new(),
             heard: now,
+            agreed: None,
         }
     }
 
@@ -124,6 +127,13 @@ impl Pool {
     /// Whether it was read or restored in this epoch.
     pub(crate) fn is_exact(&self) -> bool {
         self.is_exact
+    }
+
+    /// Whether a beat since `since` named exactly this set, nothing has contradicted it, and all of it can be read.
+    pub(crate) fn is_proven(&self, since: Moment) -> bool {
+        self.agreed.is_some_and(|agreed| agreed >= since)
+            && (self.due, self.in_flight.is_none(), self.doubt.is_none()) == (None, true, true)
+            && self.content.unknown().next().is_none()
     }
 
     /// When a beat was last heard, or when listening began.
@@ -250,6 +260,7 @@ impl Pool {
     fn agree(&mut self, head: u64, now: Moment) -> Verdict {
         self.head = self.head.max(head);
         self.doubt.agreed();
+        self.agreed = Some(now);
         self.head = self.ranges.connect(self.head);
         let is_news = !self.is_current;
         (self.is_exact, self.is_current) = (true, true);

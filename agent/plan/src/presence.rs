@@ -27,6 +27,7 @@ pub(crate) struct Present {
 pub(crate) struct Listing {
     images: Vec<RuntimeImage>,
     names: BTreeMap<String, usize>,
+    asked: Moment,
     pulled: BTreeMap<ImageKey, (RuntimeImage, Moment)>,
 }
 
@@ -39,7 +40,7 @@ impl Listing {
                 self.names.insert(name.clone(), at);
             }
         }
-        self.images = images;
+        (self.images, self.asked) = (images, asked);
         self.pulled.retain(|_, (_, ended)| *ended >= asked);
     }
 
@@ -58,9 +59,24 @@ impl Listing {
         self.find(id, canonical).is_some()
     }
 
+    /// When the list was asked for.
+    pub(crate) fn asked(&self) -> Moment {
+        self.asked
+    }
+
+    /// What the list has under this name.
+    pub(crate) fn listed(&self, name: &str) -> Option<&RuntimeImage> {
+        self.names.get(name).and_then(|at| self.images.get(*at))
+    }
+
+    /// Whether the list has this image under a name that `is_ours` does not know.
+    pub(crate) fn is_of_others(&self, runtime_id: &str, is_ours: impl Fn(&str) -> bool) -> bool {
+        let same = self.images.iter().filter(|image| image.runtime_id == runtime_id);
+        same.flat_map(|image| image.repo_tags.iter().chain(&image.repo_digests)).any(|name| !is_ours(name))
+    }
+
     fn find(&self, id: &ImageKey, canonical: &str) -> Option<&RuntimeImage> {
-        let listed = || self.names.get(canonical).and_then(|at| self.images.get(*at));
-        self.pulled.get(id).map(|(image, _)| image).or_else(listed)
+        self.pulled.get(id).map(|(image, _)| image).or_else(|| self.listed(canonical))
     }
 
     /// Looks for a wanted image.

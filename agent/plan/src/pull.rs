@@ -13,6 +13,7 @@ use shared::name::ImageKey;
 use shared::reason::Reason;
 use shared::state::ImageState;
 
+use crate::disk::footprint;
 use crate::effect::Effect;
 use crate::fact::PullFailure;
 use crate::image::{Attempt, Climate, Due, Image, Trouble};
@@ -68,7 +69,7 @@ pub(crate) fn start(
     let mut climate = Climate { room: climate.room.map(|room| room.saturating_sub(taken)), ..*climate };
     let mut effects = Vec::new();
     for (id, image) in queue(images, flights, &climate, now) {
-        let bytes = image.want.bytes.unwrap_or(0);
+        let bytes = footprint(image.want.bytes.unwrap_or(0));
         if effects.len() == free || climate.room.is_some_and(|room| bytes > room) {
             continue;
         }

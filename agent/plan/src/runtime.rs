@@ -2,15 +2,18 @@
 //!
 //! Owns the rhythm of looking. What a list means for an image is [`crate::presence`].
 
+use std::time::Duration;
+
 use fastrand::Rng;
 use shared::backoff::{Backoff, random_up_to};
 use shared::machine::Moment;
-use shared::message::assignment::Pressure;
-use shared::message::{Disk, Runtime as RuntimeInfo};
+use shared::message::Runtime as RuntimeInfo;
+use shared::name::ImageKey;
 use shared::reason::Reason;
 
+use crate::disk::{DiskSettings, Guard};
 use crate::effect::Effect;
-use crate::fact::RuntimeImage;
+use crate::fact::{Observation, RuntimeImage};
 use crate::image::Climate;
 use crate::presence::Listing;
 use crate::timing::Timing;
@@ -19,26 +22,33 @@ use crate::timing::Timing;
 #[derive(Debug, Clone)]
 pub(crate) struct Runtime {
     pub(crate) listing: Listing,
-    pub(crate) disk: Disk,
+    pub(crate) disk: Guard,
     pub(crate) info: RuntimeInfo,
     is_listed: bool,
     /// It did not answer last, and since when lists were asked for that do not count against that.
     away: Option<Moment>,
     asked: Option<Moment>,
     due: Moment,
+    /// A list that was asked for before this one is followed by another at once.
+    renewed: Option<Moment>,
+    observing: Option<Moment>,
+    is_observation_due: bool,
     failures: u32,
 }
 
 impl Runtime {
-    pub(crate) fn new(now: Moment) -> Self {
+    pub(crate) fn new(disk: DiskSettings, now: Moment) -> Self {
         Self {
             listing: Listing::default(),
-            disk: Disk::default(),
+            disk: Guard::new(disk),
             info: RuntimeInfo::default(),
             is_listed: false,
             away: None,
             asked: None,
             due: now,
+            renewed: None,
+            observing: None,
+            is_observation_due: false,
             failures: 0,
         }
     }
@@ -63,7 +73,30 @@ impl Runtime {
             self.away = None;
         }
         let span = timing.verify_max.saturating_sub(timing.verify_min);
-        self.due = now + timing.verify_min + random_up_to(span, rng);
+        self.renewed = self.renewed.filter(|renewed| *renewed > asked);
+        let wait = if self.renewed.is_some() { Duration::ZERO } else { timing.verify_min + random_up_to(span, rng) };
+        self.due = now + wait;
+    }
+
+    /// A look at disk and runtime ended. Gives whether it says anything new.
+    pub(crate) fn observed(&mut self, result: Result<Observation, Reason>, now: Moment) -> bool {
+        let asked = self.observing.take().unwrap_or(now);
+        let Ok(Observation { space, runtime }) = result else { return false };
+        self.disk.observed(space, asked);
+        self.info = runtime;
+        true
+    }
+
+    /// What it holds under a name is another since a pull that ended now.
+    pub(crate) fn pulled(&mut self, id: ImageKey, image: RuntimeImage, now: Moment) {
+        self.disk.pulled(image.bytes, now);
+        self.listing.pulled(id, image, now);
+        self.is_observation_due = true;
+    }
+
+    /// An image was removed now: what was asked for before says nothing of it.
+    pub(crate) fn removed(&mut self, now: Moment) {
+        (self.due, self.renewed) = (now, Some(now));
     }
 
     /// It did not answer a pull.
@@ -87,23 +120,21 @@ impl Runtime {
     }
 
     /// What node, disk and runtime say about pulling.
-    pub(crate) fn climate(&self, pressure: &[Pressure]) -> Climate {
-        let obstacle = if pressure.contains(&Pressure::Disk) {
-            Some(Reason::DiskPressure)
-        } else if pressure.contains(&Pressure::Pid) {
-            Some(Reason::PidPressure)
-        } else {
-            self.away.map(|_| Reason::RuntimeUnavailable)
-        };
-        let room = (self.disk.mark > 0).then(|| self.disk.mark.saturating_sub(self.disk.used));
-        Climate { is_listed: self.is_listed, obstacle, room }
+    pub(crate) fn climate(&self) -> Climate {
+        let away = self.away.map(|_| Reason::RuntimeUnavailable);
+        Climate { is_listed: self.is_listed, obstacle: self.disk.pressure().or(away), room: self.disk.room() }
     }
 
     /// Looks, if it is time.
     pub(crate) fn step(&mut self, now: Moment, effects: &mut Vec<Effect>) {
         if self.asked.is_none() && self.due <= now {
             self.asked = Some(now);
-            effects.extend([Effect::ListImages, Effect::Observe]);
+            self.is_observation_due = true;
+            effects.push(Effect::ListImages);
+        }
+        if self.observing.is_none() && std::mem::take(&mut self.is_observation_due) {
+            self.observing = Some(now);
+            effects.push(Effect::Observe);
         }
     }
 

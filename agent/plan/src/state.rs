@@ -5,19 +5,21 @@
 mod learn;
 mod report;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use fastrand::Rng;
 use jiff::Timestamp;
 use shared::machine::{Changed, Machine, Moment, Now};
-use shared::message::Event;
+use shared::message::{Disk, Event};
 use shared::name::{ImageKey, NodeName};
 use shared::state::ImageState;
 
 use crate::ack;
+use crate::disk::DiskSettings;
 use crate::effect::Effect;
 use crate::explain;
 use crate::fact::Fact;
+use crate::gc::{self, Collector, GcSettings};
 use crate::image::{Climate, Image, Look};
 use crate::inventory::Reporter;
 use crate::ledger::Ledger;
@@ -54,11 +56,21 @@ pub struct Settings {
     pub max_in_flight: usize,
     /// After this many failures in a row an image is final `failed`: retried every `timing.pull_final` only.
     pub final_after: u32,
+    /// How full the image file system may be.
+    pub disk: DiskSettings,
+    /// Removal of images that nobody wants any more.
+    pub gc: GcSettings,
 }
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { timing: Timing::default(), max_in_flight: 1, final_after: 5 }
+        Self {
+            timing: Timing::default(),
+            max_in_flight: 1,
+            final_after: 5,
+            disk: DiskSettings::default(),
+            gc: GcSettings::default(),
+        }
     }
 }
 
@@ -74,6 +86,7 @@ pub struct NodeState {
     pub(crate) flights: Flights,
     pub(crate) runtime: Runtime,
     pub(crate) ledger: Ledger,
+    pub(crate) collector: Collector,
     reporter: Reporter,
     saver: Saver,
     /// Orders events and inventories of this node over restarts.
@@ -99,14 +112,14 @@ impl NodeState {
         Self {
             n: persisted.n.saturating_add(COUNTER_MARGIN).max(clock),
             identity,
-            settings,
             rng,
             started: now.wall,
             sync,
             images: BTreeMap::new(),
             flights: Flights::new(),
-            runtime: Runtime::new(now.mono),
-            ledger: Ledger::restore(persisted.ledger),
+            runtime: Runtime::new(settings.disk, now.mono),
+            ledger: Ledger::restore(persisted.ledger, now.mono),
+            collector: Collector::default(),
             reporter: Reporter::default(),
             saver: Saver::default(),
             counters: BTreeMap::new(),
@@ -115,6 +128,7 @@ impl NodeState {
             is_dirty: true,
             wake: Some(now.mono),
             outbox: Vec::new(),
+            settings,
         }
     }
 
@@ -132,6 +146,11 @@ impl NodeState {
         counts
     }
 
+    /// The image file system as it was last seen; all zero if it is not known.
+    pub fn disk(&self) -> Disk {
+        self.runtime.disk.report()
+    }
+
     /// What this agent knows, for people.
     pub fn summary(&self, now: Now) -> serde_json::Value {
         explain::summary(self, now)
@@ -147,7 +166,7 @@ impl NodeState {
     }
 
     pub(crate) fn climate(&self) -> Climate {
-        self.runtime.climate(self.sync.assignment().map(|a| a.pressure.as_slice()).unwrap_or_default())
+        self.runtime.climate()
     }
 
     fn uid(&self) -> String {
@@ -211,6 +230,46 @@ impl NodeState {
         self.publish(events, effects);
     }
 
+    /// Lets an image go that nobody wants any more, if the disk asks for it.
+    fn collect(&mut self, now: Moment, effects: &mut Vec<Effect>) {
+        let wanted = self.wanted_references();
+        let is_proven = self.sync.is_proven(now);
+        let is_wanted = |image: &str| wanted.contains(image) || self.images.contains_key(&ImageKey::of(image));
+        self.ledger.compare(is_wanted, is_proven, self.settings.gc.min_age, now);
+        let mut collector = std::mem::take(&mut self.collector);
+        collector.step(&self.view(&wanted, now), now, effects);
+        self.collector = collector;
+    }
+
+    /// Canonical references of whatever any intent names, live or retained.
+    pub(crate) fn wanted_references(&self) -> BTreeSet<String> {
+        self.images.values().map(|image| image.want.image.clone()).collect()
+    }
+
+    /// What garbage collection decides from.
+    pub(crate) fn view<'a>(&'a self, wanted: &'a BTreeSet<String>, now: Moment) -> gc::View<'a> {
+        let obstacle = if !self.sync.is_proven(now) {
+            Some("what is wanted is not proven")
+        } else if self.sync.is_paused() {
+            Some("paused")
+        } else if self.runtime.is_away() || !self.runtime.is_listed() {
+            Some("the runtime does not answer")
+        } else if !self.flights.is_empty() {
+            Some("a pull is in flight")
+        } else {
+            None
+        };
+        gc::View {
+            settings: &self.settings.gc,
+            timing: &self.settings.timing,
+            disk: &self.runtime.disk,
+            listing: &self.runtime.listing,
+            ledger: &self.ledger,
+            wanted,
+            obstacle,
+        }
+    }
+
     /// Judges every image and says what changed.
     fn judge(&mut self, climate: &Climate, now: Now, effects: &mut Vec<Effect>) {
         let uid = self.uid();
@@ -238,7 +297,7 @@ impl NodeState {
         let timing = &self.settings.timing;
         let waiting = self.images.iter().filter(|(id, _)| !self.flights.contains_key(*id));
         let reports = [self.reporter.put_due(timing), self.reporter.heartbeat_due()];
-        [self.runtime.due(), self.saver.due(self.revisions(), timing.persist)]
+        [self.runtime.due(), self.runtime.disk.due(), self.saver.due(self.revisions(), timing.persist)]
             .into_iter()
             .chain(reports.into_iter().filter(|_| self.sync.is_connected()))
             .flatten()
@@ -269,9 +328,13 @@ impl Machine for NodeState {
         self.refresh(now, &mut effects);
         self.runtime.step(now.mono, &mut effects);
         self.look(now, &mut effects);
+        self.collect(now.mono, &mut effects);
+        let pressure = self.sync.assignment().map(|a| a.pressure.as_slice()).unwrap_or_default();
+        self.runtime.disk.feel(pressure, self.settings.timing.pressure_hold, now.mono);
         let climate = self.climate();
         let Settings { timing, max_in_flight, .. } = &self.settings;
-        let pulls = pull::start(&self.images, &mut self.flights, &climate, *max_in_flight, timing, now.mono);
+        let limit = if self.collector.is_removing() { 0 } else { *max_in_flight };
+        let pulls = pull::start(&self.images, &mut self.flights, &climate, limit, timing, now.mono);
         self.judge(&climate, now, &mut effects);
         effects.extend(pulls);
         self.report(now, &mut effects);

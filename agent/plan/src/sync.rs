@@ -32,6 +32,16 @@ enum Link {
     Lost,
 }
 
+/// What the bucket has told this process of the assignment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Told {
+    Nothing,
+    /// It has none, or had one in an older epoch.
+    Something,
+    /// That which is held.
+    Assignment,
+}
+
 /// The view.
 #[derive(Debug, Clone)]
 pub(crate) struct Sync {
@@ -48,7 +58,7 @@ pub(crate) struct Sync {
     assignment: Held,
     /// Read before `_meta` was, so not yet judged.
     stash: Option<Assignment>,
-    is_assignment_read: bool,
+    told: Told,
     pools: BTreeMap<PoolId, Pool>,
     subscription: Subscription,
     spread: Option<Duration>,
@@ -86,7 +96,7 @@ impl Sync {
             assigning: Reading::default(),
             assignment: Held::restore(assignment),
             stash: None,
-            is_assignment_read: false,
+            told: Told::Nothing,
             subscription: Subscription::default(),
             spread: None,
             is_live: false,
@@ -131,7 +141,23 @@ impl Sync {
 
     /// Connected once, assignment read, every pool read or restored.
     pub(crate) fn is_synced(&self) -> bool {
-        self.link != Link::Never && self.is_assignment_read && self.pools.values().all(Pool::is_exact)
+        self.link != Link::Never && self.told >= Told::Something && self.pools.values().all(Pool::is_exact)
+    }
+
+    /// Whether this process knows exactly what this node is to hold, by a beat not long ago: what is not in it may be let
+    /// go. What was persisted, or only read, proves nothing; a node in no pool is told nothing.
+    pub(crate) fn is_proven(&self, now: Moment) -> bool {
+        let since = now - self.timing.beat_lost;
+        self.is_connected()
+            && self.is_meta_fresh
+            && self.told == Told::Assignment
+            && !self.pools.is_empty()
+            && self.pools.values().all(|pool| pool.is_proven(since))
+    }
+
+    /// Somebody asked for quiet: no pull may be in flight, so nothing is removed either.
+    pub(crate) fn is_paused(&self) -> bool {
+        self.assignment().is_some_and(|assignment| assignment.limits.get("pullsInFlight") == Some(&0))
     }
 
     /// A random delay within the spread in force.

@@ -58,6 +58,12 @@ pub struct Timing {
     /// Between attempts once an image is final `failed` or `refused`.
     #[serde(with = "shared::duration")]
     pub pull_final: Duration,
+    /// After disk or PID pressure of the Node has gone, no pull starts for so long.
+    #[serde(with = "shared::duration")]
+    pub pressure_hold: Duration,
+    /// Before an image whose removal failed, or was found to be in use, is considered again.
+    #[serde(with = "shared::duration")]
+    pub gc_retry: Duration,
 }
 
 impl Default for Timing {
@@ -80,6 +86,8 @@ impl Default for Timing {
             pull_backoff: s(5),
             pull_backoff_max: s(600),
             pull_final: s(3600),
+            pressure_hold: s(30),
+            gc_retry: s(60),
         }
     }
 }

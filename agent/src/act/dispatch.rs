@@ -17,7 +17,7 @@ use tokio::sync::Mutex;
 use super::lane::Lane;
 use super::pull::Pulls;
 use super::report::Word;
-use super::{look, read, report, save, subscribe};
+use super::{look, read, remove, report, save, subscribe};
 use crate::bus::Link;
 use crate::bus::pools::Pools;
 use crate::cri::Client;
@@ -120,8 +120,17 @@ impl Dispatch<Effect> for Dispatcher {
             }
             Effect::ListImages => self.beside(kind, |world| async move { Some(look::list(&world.runtime).await) }),
             Effect::Observe => {
-                self.beside(kind, |world| async move { look::observe(&world.runtime, world.state.folder()).await });
+                self.beside(
+                    kind,
+                    |world| async move { Some(look::observe(&world.runtime, world.state.folder()).await) },
+                );
             }
+            Effect::ListContainers => {
+                self.beside(kind, |world| async move { Some(remove::containers(&world.runtime).await) });
+            }
+            Effect::RemoveImage { image, held, is_dry_run } => self.beside(kind, move |world| async move {
+                Some(remove::remove(&world.runtime, image, &held, is_dry_run).await)
+            }),
             Effect::Subscribe(pools) => self.subscriptions.push(pools),
             Effect::Pull { id, image, deadline } => self.pulls.start(id, image, deadline),
             Effect::CancelPull(id) => self.pulls.cancel(&id),

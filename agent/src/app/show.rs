@@ -34,6 +34,10 @@ impl Show {
             let count = counts.get(&state).copied().unwrap_or(0);
             gauge(metric::IMAGES, &[state.as_str()], count as f64);
         }
+        let disk = machine.disk();
+        for (kind, bytes) in [("used", disk.used), ("free", disk.free), ("mark", disk.mark)] {
+            gauge(metric::DISK, &[kind], bytes as f64);
+        }
         let is_synced = machine.is_synced();
         gauge(metric::SYNCED, &[], if is_synced { 1.0 } else { 0.0 });
         self.was_synced |= is_synced;

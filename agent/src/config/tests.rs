@@ -26,6 +26,7 @@ fn the_defaults_need_a_node_and_nothing_else() {
     assert_eq!(config.runtime.sandbox_namespace, "warm-images");
     assert_eq!((config.pull.max_in_flight, config.pull.final_after), (1, 5));
     assert_eq!(config.timing, Timing::default());
+    assert_eq!((config.disk, config.gc), (DiskSettings { mark: 80, resume: 77 }, GcSettings::default()));
     assert_eq!(config.runtime.socket, None);
 }
 
@@ -39,6 +40,8 @@ nats: { urls: ['nats://nats:4222'] }
 runtime: { socket: /run/x.sock, sandboxNamespace: images, requestTimeout: 2s }
 stateDir: /data
 pull: { maxInFlight: 2, finalAfter: 3 }
+disk: { mark: 70, resume: 60 }
+gc: { mode: dryRun, high: 50, low: 40, minAge: 2h }
 timing: { heartbeat: 1s, verifyMin: 200ms, verifyMax: 400ms }
 admin: { listen: '127.0.0.1:0' }
 log: { format: text, filter: debug }
@@ -47,6 +50,9 @@ shutdownGrace: 3s
     )
     .unwrap();
     assert_eq!(config.runtime.socket.as_deref(), Some("/run/x.sock"));
+    assert_eq!(config.disk, DiskSettings { mark: 70, resume: 60 });
+    let min_age = Duration::from_hours(2);
+    assert_eq!(config.gc, GcSettings { mode: node_plan::GcMode::DryRun, high: 50, low: 40, min_age });
     assert_eq!(config.timing.verify_max, Duration::from_millis(400));
     assert_eq!(config.timing.poll, Timing::default().poll);
     assert_eq!(config.shutdown_grace, Duration::from_secs(3));
@@ -108,4 +114,19 @@ fn a_socket_may_be_a_url_and_must_fit() {
     loaded("{node: a, runtime: {socket: 'unix:///run/x.sock'}}").unwrap();
     let long = format!("{{node: a, runtime: {{socket: '/{}'}}}}", "x".repeat(107));
     assert!(complaints(&long).iter().any(|c| c.contains("has at most 107 bytes")), "{:?}", complaints(&long));
+}
+
+#[test]
+fn marks_in_an_order_that_makes_no_sense_are_refused() {
+    assert_eq!(
+        complaints("{ node: a, disk: { mark: 70, resume: 70 }, gc: { mode: 'on', low: 75 } }"),
+        [
+            ":1: disk.resume: 70 must be less than disk.mark, which is 70",
+            ":1: gc.high: 75 must be less than disk.mark, which is 70",
+            ":1: gc.low: 75 must be less than gc.high, which is 75",
+        ]
+    );
+    assert_eq!(complaints("{ node: a, disk: { mark: 101 } }"), [":1: disk.mark: 101 is no percentage: 1-100"]);
+    assert_eq!(complaints("{ node: a, gc: { low: 0 } }"), [":1: gc.low: 0 is no percentage: 1-100"]);
+    assert!(loaded("{ node: a, gc: { mode: sometimes } }").unwrap_err().to_string().contains("dryRun"));
 }

@@ -5,9 +5,10 @@
 
 use std::path::{Path, PathBuf};
 
+use node_plan::fact::Space;
 use rustix::fs::StatVfs;
 use rustix::io::Errno;
-use shared::message::{Disk, Runtime};
+use shared::message::Runtime;
 
 use super::client::Client;
 use super::error::CriError;
@@ -35,21 +36,22 @@ impl Client {
 }
 
 /// The file system under the first of these paths that can be seen from here.
-pub fn disk_of(paths: &[&Path]) -> Result<Disk, Errno> {
+pub fn space_of(paths: &[&Path]) -> Result<Space, Errno> {
     let mut last = Errno::NOENT;
     for path in paths {
         match rustix::fs::statvfs(*path) {
-            Ok(stat) => return Ok(disk(&stat)),
+            Ok(stat) => return Ok(space(&stat)),
             Err(errno) => last = errno,
         }
     }
     Err(last)
 }
 
-fn disk(stat: &StatVfs) -> Disk {
+fn space(stat: &StatVfs) -> Space {
     let bytes = |blocks: u64| blocks.saturating_mul(stat.f_frsize);
-    let total = bytes(stat.f_blocks);
-    Disk { used: total.saturating_sub(bytes(stat.f_bfree)), free: bytes(stat.f_bavail), mark: 0 }
+    let free = bytes(stat.f_bavail);
+    // As the kubelet counts: what is reserved for root is as good as used.
+    Space { used: bytes(stat.f_blocks).saturating_sub(free), free }
 }
 
 #[cfg(test)]
@@ -58,12 +60,12 @@ mod tests {
 
     #[test]
     fn the_first_path_that_can_be_seen_is_measured() {
-        let disk = disk_of(&[Path::new("/nonexistent"), Path::new("/")]).unwrap();
-        assert!(disk.used > 0 && disk.free > 0, "{disk:?}");
+        let space = space_of(&[Path::new("/nonexistent"), Path::new("/")]).unwrap();
+        assert!(space.used > 0 && space.free > 0, "{space:?}");
     }
 
     #[test]
     fn no_path_that_can_be_seen_is_an_error() {
-        assert_eq!(disk_of(&[Path::new("/nonexistent")]).unwrap_err(), Errno::NOENT);
+        assert_eq!(space_of(&[Path::new("/nonexistent")]).unwrap_err(), Errno::NOENT);
     }
 }

@@ -12,7 +12,7 @@ use shared::subject::RequestVerb;
 use super::{NodeState, Settings};
 use crate::effect::Effect;
 use crate::explain;
-use crate::fact::{Fact, PullFailure, PulledImage, RuntimeImage};
+use crate::fact::{Fact, PullFailure, PulledImage, Removal, RuntimeImage};
 use crate::image::Attempt;
 use crate::pull;
 
@@ -61,10 +61,14 @@ impl NodeState {
                 self.pulled(&id, result, now);
                 true
             }
-            Fact::Observed { disk, runtime } => {
-                let is_moved = (disk, &runtime) != (self.runtime.disk, &self.runtime.info);
-                (self.runtime.disk, self.runtime.info) = (disk, runtime);
-                is_moved
+            Fact::Observed(result) => self.runtime.observed(result, mono),
+            Fact::InUse(result) => {
+                self.collector.in_use(result, &self.settings.timing, mono);
+                true
+            }
+            Fact::Removed { image, result } => {
+                self.removed(&image, result, now);
+                true
             }
             Fact::InventoryPut(result) => {
                 self.count(if result.is_ok() { "inventory-put" } else { "inventory-put-failed" });
@@ -109,9 +113,9 @@ impl NodeState {
         match result {
             Ok(PulledImage { image: held, took }) => {
                 if let Some(flight) = &flight {
-                    self.ledger.pulled(flight.image.clone(), &held, now.wall);
+                    self.note_pull(&flight.image, &held, now);
                 }
-                self.runtime.listing.pulled(id.clone(), held, now.mono);
+                self.runtime.pulled(id.clone(), held, now.mono);
                 self.count("pulled");
                 let Some(image) = self.images.get_mut(id) else { return };
                 image.attempt = Some(Attempt { took, number: image.tries.saturating_add(1) });
@@ -134,6 +138,30 @@ impl NodeState {
                     pull::fail(image, &failure, timing, *final_after, now, &mut self.rng);
                 }
             }
+        }
+    }
+
+    /// What somebody else had put there before, under whatever name, is not ours to remove.
+    fn note_pull(&mut self, image: &str, held: &RuntimeImage, now: Now) {
+        let is_ours = |name: &str| self.ledger.covers(name, &held.runtime_id);
+        if self.runtime.listing.is_of_others(&held.runtime_id, is_ours) {
+            self.ledger.forget(image);
+        } else {
+            self.ledger.pulled(image.to_owned(), held, now.wall);
+        }
+    }
+
+    fn removed(&mut self, image: &str, result: Result<Removal, Reason>, now: Now) {
+        self.count(match result {
+            Ok(Removal::Removed) => "removed",
+            Ok(Removal::Planned) => "removal-planned",
+            Ok(Removal::Used | Removal::Changed) => "removal-refrained",
+            Err(_) => "removal-failed",
+        });
+        let bytes = self.runtime.listing.listed(image).map_or(0, |held| held.bytes);
+        if self.collector.removed(image, result, bytes, &self.settings.timing, now) {
+            self.ledger.forget(image);
+            self.runtime.removed(now.mono);
         }
     }
 

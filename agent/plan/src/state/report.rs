@@ -3,7 +3,7 @@
 //! Owns how these messages are filled. When they go out is [`Reporter`](crate::inventory::Reporter)'s and
 //! [`Saver`](crate::save::Saver)'s.
 
-use shared::machine::Now;
+use shared::machine::{Moment, Now};
 use shared::message::{Heartbeat, Inventory, SCHEMA};
 
 use super::NodeState;
@@ -46,7 +46,7 @@ impl NodeState {
                 content: evidence.content,
                 complete: evidence.complete,
                 digests: evidence.digests,
-                disk: self.runtime.disk,
+                disk: self.runtime.disk.report(),
                 runtime: self.runtime.info.clone(),
                 ts: now.wall,
             })));
@@ -68,11 +68,11 @@ impl NodeState {
 
     pub(super) fn save(&mut self, now: Now, effects: &mut Vec<Effect>) {
         if self.saver.start(self.revisions(), self.settings.timing.persist, now.mono) {
-            effects.push(Effect::Persist(Box::new(self.persisted())));
+            effects.push(Effect::Persist(Box::new(self.persisted(now.mono))));
         }
     }
 
-    fn persisted(&self) -> Persisted {
+    fn persisted(&self, now: Moment) -> Persisted {
         let pools = self.sync.pools().iter().map(|(id, pool)| (id.clone(), pool.content.store(pool.head())));
         Persisted {
             v: VERSION,
@@ -80,7 +80,7 @@ impl NodeState {
             term: self.sync.term(),
             assignment: self.sync.assignment().cloned(),
             pools: pools.collect(),
-            ledger: self.ledger.entries().clone(),
+            ledger: self.ledger.store(now),
             n: self.n,
         }
     }

@@ -8,7 +8,7 @@ use shared::message::{Assignment, Meta};
 use shared::name::PoolId;
 use shared::reason::Reason;
 
-use super::Sync;
+use super::{Sync, Told};
 use crate::assignment::Judgement;
 use crate::pool::{Depth, Pool};
 
@@ -47,6 +47,7 @@ impl Sync {
                 pool.schedule(Depth::Full, at);
             }
         }
+        self.told = self.told.min(Told::Something);
         if !is_first {
             self.assignment.reset_epoch();
             let at = now + self.spread();
@@ -88,7 +89,7 @@ impl Sync {
         match found {
             None => {
                 // NATS may have been wiped, or the controller has not come this far: nothing is dropped.
-                self.is_assignment_read = true;
+                self.told = Told::Something;
                 let at = now + self.poll_wait();
                 self.assigning.request(at);
             }
@@ -117,10 +118,11 @@ impl Sync {
         if assignment.node != self.node {
             return;
         }
+        let judgement = self.assignment.offer(assignment, self.term, is_from_bucket);
         if is_from_bucket {
-            self.is_assignment_read = true;
+            self.told = if judgement == Judgement::Older { Told::Something } else { Told::Assignment };
         }
-        match self.assignment.offer(assignment, self.term, is_from_bucket) {
+        match judgement {
             Judgement::Same => {}
             Judgement::Older => {
                 let wait = if is_from_bucket { self.poll_wait() } else { self.spread() };

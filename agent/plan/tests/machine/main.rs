@@ -1,6 +1,8 @@
 //! The agent's machine against a small world: a bucket, a runtime and a clock that only move when told.
 
 #[cfg(test)]
+mod collecting;
+#[cfg(test)]
 mod convergence;
 #[cfg(test)]
 mod presence;

@@ -2,11 +2,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use node_plan::fact::{PoolContent, PulledImage, RuntimeImage, Stored, StoredIntent};
+use node_plan::fact::{Observation, PoolContent, PulledImage, RuntimeImage, Space, Stored, StoredIntent};
 use node_plan::{Effect, Fact, NodeState, Settings};
 use proptest::prelude::*;
 use shared::machine::{Machine, Moment, Now};
-use shared::message::{Assignment, Beat, Content, Delta, DeltaChange, DeltaEntry, Disk, Meta, Runtime};
+use shared::message::{Assignment, Beat, Content, Delta, DeltaChange, DeltaEntry, Meta, Runtime};
 use shared::name::{ImageKey, PoolId};
 use shared::pool_set::SetDigest;
 use shared::reason::Reason;
@@ -121,9 +121,9 @@ fn news() -> impl Strategy<Value = Fact> {
         1 => (prop::sample::select(&RequestVerb::ALL[..]), ".{0,20}")
             .prop_map(|(verb, body)| Fact::Request { verb, body, reply: Some(1) }),
         1 => reasons().prop_map(|reason| Fact::Refused { kind: "delta", reason }),
-        1 => (0..1_000_u64, 0..1_000_u64).prop_map(|(used, mark)| Fact::Observed {
-            disk: Disk { used, free: 1, mark }, runtime: Runtime::default(),
-        }),
+        1 => (0..1_000_u64, 0..1_000_u64).prop_map(|(used, free)| Fact::Observed(Ok(Observation {
+            space: Some(Space { used, free }), runtime: Runtime::default(),
+        }))),
     ]
 }
 

@@ -1,6 +1,6 @@
 //! What is pulled, in which order, how often.
 
-use node_plan::fact::PullFailure;
+use node_plan::fact::{PullFailure, Space};
 use node_plan::{Effect, Fact, Settings};
 use rstest::rstest;
 use shared::machine::{Machine, Moment};
@@ -8,6 +8,7 @@ use shared::message::assignment::Pressure;
 use shared::message::{Disk, Intent};
 use shared::reason::Reason;
 use shared::state::ImageState;
+use shared::subject::RequestVerb;
 use shared::wave::{Wave, slot};
 
 use crate::world::{World, digest, failure, held, identity, intent, key, ms, reference, secs};
@@ -289,29 +290,44 @@ fn under_pressure_pulls_are_deferred_and_what_is_there_stays_warm(#[case] pressu
     assert_eq!(world.state_of("x"), Some((ImageState::Deferred, Some(why))));
     assert_eq!(world.state_of("warm"), Some((ImageState::Warm, None)));
     world.reassign(&["all"]);
-    world.run(secs(1));
+    world.run(secs(29));
+    assert_eq!(world.state_of("x"), Some((ImageState::Deferred, Some(why))), "it may come back");
+    world.run(secs(2));
     assert_eq!(world.state_of("x"), Some((ImageState::Warm, None)));
 }
 
 #[test]
 fn nothing_is_pulled_above_the_mark_nor_what_is_known_to_cross_it() {
     let mut world = World::synced(&["all"]);
-    world.disk = Disk { used: 900, free: 100, mark: 950 };
+    let used = |used| Some(Space { used, free: 1_000_000 - used });
+    world.disk = used(700_000);
     world.run(secs(61));
+    // Each takes about three times what is transferred, and the mark is at 800,000.
     announce_all(
         &mut world,
-        vec![Intent { bytes: Some(60), ..intent("big") }, Intent { bytes: Some(40), ..intent("x") }],
+        vec![Intent { bytes: Some(34_000), ..intent("big") }, Intent { bytes: Some(33_000), ..intent("x") }],
     );
     world.run(secs(1));
     assert_eq!(world.pulls(), ["x"]);
-    assert_eq!(world.state_of("big"), Some((ImageState::Deferred, Some(Reason::DiskPressure))));
-    world.disk.used = 960;
-    world.run(secs(61));
-    world.announce("all", intent("y"));
-    assert_eq!(world.state_of("y"), Some((ImageState::Deferred, Some(Reason::DiskPressure))));
-    world.disk.used = 100;
+    assert_eq!(world.state_of("big"), Some((ImageState::Deferred, Some(Reason::NoSpace))));
+    for (used_now, state) in [
+        (used(800_000), ImageState::Deferred),
+        (used(771_000), ImageState::Deferred),
+        (used(770_000), ImageState::Warm),
+    ] {
+        world.disk = used_now;
+        world.run(secs(61));
+        world.announce("all", intent("y"));
+        world.run(secs(61));
+        let why = (state == ImageState::Deferred).then_some(Reason::DiskPressure);
+        assert_eq!(world.state_of("y"), Some((state, why)), "{used_now:?}");
+    }
+    assert_eq!(world.state_of("big"), Some((ImageState::Deferred, Some(Reason::NoSpace))));
+    world.disk = used(100);
     world.run(secs(61));
     assert_eq!(world.state_of("big"), Some((ImageState::Warm, None)));
+    world.request(RequestVerb::Inventory, "");
+    assert_eq!(world.inventories().pop().unwrap().disk, Disk { used: 100, free: 999_900, mark: 800_000 });
 }
 
 #[test]
@@ -399,7 +415,7 @@ fn a_list_asked_for_before_the_runtime_went_away_does_not_say_that_it_is_back() 
 #[test]
 fn pulls_that_start_together_share_the_room_below_the_mark() {
     let mut world = World::with(Settings { max_in_flight: 3, ..Settings::default() }, None, 1);
-    world.disk = Disk { used: 0, free: 100, mark: 100 };
+    world.disk = Some(Space { used: 0, free: 400 });
     world.assign(&["all"]);
     for name in ["x", "y", "z"] {
         world.put("all", Intent { bytes: Some(40), ..intent(name) });

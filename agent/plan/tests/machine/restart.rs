@@ -1,6 +1,6 @@
 //! What survives a restart, and what it is good for.
 
-use node_plan::{Effect, Persisted, Settings, Timing};
+use node_plan::{DiskSettings, Effect, GcMode, GcSettings, Persisted, Settings, Timing};
 use shared::machine::Machine;
 use shared::reason::Reason;
 use shared::state::ImageState;
@@ -197,10 +197,14 @@ fn the_default_intervals_are_pinned() {
         (timing.pull_backoff, 5),
         (timing.pull_backoff_max, 600),
         (timing.pull_final, 3_600),
+        (timing.pressure_hold, 30),
+        (timing.gc_retry, 60),
     ];
     for (interval, expected) in seconds {
         assert_eq!(interval, secs(expected));
     }
-    let Settings { max_in_flight, final_after, .. } = Settings::default();
+    let Settings { max_in_flight, final_after, disk, gc, .. } = Settings::default();
     assert_eq!((max_in_flight, final_after), (1, 5));
+    assert_eq!(disk, DiskSettings { mark: 80, resume: 77 });
+    assert_eq!(gc, GcSettings { mode: GcMode::DryRun, high: 75, low: 70, min_age: secs(3_600) });
 }

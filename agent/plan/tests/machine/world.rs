@@ -4,12 +4,14 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use jiff::Timestamp;
-use node_plan::fact::{PoolContent, PullFailure, PulledImage, RuntimeImage, Stored, StoredIntent};
+use node_plan::fact::{
+    Observation, PoolContent, PullFailure, PulledImage, Removal, RuntimeImage, Space, Stored, StoredIntent,
+};
 use node_plan::{Effect, Fact, Identity, NodeState, Persisted, Settings, Timing};
 use shared::machine::{Changed, Machine, Moment, Now};
 use shared::message::intent::Keep;
 use shared::message::{
-    Assignment, Beat, Delta, DeltaChange, DeltaEntry, Disk, Event, Heartbeat, Intent, Inventory, Meta, Runtime,
+    Assignment, Beat, Delta, DeltaChange, DeltaEntry, Event, Heartbeat, Intent, Inventory, Meta, Runtime,
 };
 use shared::name::{ImageKey, NodeName, PoolId};
 use shared::pool_set::PoolSet;
@@ -108,7 +110,13 @@ pub(crate) struct World {
     /// Pulls do not end by themselves.
     pub(crate) pulls_hang: bool,
     pub(crate) pulling: Vec<(ImageKey, String)>,
-    pub(crate) disk: Disk,
+    pub(crate) disk: Option<Space>,
+    /// Names that containers use.
+    pub(crate) used: BTreeSet<String>,
+    /// Containers cannot be listed.
+    pub(crate) uses_fail: bool,
+    /// How the next removals end; without a script as the runtime is.
+    pub(crate) removals: VecDeque<Result<Removal, Reason>>,
     /// Answers to `ListImages` are kept back.
     pub(crate) lists_hang: bool,
     pub(crate) hung_lists: usize,
@@ -153,7 +161,10 @@ impl World {
             script: BTreeMap::new(),
             pulls_hang: false,
             pulling: vec![],
-            disk: Disk::default(),
+            disk: None,
+            used: BTreeSet::new(),
+            uses_fail: false,
+            removals: VecDeque::new(),
             lists_hang: false,
             hung_lists: 0,
             subscriptions_hang: false,
@@ -220,8 +231,12 @@ impl World {
     }
 
     pub(crate) fn purge(&mut self, of: &str, name: &str) -> u64 {
+        self.purge_key(of, &key(name))
+    }
+
+    pub(crate) fn purge_key(&mut self, of: &str, id: &ImageKey) -> u64 {
         self.stream += 1;
-        self.keys.insert((pool(of), key(name)), (self.stream, None));
+        self.keys.insert((pool(of), id.clone()), (self.stream, None));
         self.stream
     }
 
@@ -432,7 +447,14 @@ impl World {
             }
             Effect::ListImages => Fact::Images(self.list()),
             Effect::Observe => {
-                Fact::Observed { disk: self.disk, runtime: Runtime { name: "containerd".into(), version: "2".into() } }
+                let runtime = Runtime { name: "containerd".into(), version: "2".into() };
+                Fact::Observed(self.list().map(|_| Observation { space: self.disk, runtime }))
+            }
+            Effect::ListContainers if self.uses_fail => Fact::InUse(Err(Reason::Timeout)),
+            Effect::ListContainers => Fact::InUse(self.list().map(|_| self.used.clone())),
+            Effect::RemoveImage { image, held, is_dry_run } => {
+                let result = self.remove(&held, is_dry_run);
+                Fact::Removed { image, result }
             }
             Effect::PutInventory(_) => {
                 let result = if self.puts_fail { Err(Reason::Timeout) } else { self.nats(|| ()) };
@@ -458,6 +480,25 @@ impl World {
 
     pub(crate) fn list(&self) -> Result<Vec<RuntimeImage>, Reason> {
         if self.is_runtime_up { Ok(self.images.values().cloned().collect()) } else { Err(Reason::RuntimeUnavailable) }
+    }
+
+    /// Removes as an executor does: looks once more, then drops every name of the image.
+    fn remove(&mut self, held: &RuntimeImage, is_dry_run: bool) -> Result<Removal, Reason> {
+        let listed = self.list()?;
+        match self.removals.pop_front() {
+            Some(result) => result,
+            None if !listed.contains(held) || held.pinned => Ok(Removal::Changed),
+            None if node_plan::gc::is_used(held, &self.used) => Ok(Removal::Used),
+            None if is_dry_run => Ok(Removal::Planned),
+            None => {
+                self.images.retain(|_, image| image.runtime_id != held.runtime_id);
+                if let Some(space) = &mut self.disk {
+                    let freed = held.bytes.min(space.used);
+                    (space.used, space.free) = (space.used - freed, space.free + freed);
+                }
+                Ok(Removal::Removed)
+            }
+        }
     }
 
     /// Ends a pull in flight as scripted, and gives its outcome.
@@ -603,6 +644,8 @@ pub(crate) fn brisk() -> Settings {
         pull_backoff: ms(500),
         pull_backoff_max: secs(5),
         pull_final: secs(20),
+        pressure_hold: secs(1),
+        gc_retry: secs(3),
     };
     Settings { timing, ..Settings::default() }
 }
