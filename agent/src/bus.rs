@@ -8,7 +8,6 @@ pub mod pools;
 pub mod publish;
 pub mod read;
 pub mod receive;
-pub mod replies;
 pub mod session;
 
 pub use link::{Failure, Link};

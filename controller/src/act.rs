@@ -5,21 +5,26 @@
 
 mod assignments;
 mod beat;
+mod control;
 pub mod delta;
 pub mod dispatch;
+mod document;
 mod intents;
 pub mod node_label;
 mod outcome;
 mod puts;
+mod reply;
 mod request;
 mod reread;
 mod term;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use cluster_plan::Fact;
-use daemon::bus::Bus;
+use daemon::bus::{Bus, ServiceRequest};
 use daemon::driver::Inbox;
+use daemon::replies::Replies;
 use shared::name::ClusterId;
 
 /// Whom executors talk to. Cheap to clone.
@@ -33,6 +38,8 @@ pub struct Peers {
     pub kube: kube::Client,
     /// Where outcomes go.
     pub inbox: Inbox<Fact>,
+    /// Questions that wait for an answer.
+    pub questions: Arc<Replies<ServiceRequest>>,
     /// Time to live of the markers of purged assignments.
     pub marker_ttl: Duration,
 }

@@ -3,6 +3,7 @@
 //! Owns which part talks to which. Never decides; the only place that knows both the ways in and the ways out.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use cluster_plan::{Fact, Settings, World};
 use daemon::admin::{self, Admin, AdminError};
@@ -11,6 +12,7 @@ use daemon::clock::Clock;
 use daemon::driver::{self, DEFAULT_INBOX, DriverSettings};
 use daemon::inspect::inspect;
 use daemon::metrics::{self, MetricsHandle};
+use daemon::replies::Replies;
 use daemon::supervise::{StoppedBecause, Tasks};
 use daemon::telemetry::LogHandle;
 use shared::metric::{self, Process};
@@ -22,6 +24,7 @@ use uuid::Uuid;
 use crate::act::Peers;
 use crate::act::dispatch::Dispatcher;
 use crate::api::client::{ConnectError, connect};
+use crate::bus::questions::Questions;
 use crate::bus::receive::Receiver;
 use crate::bus::session::Session;
 use crate::config::{ControllerConfig, reload};
@@ -73,6 +76,9 @@ pub async fn run(path: PathBuf, config: ControllerConfig, log: LogHandle) -> Res
     tasks.spawn("buckets", session.run(shutdown.clone()));
     let receiver = Receiver::subscribe(&bus, &config.cluster_id, inbox.clone()).await?;
     tasks.spawn("agents", receiver.run(shutdown.clone()));
+    let replies = Arc::new(Replies::default());
+    let asked = Questions::offer(&bus, &config.cluster_id, &instance, inbox.clone(), Arc::clone(&replies)).await?;
+    tasks.spawn("questions", asked.run(shutdown.clone()));
     tasks.spawn("config-reload", reload::watch(path, config.clone(), inbox.clone(), shutdown.clone()));
 
     // Ways out.
@@ -82,6 +88,7 @@ pub async fn run(path: PathBuf, config: ControllerConfig, log: LogHandle) -> Res
             cluster: config.cluster_id.clone(),
             kube,
             inbox: inbox.clone(),
+            questions: replies,
             marker_ttl: config.timing.marker_ttl,
         },
         &tasks,

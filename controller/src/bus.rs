@@ -8,6 +8,7 @@ pub mod buckets;
 pub mod feed;
 pub mod intents;
 pub mod inventories;
+pub mod questions;
 pub mod receive;
 pub mod session;
 

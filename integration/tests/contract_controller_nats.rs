@@ -2,7 +2,8 @@
 //!
 //! The contract: connected is told once all three buckets were made and read on this connection, and a disconnect before
 //! anything of the next; a batch of writes keeps its order, tells agents only what precedes the first hole, and says what
-//! is there before it says that it lost; what agents say counts only for their own node.
+//! is there before it says that it lost; what agents say counts only for their own node; people who may ask are answered,
+//! and nobody else can turn the pause switch, not even by having the server itself answer there.
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a helper of a test fails the test")]
 
@@ -10,13 +11,14 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use anyhow::{Result, anyhow};
+use anyhow::{Result, anyhow, ensure};
 use cluster_plan::effect::{AssignmentWrite, IntentBatch, IntentChange, IntentWrite};
 use cluster_plan::fact::{IntentsDoc, Stored, StoredValue};
 use cluster_plan::{Effect, Fact};
 use controller::act::Peers;
 use controller::act::dispatch::Dispatcher;
 use controller::api::client;
+use controller::bus::questions::Questions;
 use controller::bus::receive::Receiver;
 use controller::bus::session::Session;
 use controller::config::BucketSettings;
@@ -24,19 +26,20 @@ use daemon::bus::Bus;
 use daemon::clock::Clock;
 use daemon::config::SecretFile;
 use daemon::driver::{self, DriverSettings};
+use daemon::replies::Replies;
 use daemon::supervise::Tasks;
 use integration::eventually::eventually;
 use integration::installation::users;
 use integration::nats::Nats;
 use integration::parts::{Parts, Tool};
 use integration::run::{RunDir, scenario};
-use serde_json::json;
+use serde_json::{Value, json};
 use shared::machine::{Changed, Kind as _, Machine, Moment, Now};
 use shared::message::intent::Keep;
-use shared::message::{Assignment, Delta, DeltaChange, Intent, Message as _, Meta, header};
+use shared::message::{Assignment, Control, Delta, DeltaChange, Intent, Message as _, Meta, header};
 use shared::name::{ClusterId, ImageKey, NodeName, PoolId};
 use shared::reason::Reason;
-use shared::subject::{IntentsKey, Subject, controller_inbox};
+use shared::subject::{ControlVerb, IntentsKey, Subject, controller_inbox};
 use shared::wave::Wave;
 
 const TEST: Duration = Duration::from_mins(2);
@@ -105,7 +108,10 @@ impl Adapters {
         tasks.spawn("agents", receiver.run(shutdown.clone()));
         let kube = client::connect(Some(&nowhere(run)?)).await?;
         let marker_ttl = Duration::from_mins(1);
-        let peers = Peers { bus: bus.clone(), cluster: cluster.clone(), kube, inbox, marker_ttl };
+        let questions = Arc::new(Replies::default());
+        let asked = Questions::offer(&bus, &cluster, "test", inbox.clone(), Arc::clone(&questions)).await?;
+        tasks.spawn("questions", asked.run(shutdown.clone()));
+        let peers = Peers { bus: bus.clone(), cluster: cluster.clone(), kube, inbox, questions, marker_ttl };
         let dispatcher = Dispatcher::new(peers, &tasks);
         let said = Said::default();
         let machine = said.clone();
@@ -132,6 +138,34 @@ impl Adapters {
     async fn until(&self, what: &str, seen: impl Fn(&[Fact]) -> bool) -> Result<()> {
         eventually(what, SOON, async || if seen(&self.facts()) { Ok(()) } else { Err(anyhow!("{:?}", self.kinds())) })
             .await
+    }
+
+    /// Asks as `user`, has `body` answered, and gives what the `nats` CLI printed.
+    async fn ask(&self, user: &str, verb: ControlVerb, question: &str, body: Value) -> Result<String> {
+        let subject = Subject::Control(verb).print(&self.cluster);
+        let args = ["req", &subject, question, "--timeout", "10s"];
+        Ok(tokio::try_join!(self.nats.cli(user, &args), self.reply(verb, question, body))?.0)
+    }
+
+    /// Waits for a question that is yet to come, and answers it.
+    async fn reply(&self, verb: ControlVerb, question: &str, body: Value) -> Result<()> {
+        let before = self.facts().len();
+        let number = |fact: &Fact| match fact {
+            Fact::Asked { verb: v, body, reply } if *v == verb && body == question => Some(*reply),
+            _ => None,
+        };
+        self.until("the question", |facts| facts.iter().skip(before).any(|f| number(f).is_some())).await?;
+        let reply = self.facts().iter().skip(before).find_map(number).unwrap();
+        self.said.wanted.lock().unwrap().push(Effect::Reply { reply, body });
+        Ok(())
+    }
+
+    /// Fails unless the server refuses `user` to publish a request there.
+    async fn may_not_ask(&self, user: &str, subject: &str) -> Result<()> {
+        let output = self.nats.cli_output(user, &["req", subject, "{}", "--timeout", "500ms"]).await?;
+        let said = format!("{}{}", output.stdout, output.stderr);
+        ensure!(said.to_lowercase().contains("permissions violation"), "{user} may ask {subject}: {said}");
+        Ok(())
     }
 
     /// Sends an effect out and waits for a fact of this kind; gives the facts since, that one last.
@@ -354,5 +388,78 @@ fn agents_are_heard_for_their_own_node_and_junk_is_counted_not_believed() -> Res
         let undecodable = Stored { key: NodeName::parse("a")?, seq: 2, value: StoredValue::Undecodable };
         let undecodable = Fact::InventoryChanged(undecodable);
         adapters.until("the undecodable value", |facts| facts.contains(&undecodable)).await
+    })
+}
+
+#[test]
+fn people_who_may_ask_are_answered_and_nobody_else_is_heard() -> Result<()> {
+    scenario("questions", TEST, async |run| {
+        let adapters = Adapters::connected(&run).await?;
+        let said = adapters.ask("reader", ControlVerb::Status, "", json!({ "paused": false })).await?;
+        ensure!(said.contains(r#"{"paused":false}"#), "{said}");
+        let wrong = json!({ "error": "no such image" });
+        let asked = async {
+            let subject = Subject::Control(ControlVerb::Explain).print(&adapters.cluster);
+            Ok(adapters.bus.request(&subject, &[], "{}".into()).await?)
+        };
+        let (said, ()) = tokio::try_join!(asked, adapters.reply(ControlVerb::Explain, "{}", wrong))?;
+        assert_eq!(said.headers.get("Nats-Service-Error"), Some("no such image"));
+        assert_eq!(&said.payload[..], br#"{"error":"no such image"}"#);
+        let services = adapters.nats.cli("reader", &["micro", "ls"]).await?;
+        ensure!(services.contains("warm-controller"), "{services}");
+        let stats = adapters.nats.cli("reader", &["micro", "stats", "warm-controller", "--json"]).await?;
+        ensure!(stats.contains("warm.v1.default.ctl.status"), "{stats}");
+
+        for (user, subject) in [
+            ("reader", "warm.v1.default.ctl.pause"),
+            ("reader", "warm.v1.default.ctl.resume"),
+            ("agent-a", "warm.v1.default.ctl.status"),
+            ("agent-a", "warm.v1.default.ctl.pause"),
+            ("agent-a", "$SRV.PING"),
+        ] {
+            adapters.may_not_ask(user, subject).await?;
+        }
+
+        // An agent has the server itself speak there: a stored message, "not found", an acknowledgement.
+        let resume = Subject::Control(ControlVerb::Resume).print(&adapters.cluster);
+        let get = "$JS.API.DIRECT.GET.KV_warm-default-intents";
+        let missing = r#"{"last_by_subj":"$KV.warm-default-intents.none"}"#;
+        let there = r#"{"last_by_subj":"$KV.warm-default-intents.all.i.x"}"#;
+        adapters.nats.cli("admin", &["kv", "put", "warm-default-intents", "all.i.x", r#"{"by":"agent-a"}"#]).await?;
+        for (subject, body) in [(get, missing), (get, there), ("$KV.warm-default-nodes.a.inv", "{}")] {
+            adapters.nats.cli("agent-a", &["pub", subject, body, "--reply", &resume]).await?;
+        }
+        let forged = Fact::Refused { kind: "control", reason: Reason::Forged };
+        adapters
+            .until("all three are refused", |facts| facts.iter().filter(|fact| **fact == forged).count() == 3)
+            .await?;
+        let turned = |fact: &Fact| matches!(fact, Fact::Asked { verb: ControlVerb::Pause | ControlVerb::Resume, .. });
+        ensure!(!adapters.facts().iter().any(turned), "{:?}", adapters.facts());
+        let said = adapters.ask("admin", ControlVerb::Pause, "{}", json!({ "paused": true })).await?;
+        ensure!(said.contains("true"), "{said}");
+        Ok(())
+    })
+}
+
+#[test]
+fn the_switch_is_turned_by_compare_and_set_and_every_watch_shows_it() -> Result<()> {
+    scenario("switch", TEST, async |run| {
+        let adapters = Adapters::connected(&run).await?;
+        let control =
+            Control { paused: true, reason: "test".into(), by: "me".into(), since: "2026-11-21T12:00:00Z".parse()? };
+        let turn = |expected| Effect::WriteControl { control: control.clone(), expected };
+        let facts = adapters.act(turn(0), "control-written").await?;
+        assert!(matches!(facts.last(), Some(Fact::ControlWritten(Ok(1)))), "{facts:?}");
+        let there = StoredValue::Value(IntentsDoc::Control(control.clone()));
+        let there = Fact::IntentChanged(Stored { key: IntentsKey::Control, seq: 1, value: there });
+        adapters.until("the watch shows it", |facts| facts.contains(&there)).await?;
+        let facts = adapters.act(turn(7), "control-written").await?;
+        assert_eq!(facts.iter().filter(|fact| **fact == there).count(), 1, "what is there is told first: {facts:?}");
+        assert!(matches!(facts.last(), Some(Fact::ControlWritten(Err(Reason::Conflict)))), "{facts:?}");
+        let shown = adapters.nats.cli("reader", &["kv", "get", "warm-default-intents", "_ctl", "--raw"]).await?;
+        ensure!(shown.contains(r#""paused":true"#) && shown.contains(r#""by":"me""#), "{shown}");
+        adapters.nats.cli("admin", &["kv", "del", "warm-default-intents", "_ctl", "--force"]).await?;
+        let gone = Fact::IntentChanged(Stored { key: IntentsKey::Control, seq: 2, value: StoredValue::Marker });
+        adapters.until("the watch shows the marker", |facts| facts.contains(&gone)).await
     })
 }

@@ -5,6 +5,7 @@
 
 pub mod assignment;
 pub mod beat;
+pub mod control;
 pub mod delta;
 pub mod event;
 pub mod heartbeat;
@@ -17,6 +18,7 @@ use serde::{Deserialize, Serialize};
 
 pub use assignment::Assignment;
 pub use beat::Beat;
+pub use control::Control;
 pub use delta::{Delta, DeltaChange, DeltaEntry};
 pub use event::Event;
 pub use heartbeat::Heartbeat;

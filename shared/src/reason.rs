@@ -51,6 +51,7 @@ reasons! {
     PidPressure "pid-pressure" "The node reports pid pressure.",
     Wave "wave" "The image's wave has not opened for this node.",
     Permit "permit" "The registry's budget has no room now.",
+    Paused "paused" "A person has paused warm-images (`ctl.pause`): no pull starts until `ctl.resume`.",
     Conflict "conflict" "Another writer was first; what it wrote is read and the step decides again.",
     Timeout "timeout" "A request got no answer in time.",
     Forbidden "forbidden" "The peer refuses the request for lack of rights.",

@@ -4,6 +4,8 @@
 
 use std::fmt;
 
+use serde::{Deserialize, Serialize};
+
 use crate::name::{ClusterId, ImageKey, NodeName, PoolId};
 use crate::state::ImageState;
 
@@ -37,6 +39,40 @@ impl RequestVerb {
     }
 }
 
+/// A verb of `ctl.<verb>`: what people ask of the controllers. Any replica answers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ControlVerb {
+    /// Say how things stand.
+    Status,
+    /// Say why an image is where it is, or is not.
+    Explain,
+    /// Change no intent and start no pull any more.
+    Pause,
+    /// Go on.
+    Resume,
+}
+
+impl ControlVerb {
+    /// Every verb.
+    pub const ALL: [Self; 4] = [Self::Status, Self::Explain, Self::Pause, Self::Resume];
+
+    /// The token.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Status => "status",
+            Self::Explain => "explain",
+            Self::Pause => "pause",
+            Self::Resume => "resume",
+        }
+    }
+
+    /// The verb of a token.
+    pub fn parse(token: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|v| v.as_str() == token)
+    }
+}
+
 /// A core subject of one cluster, without its prefix `warm.v1.<c>.`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Subject {
@@ -52,6 +88,8 @@ pub enum Subject {
     Heartbeat(NodeName),
     /// A request to an agent.
     Request(NodeName, RequestVerb),
+    /// A request to the controllers.
+    Control(ControlVerb),
 }
 
 impl Subject {
@@ -75,6 +113,7 @@ impl Subject {
             ["node", node, "req", verb] => {
                 Some(Self::Request(NodeName::from_token(node).ok()?, RequestVerb::parse(verb)?))
             }
+            ["ctl", verb] => ControlVerb::parse(verb).map(Self::Control),
             _ => None,
         }
     }
@@ -87,6 +126,11 @@ impl Subject {
     /// Every heartbeat.
     pub fn all_heartbeats(cluster: &ClusterId) -> String {
         format!("warm.v1.{cluster}.node.*.hb")
+    }
+
+    /// What every request to the controllers begins with, without the dot before the verb.
+    pub fn control_prefix(cluster: &ClusterId) -> String {
+        format!("warm.v1.{cluster}.ctl")
     }
 
     /// Every request to one agent.
@@ -104,6 +148,7 @@ impl fmt::Display for Subject {
             Self::Event(node, state) => write!(f, "node.{}.ev.{state}", node.token()),
             Self::Heartbeat(node) => write!(f, "node.{}.hb", node.token()),
             Self::Request(node, verb) => write!(f, "node.{}.req.{}", node.token(), verb.as_str()),
+            Self::Control(verb) => write!(f, "ctl.{}", verb.as_str()),
         }
     }
 }
@@ -158,6 +203,8 @@ impl Bucket {
 pub enum IntentsKey {
     /// The epoch document.
     Meta,
+    /// The pause switch.
+    Control,
     /// A pool's constraint, for people.
     Definition(PoolId),
     /// An intent.
@@ -169,6 +216,9 @@ impl IntentsKey {
     pub fn parse(key: &str) -> Option<Self> {
         if key == "_meta" {
             return Some(Self::Meta);
+        }
+        if key == "_ctl" {
+            return Some(Self::Control);
         }
         let tokens: Vec<&str> = key.split('.').collect();
         match tokens.as_slice() {
@@ -188,6 +238,7 @@ impl fmt::Display for IntentsKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Meta => f.write_str("_meta"),
+            Self::Control => f.write_str("_ctl"),
             Self::Definition(pool) => write!(f, "{pool}.def"),
             Self::Intent(pool, id) => write!(f, "{pool}.i.{id}"),
         }
@@ -252,6 +303,7 @@ mod tests {
             (node_names(), prop::sample::select(&ImageState::ALL[..])).prop_map(|(n, s)| Subject::Event(n, s)),
             node_names().prop_map(Subject::Heartbeat),
             (node_names(), prop::sample::select(&RequestVerb::ALL[..])).prop_map(|(n, v)| Subject::Request(n, v)),
+            prop::sample::select(&ControlVerb::ALL[..]).prop_map(Subject::Control),
         ]
     }
 
@@ -265,7 +317,7 @@ mod tests {
         #[test]
         fn bucket_keys_are_reversible(node in node_names(), pool in "[a-z0-9-]{1,63}", image in ".{0,20}") {
             let pool = PoolId::parse(&pool).unwrap();
-            for key in [IntentsKey::Meta, IntentsKey::Definition(pool.clone()), IntentsKey::Intent(pool.clone(), ImageKey::of(&image))] {
+            for key in [IntentsKey::Meta, IntentsKey::Control, IntentsKey::Definition(pool.clone()), IntentsKey::Intent(pool.clone(), ImageKey::of(&image))] {
                 prop_assert_eq!(IntentsKey::parse(&key.to_string()), Some(key));
             }
             prop_assert_eq!(parse_assignment_key(&assignment_key(&node)), Some(node.clone()));

@@ -8,7 +8,8 @@ use std::path::PathBuf;
 
 use serde_json::Value;
 use shared::message::{
-    Assignment, Beat, Content, DecodeError, Delta, DeltaChange, Event, Heartbeat, Intent, Inventory, Message, Meta,
+    Assignment, Beat, Content, Control, DecodeError, Delta, DeltaChange, Event, Heartbeat, Intent, Inventory, Message,
+    Meta,
 };
 use shared::name::PoolId;
 use shared::reason::Reason;
@@ -39,6 +40,8 @@ fn every_released_message_decodes_and_is_written_back_the_same() {
     assert_eq!((full.owners_total, full.keep.grace_sec, full.wave.permit), (31, 3600, true));
     let meta: Meta = survives("meta.json", &[]);
     assert_eq!(meta.term, 4);
+    let control: Control = survives("control.json", &[]);
+    assert!(control.paused && control.by == "ops@example.com");
     let beat: Beat = survives("beat.json", &[]);
     assert_eq!((beat.summary().count, beat.digest.0), (12, 0x00ff_00ff_00ff_00ff));
     let event: Event = survives("event.json", &[]);

@@ -39,6 +39,8 @@ pub(crate) fn summary(state: &NodeState, now: Now) -> Value {
         "term": state.sync.term(),
         "connected": state.sync.is_connected(),
         "synced": state.is_synced(),
+        "paused": climate.is_paused,
+        "pullsInFlight": { "now": state.flights.len(), "most": state.limit() },
         "n": state.n,
         "assignment": state.sync.assignment(),
         "pools": pools,
@@ -118,6 +120,7 @@ pub(crate) fn image(state: &NodeState, asked: &str, now: Now) -> Value {
         "slot": slot(&state.identity.node, &id),
         "connected": state.sync.is_connected(),
         "synced": state.is_synced(),
+        "paused": state.climate().is_paused,
         "pools": wishes(state, &id),
     });
     let details = match state.images.get(&id) {

@@ -55,6 +55,8 @@ pub(crate) struct Climate {
     pub(crate) is_listed: bool,
     /// Why nothing is pulled now.
     pub(crate) obstacle: Option<Reason>,
+    /// A person has paused everything.
+    pub(crate) is_paused: bool,
     /// Bytes that may still be pulled before the mark; `None` if no mark is known.
     pub(crate) room: Option<u64>,
 }
@@ -194,6 +196,7 @@ impl Image {
     /// Whether a pull may start now.
     pub(crate) fn may_pull(&self, climate: &Climate, now: Moment) -> bool {
         climate.is_listed
+            && !climate.is_paused
             && !self.is_present()
             && !self.want.is_retained
             && self.reference.is_some()
@@ -218,6 +221,9 @@ impl Image {
         }
         if let Some(why) = climate.holds_back(self.want.bytes) {
             return (ImageState::Deferred, Some(why));
+        }
+        if climate.is_paused {
+            return (ImageState::Waiting, Some(Reason::Paused));
         }
         match self.want.gate {
             Gate::Wave => return (ImageState::Waiting, Some(Reason::Wave)),

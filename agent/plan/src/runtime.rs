@@ -120,9 +120,9 @@ impl Runtime {
     }
 
     /// What node, disk and runtime say about pulling.
-    pub(crate) fn climate(&self) -> Climate {
-        let away = self.away.map(|_| Reason::RuntimeUnavailable);
-        Climate { is_listed: self.is_listed, obstacle: self.disk.pressure().or(away), room: self.disk.room() }
+    pub(crate) fn climate(&self, is_paused: bool) -> Climate {
+        let obstacle = self.disk.pressure().or(self.away.map(|_| Reason::RuntimeUnavailable));
+        Climate { is_listed: self.is_listed, obstacle, is_paused, room: self.disk.room() }
     }
 
     /// Looks, if it is time.

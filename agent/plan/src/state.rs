@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use fastrand::Rng;
 use jiff::Timestamp;
 use shared::machine::{Changed, Machine, Moment, Now};
-use shared::message::{Disk, Event};
+use shared::message::{Assignment, Disk, Event};
 use shared::name::{ImageKey, NodeName};
 use shared::state::ImageState;
 
@@ -166,7 +166,14 @@ impl NodeState {
     }
 
     pub(crate) fn climate(&self) -> Climate {
-        self.runtime.climate()
+        self.runtime.climate(self.limit() == 0)
+    }
+
+    /// How many pulls may be in flight: the lower of what is configured and what the assignment says, which is 0 while
+    /// everything is paused.
+    pub(crate) fn limit(&self) -> usize {
+        let assigned = self.sync.assignment().and_then(Assignment::pulls_in_flight);
+        assigned.map_or(self.settings.max_in_flight, |limit| limit.min(self.settings.max_in_flight))
     }
 
     fn uid(&self) -> String {
@@ -332,8 +339,8 @@ impl Machine for NodeState {
         let pressure = self.sync.assignment().map(|a| a.pressure.as_slice()).unwrap_or_default();
         self.runtime.disk.feel(pressure, self.settings.timing.pressure_hold, now.mono);
         let climate = self.climate();
-        let Settings { timing, max_in_flight, .. } = &self.settings;
-        let limit = if self.collector.is_removing() { 0 } else { *max_in_flight };
+        let limit = if self.collector.is_removing() { 0 } else { self.limit() };
+        let timing = &self.settings.timing;
         let pulls = pull::start(&self.images, &mut self.flights, &climate, limit, timing, now.mono);
         self.judge(&climate, now, &mut effects);
         effects.extend(pulls);

@@ -5,6 +5,7 @@
 use std::sync::Arc;
 
 use daemon::bus::{Bus, BusError, NatsConfig, Probe};
+use daemon::replies::Replies;
 use daemon::supervise::Tasks;
 use node_plan::Fact;
 use shared::message::DecodeError;
@@ -13,7 +14,6 @@ use shared::reason::{Class, Reason};
 use shared::subject::{Bucket, IntentsKey, agent_inbox};
 
 use super::receive::{Incoming, Refusals, fact};
-use super::replies::Replies;
 
 /// The link. Cheap to clone.
 #[derive(Clone)]
@@ -21,7 +21,8 @@ pub struct Link {
     pub(super) bus: Bus,
     pub(super) cluster: ClusterId,
     pub(super) node: NodeName,
-    pub(super) replies: Arc<Replies>,
+    /// Subjects of requests that wait for an answer.
+    pub(super) replies: Arc<Replies<String>>,
     refusals: Arc<Refusals>,
 }
 
@@ -92,7 +93,7 @@ impl Link {
             header: &header,
             payload: &message.payload,
         };
-        fact(&incoming, &self.cluster, &self.node, |subject| self.replies.keep(subject))
+        fact(&incoming, &self.cluster, &self.node, |subject| self.replies.keep(subject.to_owned()))
             .unwrap_or_else(|refusal| self.refusals.note(refusal, &message.subject))
     }
 }

@@ -77,6 +77,7 @@ pub fn fact(
         Subject::Event(..) | Subject::Heartbeat(_) => {
             Err(refused(kind, Reason::Invalid, "agents do not listen to each other"))
         }
+        Subject::Control(_) => Err(refused(kind, Reason::Invalid, "it is for the controllers")),
     }
 }
 
@@ -106,6 +107,7 @@ fn kind_of(subject: &Subject) -> &'static str {
         Subject::Event(..) => "event",
         Subject::Heartbeat(_) => "heartbeat",
         Subject::Request(..) => "request",
+        Subject::Control(_) => "control",
     }
 }
 

@@ -4,17 +4,19 @@
 //! lived without a break. Never decides what should be there.
 
 mod assigned;
+mod control;
 mod pool;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use serde_json::Value;
-use shared::message::{Intent, Meta};
+use shared::message::{Control, Intent, Meta};
 use shared::name::{ImageKey, PoolId};
 use shared::subject::IntentsKey;
 
 pub(crate) use self::assigned::AssignBucket;
+pub(crate) use self::control::ControlKey;
 pub(crate) use self::pool::PoolBucket;
 use crate::effect::IntentChange;
 use crate::fact::{IntentsDoc, Stored, StoredValue};
@@ -103,6 +105,7 @@ pub(crate) struct IntentsBucket {
     acked: u64,
     fresh: bool,
     meta: Key<Meta>,
+    control: ControlKey,
     pools: BTreeMap<PoolId, PoolBucket>,
     moves: Moves,
 }
@@ -138,6 +141,11 @@ impl IntentsBucket {
         &self.meta
     }
 
+    /// The pause switch.
+    pub(crate) fn control(&self) -> &ControlKey {
+        &self.control
+    }
+
     /// Every pool that has or had a key.
     pub(crate) fn pools(&self) -> impl Iterator<Item = (&PoolId, &PoolBucket)> {
         self.pools.iter()
@@ -157,6 +165,7 @@ impl IntentsBucket {
     pub(crate) fn seq(&self, key: &IntentsKey) -> u64 {
         let seq = match key {
             IntentsKey::Meta => Some(self.meta.seq),
+            IntentsKey::Control => Some(self.control.seq()),
             IntentsKey::Definition(pool) => self.pools.get(pool).map(|p| p.definition().seq),
             IntentsKey::Intent(pool, id) => self.pools.get(pool).and_then(|p| p.intent(id)).map(|k| k.seq),
         };
@@ -174,6 +183,7 @@ impl IntentsBucket {
             self.moves.renewed = true;
             self.pools.clear();
             self.meta = Key::default();
+            self.control.lose();
         }
         (self.created, self.head, self.acked, self.fresh) = (created, head, 0, true);
         let listed: BTreeSet<IntentsKey> = entries.iter().map(|e| e.key.clone()).collect();
@@ -183,7 +193,10 @@ impl IntentsBucket {
             }
         }
         for Stored { key, seq, value } in entries {
-            self.take(&key, seq, value);
+            match key {
+                IntentsKey::Control => self.control.read(seq, only(value, as_control)),
+                _ => drop(self.take(&key, seq, value)),
+            }
         }
     }
 
@@ -192,7 +205,7 @@ impl IntentsBucket {
             let intents = pool.intents().map(|(i, _)| IntentsKey::Intent(id.clone(), i.clone()));
             intents.chain([IntentsKey::Definition(id.clone())])
         });
-        of_pools.chain([IntentsKey::Meta]).collect()
+        of_pools.chain([IntentsKey::Meta, IntentsKey::Control]).collect()
     }
 
     /// Takes a change that the watch delivers; says whether anything is to be decided. What is older than what is known
@@ -231,8 +244,17 @@ impl IntentsBucket {
         }
     }
 
+    /// Takes the acknowledgement of `_ctl`.
+    pub(crate) fn control_acknowledged(&mut self, seq: u64, control: &Control) {
+        self.acked = self.acked.max(seq);
+        if seq > self.control.seq() {
+            self.control.take(seq, StoredValue::Value(control.clone()));
+        }
+    }
+
     fn take(&mut self, key: &IntentsKey, seq: u64, value: StoredValue<IntentsDoc>) -> bool {
         match key {
+            IntentsKey::Control => self.control.take(seq, only(value, as_control)),
             IntentsKey::Meta => self.meta.take(seq, only(value, as_meta)),
             IntentsKey::Definition(pool) => self.of(pool).take_definition(seq, only(value, as_definition)),
             IntentsKey::Intent(pool, id) => {
@@ -271,6 +293,10 @@ fn only<T>(value: StoredValue<IntentsDoc>, get: impl Fn(IntentsDoc) -> Option<T>
 
 fn as_meta(doc: IntentsDoc) -> Option<Meta> {
     if let IntentsDoc::Meta(meta) = doc { Some(meta) } else { None }
+}
+
+fn as_control(doc: IntentsDoc) -> Option<Control> {
+    if let IntentsDoc::Control(control) = doc { Some(control) } else { None }
 }
 
 fn as_definition(doc: IntentsDoc) -> Option<Value> {

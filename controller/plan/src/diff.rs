@@ -3,15 +3,18 @@
 //! Owns the comparison, the order of writes and the size of a batch. Compares with what the buckets hold, never with
 //! memory of what was sent.
 
+use std::collections::BTreeMap;
+
 use shared::machine::Moment;
 use shared::message::Assignment;
+use shared::message::assignment::PULLS_IN_FLIGHT;
 use shared::name::{NodeName, PoolId};
 use shared::subject::IntentsKey;
 
 use crate::bucket::{AssignBucket, Held, IntentsBucket, PoolBucket};
 use crate::effect::{AssignmentWrite, IntentChange, IntentWrite};
 use crate::ledger::Retries;
-use crate::plan::{Plan, PlannedNode};
+use crate::plan::Plan;
 
 /// Most writes of one batch.
 pub(crate) const MAX_BATCH: usize = 256;
@@ -74,22 +77,42 @@ fn purges(plan: &Plan, bucket: &IntentsBucket) -> impl Iterator<Item = IntentWri
 }
 
 /// The next writes to the assign bucket. `exists` says whether there is such a Node object: one whose content cannot
-/// be used keeps its assignment.
+/// be used keeps its assignment. While paused every agent is told to start no pull, and keeps the pools it has: leaving
+/// one would be a withdrawal.
 pub(crate) fn assignments(
     plan: &Plan,
     bucket: &AssignBucket,
     retries: &Retries<NodeName>,
     exists: impl Fn(&NodeName) -> bool,
+    is_paused: bool,
     term: u64,
     now: Moment,
 ) -> Vec<AssignmentWrite> {
+    let limits: BTreeMap<String, u64> = is_paused.then(|| (PULLS_IN_FLIGHT.to_owned(), 0)).into_iter().collect();
     let puts = plan.nodes.iter().filter_map(|(node, planned)| {
         let key = bucket.get(node);
-        if key.and_then(|k| k.value()).is_some_and(|there| says(there, node, planned)) {
+        let there = key.and_then(|k| k.good.as_ref());
+        let held = there.filter(|there| is_paused && there.uid == planned.uid).map(|there| &there.pools);
+        let pools = held.unwrap_or(&planned.pools);
+        let says = |there: &Assignment| {
+            there.node == *node
+                && there.uid == planned.uid
+                && there.pools == *pools
+                && there.pressure == planned.pressure
+                && there.limits == limits
+        };
+        if key.and_then(|k| k.value()).is_some_and(says) {
             return None;
         }
-        let rev = key.and_then(|k| k.good.as_ref()).map_or(1, |there| there.rev.saturating_add(1));
-        let assignment = assignment(node, planned, rev, term);
+        let assignment = Assignment {
+            node: node.clone(),
+            uid: planned.uid.clone(),
+            pools: pools.clone(),
+            rev: there.map_or(1, |there| there.rev.saturating_add(1)),
+            pressure: planned.pressure.clone(),
+            limits: limits.clone(),
+            term,
+        };
         Some(AssignmentWrite { node: node.clone(), expected: key.map_or(0, |k| k.seq), assignment: Some(assignment) })
     });
     let is_over = |node: &NodeName, held: Held| held != Held::Nothing && !plan.nodes.contains_key(node);
@@ -98,26 +121,6 @@ pub(crate) fn assignments(
         .filter(|(node, key)| is_over(node, key.held) && !exists(node))
         .map(|(node, key)| AssignmentWrite { node: node.clone(), expected: key.seq, assignment: None });
     puts.chain(purges).filter(|write| retries.may(&write.node, now)).take(MAX_BATCH).collect()
-}
-
-fn says(there: &Assignment, node: &NodeName, planned: &PlannedNode) -> bool {
-    there.node == *node
-        && there.uid == planned.uid
-        && there.pools == planned.pools
-        && there.pressure == planned.pressure
-        && there.limits.is_empty()
-}
-
-fn assignment(node: &NodeName, planned: &PlannedNode, rev: u64, term: u64) -> Assignment {
-    Assignment {
-        node: node.clone(),
-        uid: planned.uid.clone(),
-        pools: planned.pools.clone(),
-        rev,
-        pressure: planned.pressure.clone(),
-        limits: std::collections::BTreeMap::new(),
-        term,
-    }
 }
 
 /// The pools that have intents among the writes.

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use shared::machine::Kind;
-use shared::message::{Assignment, Beat, Intent, Meta};
+use shared::message::{Assignment, Beat, Control, Intent, Meta};
 use shared::name::{ImageKey, NodeName, PoolId};
 
 /// One effect.
@@ -22,6 +22,20 @@ pub enum Effect {
     /// Give the Lease up: another controller leads. The elector says so with `Fact::Lease`, if it holds one that can be
     /// given up.
     ReleaseLease,
+    /// Write `_ctl` by compare-and-set. Outcome: `Fact::ControlWritten`. At most one such write is in flight.
+    WriteControl {
+        /// What is written.
+        control: Control,
+        /// Sequence that `_ctl` must have; 0 if it must not exist.
+        expected: u64,
+    },
+    /// Answer a request with JSON; not acknowledged.
+    Reply {
+        /// Number of the request.
+        reply: u64,
+        /// The answer; an object with `error` if the question was wrong or cannot be answered now.
+        body: serde_json::Value,
+    },
     /// Write to the intents bucket: pipelined puts and purges in this order, then one delta for each pool that has
     /// intents among them. Outcome: `Fact::IntentsWritten`. At most one such batch is in flight.
     WriteIntents(IntentBatch),
@@ -108,6 +122,8 @@ impl Kind for Effect {
         match self {
             Self::TakeTerm { .. } => "take-term",
             Self::ReleaseLease => "release-lease",
+            Self::WriteControl { .. } => "write-control",
+            Self::Reply { .. } => "reply",
             Self::WriteIntents(_) => "write-intents",
             Self::WriteAssignments { .. } => "write-assignments",
             Self::PublishBeat(_) => "publish-beat",

@@ -5,9 +5,10 @@
 use std::collections::BTreeMap;
 
 use shared::machine::Kind;
-use shared::message::{Assignment, Event, Heartbeat, Intent, Inventory, Meta};
+use shared::message::{Assignment, Control, Event, Heartbeat, Intent, Inventory, Meta};
 use shared::name::{ImageKey, NodeName, PoolId};
 use shared::reason::Reason;
+use shared::subject::ControlVerb;
 
 use crate::input::{Namespace, Node, Selection, Workload, WorkloadKey, WorkloadKind};
 
@@ -95,6 +96,8 @@ pub enum StoredValue<T> {
 pub enum IntentsDoc {
     /// `_meta`.
     Meta(Meta),
+    /// `_ctl`.
+    Control(Control),
     /// `<pool>.def`, as JSON.
     Definition(serde_json::Value),
     /// `<pool>.i.<id>`.
@@ -149,6 +152,17 @@ pub enum Fact {
     Lease(bool),
     /// `_meta` was written by compare-and-set (its new sequence), or was not.
     TermTaken(Result<u64, Reason>),
+    /// `_ctl` was written by compare-and-set (its new sequence), or was not.
+    ControlWritten(Result<u64, Reason>),
+    /// Somebody asks; answered once by `Effect::Reply`.
+    Asked {
+        /// What is asked.
+        verb: ControlVerb,
+        /// The body.
+        body: String,
+        /// Number of the request, kept by the executor.
+        reply: u64,
+    },
     /// A batch of writes to the intents bucket ended, in the order sent, and the deltas for it went out.
     IntentsWritten {
         /// The new sequence of each key, or why it failed.
@@ -196,6 +210,8 @@ impl Kind for Fact {
             Self::Disconnected => "disconnected",
             Self::Lease(_) => "lease",
             Self::TermTaken(_) => "term-taken",
+            Self::ControlWritten(_) => "control-written",
+            Self::Asked { .. } => "asked",
             Self::IntentsWritten { .. } => "intents-written",
             Self::AssignmentsWritten(_) => "assignments-written",
             Self::NodeLabelled { .. } => "node-labelled",

@@ -22,6 +22,7 @@ mod plan;
 mod pool;
 mod select;
 pub mod settings;
+mod switch;
 pub mod timing;
 pub mod world;
 

@@ -4,6 +4,7 @@
 //! what others are told in `world/report.rs`.
 
 mod apply;
+mod ask;
 mod replan;
 mod report;
 mod step;
@@ -15,6 +16,7 @@ use shared::backoff::Backoff;
 use shared::machine::{Changed, Machine, Moment, Now};
 use shared::name::NodeName;
 
+use self::ask::Question;
 pub use self::report::Row;
 use crate::beat::Beats;
 use crate::bucket::{AssignBucket, IntentsBucket};
@@ -29,6 +31,7 @@ use crate::pace::Pace;
 use crate::plan::Plan;
 use crate::select::Reading;
 use crate::settings::Settings;
+use crate::switch::Switch;
 
 /// The namespace whose UID names the cluster.
 const CLUSTER_NAMESPACE: &str = "kube-system";
@@ -57,10 +60,17 @@ pub struct World {
     plan: Plan,
     leadership: Leadership,
     ledger: Ledger,
+    switch: Switch,
+    /// Whether everything was paused at the last step.
+    was_paused: bool,
     beats: Beats,
     pace: Pace,
     judged: Moment,
     due: Option<Moment>,
+    /// Asked since the last step.
+    questions: Vec<Question>,
+    /// Decided while learning.
+    outbox: Vec<Effect>,
 }
 
 /// Which inputs of the plan changed since it was made, and which diffs have to be looked at again.
@@ -98,10 +108,14 @@ impl World {
             plan: Plan::default(),
             leadership: Leadership::new(epoch),
             ledger: Ledger::default(),
+            switch: Switch::default(),
+            was_paused: false,
             beats: Beats::default(),
             pace,
             judged: now.mono,
             due: None,
+            questions: Vec::new(),
+            outbox: Vec::new(),
         }
     }
 

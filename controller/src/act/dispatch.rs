@@ -16,7 +16,7 @@ use shared::reason::Reason;
 use tokio::sync::{Semaphore, mpsc};
 use tracing::error;
 
-use super::{Peers, assignments, beat, intents, node_label, request, term};
+use super::{Peers, assignments, beat, control, intents, node_label, reply, request, term};
 
 /// Effects that may wait in the lane. While NATS is slow beats are dropped beyond it: the next ones say the same.
 const LANE: usize = 8_192;
@@ -79,6 +79,10 @@ impl Dispatch<Effect> for Dispatcher {
             Effect::TakeTerm { meta, expected } => {
                 self.tasks.spawn_effect(kind, term::take(peers, kind, meta, expected));
             }
+            Effect::WriteControl { control, expected } => {
+                self.tasks.spawn_effect(kind, control::turn(peers, kind, control, expected));
+            }
+            Effect::Reply { reply, body } => self.tasks.spawn_effect(kind, reply::send(peers, kind, reply, body)),
             Effect::WriteAssignments { epoch, term, writes } => {
                 self.tasks.spawn_effect(kind, assignments::write(peers, kind, epoch, term, writes));
             }

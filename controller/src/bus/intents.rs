@@ -2,12 +2,12 @@
 
 use cluster_plan::Fact;
 use cluster_plan::fact::{IntentsDoc, Stored};
-use shared::message::{DecodeError, Intent, Message as _, Meta};
+use shared::message::{Control, DecodeError, Intent, Message as _, Meta};
 use shared::subject::{Bucket, IntentsKey};
 
 use super::feed::{Feed, Undecodable};
 
-/// `_meta`, `<pool>.def`, `<pool>.i.<id>`.
+/// `_meta`, `_ctl`, `<pool>.def`, `<pool>.i.<id>`.
 #[derive(Debug)]
 pub struct Intents;
 
@@ -24,6 +24,7 @@ impl Feed for Intents {
     fn decode(key: &IntentsKey, body: &[u8]) -> Result<IntentsDoc, Undecodable> {
         match key {
             IntentsKey::Meta => Ok(IntentsDoc::Meta(Meta::decode(body)?)),
+            IntentsKey::Control => Ok(IntentsDoc::Control(Control::decode(body)?)),
             IntentsKey::Definition(_) => {
                 let json = |source| DecodeError::Json { what: "definition", source };
                 Ok(IntentsDoc::Definition(serde_json::from_slice(body).map_err(json)?))

@@ -79,6 +79,13 @@ fn people(c: &str) -> User {
         "$JS.API.STREAM.LIST".to_owned(),
         "$JS.ACK.>".to_owned(),
         "$JS.FC.>".to_owned(),
+        // `nats micro ls`, `info` and `stats` ask whoever offers a service.
+        "$SRV.PING".to_owned(),
+        "$SRV.PING.>".to_owned(),
+        "$SRV.INFO".to_owned(),
+        "$SRV.INFO.>".to_owned(),
+        "$SRV.STATS".to_owned(),
+        "$SRV.STATS.>".to_owned(),
         format!("warm.v1.{c}.ctl.status"),
         format!("warm.v1.{c}.ctl.explain"),
         format!("warm.v1.{c}.node.*.req.inventory"),

@@ -10,6 +10,9 @@ use crate::name::{NodeName, PoolId};
 /// How many pools a node can be in; rarer constraints go to its private pool.
 pub const MAX_POOLS: usize = 128;
 
+/// The limit on pulls in flight: 0 while the controllers are paused.
+pub const PULLS_IN_FLIGHT: &str = "pullsInFlight";
+
 /// One key `<n>` of the assign bucket, copied to `assign.<n>`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -25,7 +28,7 @@ pub struct Assignment {
     /// What the Node's conditions say is short.
     #[serde(default)]
     pub pressure: Vec<Pressure>,
-    /// Reserved.
+    /// Limits by name; an agent obeys the lower of this and its own, and ignores names it does not know.
     #[serde(default)]
     pub limits: BTreeMap<String, u64>,
     /// The term that wrote this.
@@ -51,6 +54,11 @@ impl Message for Assignment {
 }
 
 impl Assignment {
+    /// How many pulls may be in flight at once, if that is limited here.
+    pub fn pulls_in_flight(&self) -> Option<usize> {
+        self.limits.get(PULLS_IN_FLIGHT).map(|limit| usize::try_from(*limit).unwrap_or(usize::MAX))
+    }
+
     /// Whether both say the same, whoever wrote them when.
     pub fn says_the_same(&self, other: &Self) -> bool {
         self.node == other.node

@@ -5,6 +5,8 @@ mod collecting;
 #[cfg(test)]
 mod convergence;
 #[cfg(test)]
+mod pausing;
+#[cfg(test)]
 mod presence;
 #[cfg(test)]
 mod properties;

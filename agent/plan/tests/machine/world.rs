@@ -9,6 +9,7 @@ use node_plan::fact::{
 };
 use node_plan::{Effect, Fact, Identity, NodeState, Persisted, Settings, Timing};
 use shared::machine::{Changed, Machine, Moment, Now};
+use shared::message::assignment::PULLS_IN_FLIGHT;
 use shared::message::intent::Keep;
 use shared::message::{
     Assignment, Beat, Delta, DeltaChange, DeltaEntry, Event, Heartbeat, Intent, Inventory, Meta, Runtime,
@@ -214,6 +215,15 @@ impl World {
     /// Writes the assignment and sends its copy.
     pub(crate) fn reassign(&mut self, pools: &[&str]) {
         let assignment = self.assign(pools);
+        self.tell(Fact::AssignmentCopy { epoch: self.epoch.clone(), assignment });
+    }
+
+    /// The controllers are paused, or are not any more: the assignment says so.
+    pub(crate) fn pause(&mut self, is_paused: bool) {
+        let Some(mut assignment) = self.assignment.clone() else { panic!("nothing is assigned") };
+        assignment.rev += 1;
+        assignment.limits = is_paused.then(|| (PULLS_IN_FLIGHT.to_owned(), 0)).into_iter().collect();
+        self.assignment = Some(assignment.clone());
         self.tell(Fact::AssignmentCopy { epoch: self.epoch.clone(), assignment });
     }
 

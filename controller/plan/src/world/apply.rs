@@ -11,6 +11,7 @@ use shared::reason::Reason;
 use shared::subject::IntentsKey;
 
 use super::World;
+use super::ask::Question;
 use crate::fact::{Change, Fact, IntentsDoc, Source, Stored};
 use crate::input::{Node, Workload, WorkloadKey, WorkloadKind};
 use crate::leadership::Standing;
@@ -74,6 +75,11 @@ impl World {
             }
             Fact::Lease(holds) => self.leadership.lease(holds),
             Fact::TermTaken(result) => self.term_taken(result, now),
+            Fact::ControlWritten(result) => self.control_written(result, now),
+            Fact::Asked { verb, body, reply } => {
+                self.questions.push(Question { verb, body, reply });
+                true
+            }
             Fact::IntentsWritten { results, deltas } => self.intents_written(results, deltas, now),
             Fact::AssignmentsWritten(results) => self.assignments_written(results, now),
             Fact::NodeLabelled { node, result } => {
@@ -162,6 +168,8 @@ impl World {
         if stored.seq < self.intents.seq(&stored.key) {
             if matches!((self.leadership.standing(), &stored.key), (Standing::Taking { .. }, IntentsKey::Meta)) {
                 self.leadership.keep(stored);
+            } else if stored.key == IntentsKey::Control {
+                self.switch.keep(stored);
             } else {
                 self.ledger.keep_intent(stored);
             }
@@ -223,6 +231,18 @@ impl World {
             for (name, _) in self.nodes.good() {
                 self.pace.touch(name);
             }
+        }
+        true
+    }
+
+    fn control_written(&mut self, result: Result<u64, Reason>, now: Moment) -> bool {
+        let (answer, is_to_wait) = self.switch.written(result, &mut self.intents);
+        self.outbox.extend(answer);
+        if is_to_wait {
+            let backoff = self.backoff();
+            self.ledger.intent_retries.failed(IntentsKey::Control, now, &backoff, &mut self.rng);
+        } else {
+            self.ledger.intent_retries.succeeded(&IntentsKey::Control);
         }
         true
     }

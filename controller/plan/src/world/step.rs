@@ -22,28 +22,40 @@ const LOOKED_AT: usize = 256;
 impl World {
     /// Everything that is to be done now.
     pub(super) fn decide(&mut self, now: Now) -> Vec<Effect> {
-        let mut effects = Vec::new();
-        if !self.is_synced() {
+        let mut effects = std::mem::take(&mut self.outbox);
+        self.take_orders(&mut effects);
+        if self.is_synced() {
+            self.act(now, &mut effects);
+        } else {
+            self.turn(now, &mut effects);
             self.due = None;
-            return effects;
+        }
+        self.answer(now, &mut effects);
+        effects
+    }
+
+    fn act(&mut self, now: Now, effects: &mut Vec<Effect>) {
+        let is_paused = self.is_paused();
+        if std::mem::replace(&mut self.was_paused, is_paused) != is_paused {
+            (self.stale.intents, self.stale.assignments) = (true, true);
         }
         self.replan();
         self.weigh(now.mono);
-        self.lead(now.mono, &mut effects);
+        self.lead(now.mono, effects);
+        self.turn(now, effects);
         if self.sees_buckets() && self.leadership.leads().is_some() {
-            self.write_intents(now.mono, &mut effects);
-            self.write_assignments(now.mono, &mut effects);
-            self.beat(now, &mut effects);
+            self.write_intents(now.mono, effects);
+            self.write_assignments(now.mono, effects);
+            self.beat(now, effects);
             effects.extend(self.evidence.take_requests().into_iter().map(Effect::RequestInventory));
         }
         if self.leadership.leads().is_some() {
-            self.label(now.mono, &mut effects);
+            self.label(now.mono, effects);
         }
         let backoff = self.backoff();
         self.ledger.intent_retries.tidy(now.mono, &backoff);
         self.ledger.assignment_retries.tidy(now.mono, &backoff);
         self.due = self.next_timer(now.mono);
-        effects
     }
 
     /// Weighs the evidence against the plan and the sets of the buckets.
@@ -73,7 +85,8 @@ impl World {
     }
 
     fn write_intents(&mut self, now: Moment, effects: &mut Vec<Effect>) {
-        let Some(meta) = self.leadership.leads().filter(|_| !self.ledger.writes_intents()) else {
+        let is_free = !self.was_paused && !self.ledger.writes_intents();
+        let Some(meta) = self.leadership.leads().filter(|_| is_free) else {
             return;
         };
         let is_due = self.stale.intents || self.ledger.intent_retries.has_due(now);
@@ -107,7 +120,7 @@ impl World {
         self.stale.assignments = false;
         let retries = &self.ledger.assignment_retries;
         let exists = |node: &NodeName| self.nodes.contains(node) && self.nodes.get(node).is_none();
-        let writes = diff::assignments(&self.plan, &self.assigned, retries, exists, meta.term, now);
+        let writes = diff::assignments(&self.plan, &self.assigned, retries, exists, self.was_paused, meta.term, now);
         if !writes.is_empty() {
             self.ledger.issue_assignments(&writes);
             let (epoch, term) = (meta.epoch.clone(), meta.term);

@@ -12,6 +12,7 @@
 mod evidence;
 mod labels;
 mod leadership;
+mod pausing;
 mod properties;
 mod stage;
 mod sync;

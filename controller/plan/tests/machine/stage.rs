@@ -17,7 +17,7 @@ use shared::name::{ImageKey, NodeName, PoolId};
 use shared::pool_set::{PoolSet, PoolSummary};
 use shared::reason::Reason;
 use shared::state::ImageState;
-use shared::subject::IntentsKey;
+use shared::subject::{ControlVerb, IntentsKey};
 
 pub(crate) const CLUSTER: &str = "cluster-uid";
 
@@ -78,6 +78,8 @@ pub(crate) struct Stage {
     pub(crate) node_watch_hangs: bool,
     /// The next writes that fail, and how.
     pub(crate) faults: Vec<Reason>,
+    /// How many questions were asked.
+    pub(crate) asked: u64,
 }
 
 pub(crate) fn name(text: &str) -> NodeName {
@@ -152,6 +154,7 @@ impl Stage {
             echo_first: false,
             node_watch_hangs: false,
             faults: Vec::new(),
+            asked: 0,
         }
     }
 
@@ -204,6 +207,24 @@ impl Stage {
     pub(crate) fn learn(&mut self, fact: Fact) -> Vec<Effect> {
         self.tell(fact);
         self.run()
+    }
+
+    /// Asks, comes to rest, gives the answer.
+    pub(crate) fn ask(&mut self, verb: ControlVerb, body: &str) -> serde_json::Value {
+        self.asked += 1;
+        let number = self.asked;
+        let effects = self.learn(Fact::Asked { verb, body: body.to_owned(), reply: number });
+        let answers: Vec<_> = effects
+            .into_iter()
+            .filter_map(|e| match e {
+                Effect::Reply { reply, body } if reply == number => Some(body),
+                _ => None,
+            })
+            .collect();
+        match <[_; 1]>::try_from(answers) {
+            Ok([answer]) => answer,
+            Err(answers) => panic!("not one answer to {verb:?} {body}: {answers:?}"),
+        }
     }
 
     pub(crate) fn want(&mut self, workload_name: &str, workload: Workload) -> Vec<Effect> {
@@ -297,7 +318,13 @@ impl Stage {
                     self.show(&node);
                 }
             }
-            Effect::PublishBeat(_) | Effect::RequestInventory(_) | Effect::ReleaseLease => {}
+            Effect::WriteControl { control, expected } => {
+                let doc = IntentsDoc::Control(control);
+                let (result, echo) = self.write(&IntentsKey::Control, expected, Some(doc));
+                let outcome = Fact::ControlWritten(result);
+                self.tell_both(echo.map(Fact::IntentChanged).into_iter().collect(), outcome, result.is_err());
+            }
+            Effect::PublishBeat(_) | Effect::RequestInventory(_) | Effect::ReleaseLease | Effect::Reply { .. } => {}
         }
     }
 
