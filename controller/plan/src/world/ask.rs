@@ -66,7 +66,7 @@ impl World {
     fn may_turn(&self) -> Result<(), String> {
         let is_foreign = matches!(self.leadership.standing(), Standing::Foreign(_));
         if is_foreign || self.cluster().is_none() || !self.is_synced() || !self.sees_buckets() {
-            return self.readiness();
+            return self.readiness().map(drop);
         }
         Ok(())
     }

@@ -126,10 +126,7 @@ fn beats_and_labels_go_on() {
 fn a_follower_turns_the_switch_and_every_replica_obeys_it() {
     let mut leader = led();
     let mut follower = leader.clone();
-    let control = IntentsDoc::Meta(shared::message::Meta { term: 2, by: "pod-b".to_owned(), ..leader.meta().unwrap() });
-    follower.intents.put(&IntentsKey::Meta, None, Some(control)).unwrap();
-    let meta = follower.intents.stored(&IntentsKey::Meta);
-    follower.learn(Fact::IntentChanged(meta));
+    follower.learn(Fact::Lease(false));
     let answer = follower.ask(ControlVerb::Pause, PAUSE);
     assert_eq!(answer["changed"], json!(true), "{answer}");
     assert_eq!(limits(&follower), [None, None], "it does not write assignments");
