@@ -42,7 +42,7 @@ fn stored(stage: &Stage) -> Option<Control> {
 
 /// `pullsInFlight` of every assignment.
 fn limits(stage: &Stage) -> Vec<Option<usize>> {
-    stage.assign.live().values().map(|a| a.pulls_in_flight()).collect()
+    stage.assign.live().values().map(shared::message::Assignment::pulls_in_flight).collect()
 }
 
 fn assignment_writes(effects: &[Effect]) -> usize {
@@ -71,7 +71,7 @@ fn reconnect(stage: &mut Stage) -> Vec<Effect> {
 fn wipe(stage: &mut Stage) {
     (stage.intents, stage.assign) = (Bucket::default(), Bucket::default());
     stage.inventories.clear();
-    stage.created = "2027-01-01T00:00:00Z".to_owned();
+    "2027-01-01T00:00:00Z".clone_into(&mut stage.created);
 }
 
 #[test]
