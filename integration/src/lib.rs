@@ -25,4 +25,5 @@ pub mod process;
 pub mod proxy;
 pub mod registry;
 pub mod run;
+pub mod witness;
 pub mod xtask;

@@ -106,9 +106,26 @@ impl Nats {
 
     /// Removes everything JetStream stored. Only while the server is stopped.
     pub fn wipe_store(&mut self) -> Result<()> {
-        ensure!(self.process.id().is_none(), "the store of a running NATS server cannot be wiped; stop it first");
+        self.ensure_stopped()?;
         std::fs::remove_dir_all(&self.store).context("wiping the store of NATS")?;
         std::fs::create_dir_all(&self.store).context("creating the store of NATS")
+    }
+
+    /// Copies everything JetStream stored, under a name. Only while the server is stopped: as a backup of its volume.
+    pub fn keep_store(&self, name: &str) -> Result<()> {
+        self.ensure_stopped()?;
+        copy(&self.store, &self.run.folder(&format!("nats-{name}"))?)
+    }
+
+    /// Puts back what `keep_store` copied under that name, in place of what is there. Only while the server is stopped.
+    pub fn put_back_store(&mut self, name: &str) -> Result<()> {
+        self.wipe_store()?;
+        copy(&self.run.folder(&format!("nats-{name}"))?, &self.store)
+    }
+
+    fn ensure_stopped(&self) -> Result<()> {
+        ensure!(self.process.id().is_none(), "the store of a running NATS server is not to be touched; stop it first");
+        Ok(())
     }
 
     /// Where JetStream keeps its files, to damage them while the server is stopped.
@@ -150,6 +167,15 @@ impl Nats {
         self.cli_output(user, args).await?.success()
     }
 
+    /// Asks JetStream as `user`, by its API: `STREAM.PURGE.KV_a` with a body. An error that is answered is an error.
+    pub async fn jetstream(&self, user: &str, call: &str, body: &Value) -> Result<Value> {
+        let subject = format!("$JS.API.{call}");
+        let answer = self.cli(user, &["request", "--raw", &subject, &body.to_string()]).await?;
+        let answer: Value = serde_json::from_str(&answer).with_context(|| format!("{call} answers {answer}"))?;
+        ensure!(answer.get("error").is_none(), "{call}: {answer}");
+        Ok(answer)
+    }
+
     /// Runs the `nats` CLI as `user`, whatever comes of it.
     pub async fn cli_output(&self, user: &str, args: &[&str]) -> Result<Output> {
         self.cli_through(self.address(), user, args).await
@@ -171,6 +197,21 @@ impl Nats {
     pub fn process(&mut self) -> &mut Process {
         &mut self.process
     }
+}
+
+/// Copies what is in a folder into another.
+fn copy(from: &std::path::Path, to: &std::path::Path) -> Result<()> {
+    for entry in std::fs::read_dir(from).with_context(|| format!("reading {}", from.display()))? {
+        let entry = entry?;
+        let target = to.join(entry.file_name());
+        if entry.file_type()?.is_dir() {
+            std::fs::create_dir_all(&target)?;
+            copy(&entry.path(), &target)?;
+        } else {
+            std::fs::copy(entry.path(), &target).with_context(|| format!("copying to {}", target.display()))?;
+        }
+    }
+    Ok(())
 }
 
 fn write_config(

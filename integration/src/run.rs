@@ -101,6 +101,12 @@ impl Drop for RunDir {
     }
 }
 
+/// Prints how long something took, for people: `cargo test … -- --nocapture`. A test never asserts it.
+#[expect(clippy::print_stderr, reason = "the test's captured output is where a person looks for it")]
+pub fn measured(what: &str, took: Duration) {
+    eprintln!("measured: {what}: {:.1} s", took.as_secs_f64());
+}
+
 /// Runs one test body in a folder and a runtime of its own. Every failure, be it an error, a panic or the time limit,
 /// keeps the folder and prints its place.
 pub fn scenario(name: &str, limit: Duration, body: impl AsyncFnOnce(Arc<RunDir>) -> Result<()>) -> Result<()> {

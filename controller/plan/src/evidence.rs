@@ -174,8 +174,8 @@ impl Evidence {
     ) -> bool {
         let Stored { key, value, .. } = stored;
         match value {
-            StoredValue::Undecodable => false,
-            StoredValue::Marker => {
+            // Whoever damaged it or took it away says nothing of the node: it is asked for again.
+            StoredValue::Undecodable | StoredValue::Marker => {
                 if let Some(node) = self.nodes.get_mut(&key) {
                     node.forget_report();
                 }

@@ -111,6 +111,27 @@ impl Installation {
         )
     }
 
+    /// Fails unless each label of ours that a node shows now is true: its runtime has that image with that digest.
+    pub async fn labels_are_true(&self) -> Result<()> {
+        for node in &self.cluster.nodes {
+            // In this order: an image that is there stays, so what a label said must be there afterwards.
+            let labels = self.our_labels(&node.name).await?;
+            let images = node.containerd.crictl().images().await?;
+            for (label, value) in &labels {
+                let is_there = images.iter().any(|image| {
+                    image.repo_digests.iter().any(|name| name.contains(value.as_str()))
+                        && image
+                            .repo_tags
+                            .iter()
+                            .filter_map(|tag| Reference::parse(tag).ok())
+                            .any(|tag| label::image_label(&tag.key()) == *label)
+                });
+                ensure!(is_there, "{} shows {label} = {value}, and its runtime has {images:?}", node.name);
+            }
+        }
+        Ok(())
+    }
+
     /// Merges a change into a Deployment.
     pub async fn change(&self, namespace: &str, name: &str, change: Value) -> Result<()> {
         let params = PatchParams::default();

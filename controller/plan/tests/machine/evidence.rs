@@ -303,16 +303,16 @@ fn inventories_found_at_start_are_evidence_and_their_nodes_unknown_until_heard()
 }
 
 #[test]
-fn an_expired_or_damaged_inventory_takes_nothing_away() {
-    let mut stage = led(&["nginx"]);
-    stage.report("n1", 1, &[]);
+fn an_expired_or_damaged_inventory_takes_nothing_away_and_is_asked_for_again() {
     for value in [StoredValue::Undecodable, StoredValue::Marker] {
+        let mut stage = led(&["nginx"]);
+        stage.report("n1", 1, &[]);
         let effects = stage.learn(Fact::InventoryChanged(Stored { key: name("n1"), seq: 99, value }));
         assert!(changes(&effects).is_empty());
         assert_eq!(stage.state("n1", "nginx"), Some(Warm));
+        heartbeat(&mut stage, 1);
+        assert!(heartbeat(&mut stage, 1).contains(&Effect::RequestInventory(name("n1"))));
     }
-    heartbeat(&mut stage, 1);
-    assert!(heartbeat(&mut stage, 1).contains(&Effect::RequestInventory(name("n1"))));
 }
 
 #[test]

@@ -3,18 +3,19 @@
 //! Owns the ordered consumer of one process on one bucket. For controllers: agents read by direct get, since a consumer per
 //! node would cost the server too much.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use async_nats::Subscriber;
-use futures::{Stream, StreamExt as _};
+use futures::{FutureExt as _, Stream, StreamExt as _};
 use serde_json::{Value, json};
 use shared::backoff::Backoff;
 use tokio::sync::mpsc;
 use tracing::{debug, warn};
 
+use super::error::STREAM_NOT_FOUND;
 use super::{BucketInfo, BucketSpec, Bus, BusError, Headers, Status, Stored};
 use crate::supervise::{Shutdown, Tasks};
 
@@ -22,6 +23,8 @@ const ROOM: usize = 1_024;
 const HEARTBEAT: Duration = Duration::from_secs(2);
 /// Three heartbeats missed.
 const SILENCE: Duration = Duration::from_millis(6_500);
+/// How often the server is asked whether it still has what was delivered: keys can go without a message.
+const AUDIT: Duration = Duration::from_secs(5);
 /// How long the server keeps a consumer that nobody listens to.
 const ABANDONED: Duration = Duration::from_secs(10);
 const RETRY: Backoff = Backoff { base: Duration::from_millis(250), ceiling: Duration::from_secs(15) };
@@ -155,11 +158,19 @@ impl Watcher {
         };
         *was_read = true;
         self.events.send(read).await.ok()?;
+        let mut audits = tokio::time::interval(AUDIT);
+        audits.reset();
         loop {
             match feed.next(&self.bus).await {
                 Ok(Item::Message(stored, _)) => self.events.send(BucketEvent::Changed(stored)).await.ok()?,
                 Ok(Item::Idle) => {}
                 Err(error) => return Some(error),
+            }
+            // Not beside the wait for the next message: a heartbeat comes often enough.
+            if audits.tick().now_or_never().is_some()
+                && let Err(error) = feed.audit(&self.bus, &self.spec).await
+            {
+                return Some(error);
             }
         }
     }
@@ -187,6 +198,29 @@ struct Feed {
     /// What the server had to deliver when the consumer was made.
     pending: u64,
     delivered: Delivered,
+    held: Held,
+}
+
+/// What the stream holds, as far as it was delivered: the last message of each subject.
+#[derive(Debug, Default)]
+struct Held {
+    subjects: BTreeSet<String>,
+    last_seq: u64,
+}
+
+impl Held {
+    fn take(&mut self, subject: &str, seq: u64) {
+        if !self.subjects.contains(subject) {
+            self.subjects.insert(subject.to_owned());
+        }
+        self.last_seq = self.last_seq.max(seq);
+    }
+
+    /// Whether keys went without a message that says so: purged with the stream, removed by hand, or expired.
+    fn differs(&self, info: &BucketInfo) -> bool {
+        // Of a later sequence: it is being delivered, the next audit will tell.
+        info.last_seq <= self.last_seq && info.messages != self.subjects.len() as u64
+    }
 }
 
 /// Messages delivered so far: the server counts them as we do, or one is missing.
@@ -232,7 +266,8 @@ impl Feed {
         let pending = made.get("num_pending").and_then(Value::as_u64).unwrap_or_default();
         // Had the stream been made anew meanwhile, `created` would be the wrong one.
         let info = bus.bucket_info(spec).await?;
-        let feed = Self { stream, consumer, messages, info: before, pending, delivered: Delivered::default() };
+        let held = Held { last_seq: before.last_seq, ..Held::default() };
+        let feed = Self { stream, consumer, messages, info: before, pending, delivered: Delivered::default(), held };
         if feed.info.created != info.created {
             return Err(feed.broken("the stream was made anew"));
         }
@@ -241,6 +276,16 @@ impl Feed {
 
     fn broken(&self, why: &str) -> BusError {
         BusError::Invalid { what: format!("watching {}", self.stream), text: why.to_owned() }
+    }
+
+    /// An error if the stream is not what was delivered. One that is silent is noticed by its missing heartbeats.
+    async fn audit(&self, bus: &Bus, spec: &BucketSpec) -> Result<(), BusError> {
+        match bus.bucket_info(spec).await {
+            Ok(info) if info.created != self.info.created => Err(self.broken("the stream was made anew")),
+            Ok(info) if self.held.differs(&info) => Err(self.broken("keys went without a message")),
+            Err(error @ BusError::Server { err_code: STREAM_NOT_FOUND, .. }) => Err(error),
+            Ok(_) | Err(_) => Ok(()),
+        }
     }
 
     async fn read_all(&mut self, bus: &Bus) -> Result<BucketEvent, BusError> {
@@ -297,6 +342,7 @@ impl Feed {
         }
         let (seq, time, pending) = (place.seq, place.time.clone(), place.pending);
         let subject = message.subject.into_string();
+        self.held.take(&subject, seq);
         let stored = Stored { subject, seq, time, headers: Headers::new(message.headers), payload: message.payload };
         Ok(Item::Message(stored, pending))
     }
@@ -366,6 +412,18 @@ mod tests {
         assert!(delivered.follows(1) && delivered.follows(2));
         assert!(delivered.agrees(Some(2)) && !delivered.agrees(Some(3)));
         assert!(!delivered.follows(4));
+    }
+
+    #[test]
+    fn a_key_that_went_without_a_message_is_noticed_and_one_that_is_on_its_way_is_not() {
+        let mut held = Held::default();
+        let info = |last_seq, messages| BucketInfo { created: String::new(), last_seq, messages };
+        held.take("a", 1);
+        held.take("b", 2);
+        held.take("a", 3);
+        assert!(!held.differs(&info(3, 2)) && !held.differs(&info(4, 3)), "the fourth is on its way");
+        assert!(held.differs(&info(3, 1)) && held.differs(&info(3, 0)));
+        assert!(held.differs(&info(3, 3)), "more than one message of a key");
     }
 
     #[test]

@@ -1,0 +1,135 @@
+//! What the Nodes showed while a test disturbed the installation: owns a watch of them, and judging every version seen by
+//! two rules: a label that was there may not go, and an image is asked of the registry no more once its label is there.
+//! It changes nothing.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::pin::pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, ensure};
+use futures::StreamExt as _;
+use k8s_openapi::api::core::v1::Node;
+use kube::runtime::watcher::{Config, Event, watcher};
+use kube::{Api, Client, ResourceExt as _};
+use shared::image::Reference;
+use shared::label;
+use tokio::task::JoinHandle;
+
+use crate::cluster::REGISTRY;
+use crate::eventually::eventually;
+use crate::image::Published;
+use crate::proxy::log::RequestLog;
+
+/// A version of a Node is seen within this time, on a busy machine.
+const CATCH_UP: Duration = Duration::from_secs(20);
+
+/// One version of one Node.
+#[derive(Clone, Debug)]
+struct Sight {
+    at: Instant,
+    node: String,
+    version: String,
+    labels: BTreeMap<String, String>,
+}
+
+/// Sees every version of every Node until it is dropped.
+pub struct Witness {
+    nodes: Api<Node>,
+    sights: Arc<Mutex<Vec<Sight>>>,
+    watch: JoinHandle<()>,
+}
+
+impl Witness {
+    /// Begins to watch, with a client that may list and watch Nodes.
+    pub fn start(client: Client) -> Self {
+        let nodes: Api<Node> = Api::all(client);
+        let sights: Arc<Mutex<Vec<Sight>>> = Arc::default();
+        let watch = tokio::spawn(see(nodes.clone(), Arc::clone(&sights)));
+        Self { nodes, sights, watch }
+    }
+
+    /// Waits until every Node has been seen as it is now.
+    pub async fn catch_up(&self) -> Result<()> {
+        let now = self.nodes.list(&kube::api::ListParams::default()).await.context("listing the nodes")?;
+        for node in now {
+            let (name, version) = (node.name_any(), node.resource_version().unwrap_or_default());
+            eventually(format!("the witness has seen {name} at {version}"), CATCH_UP, async || {
+                // It may have moved on since.
+                let number = |text: &str| text.parse::<u64>().unwrap_or_default();
+                lock(&self.sights).iter().any(|s| s.node == name && number(&s.version) >= number(&version))
+            })
+            .await?;
+        }
+        Ok(())
+    }
+
+    /// Fails if a label of one of these images was seen on one of these nodes, and then was not.
+    pub async fn none_lost(&self, nodes: &[&str], images: &[&Published]) -> Result<()> {
+        self.catch_up().await?;
+        let sights = lock(&self.sights);
+        for (node, image) in nodes.iter().flat_map(|node| images.iter().map(move |image| (*node, *image))) {
+            let key = key_of(image)?;
+            let mut was_there = false;
+            for sight in sights.iter().filter(|sight| sight.node == node) {
+                let is_there = sight.labels.contains_key(&key);
+                ensure!(is_there || !was_there, "{node} lost the label of {} at {}", image.repository, sight.version);
+                was_there |= is_there;
+            }
+            ensure!(was_there, "{node} never had the label of {}", image.repository);
+        }
+        Ok(())
+    }
+
+    /// Fails if a node that showed an image's label asked the registry for that image later: it held it already. And if a
+    /// label has another value than the digest of the image.
+    pub async fn none_asked_for_again(&self, requests: &RequestLog, images: &[&Published]) -> Result<()> {
+        self.catch_up().await?;
+        let sights = lock(&self.sights);
+        let nodes: BTreeSet<&str> = sights.iter().map(|sight| sight.node.as_str()).collect();
+        for (node, image) in nodes.iter().flat_map(|node| images.iter().map(move |image| (*node, *image))) {
+            let key = key_of(image)?;
+            let expected = label::image_label_value(&shared::image::Digest::parse(&image.digest)?);
+            let mut shown =
+                sights.iter().filter(|s| s.node == node).filter_map(|s| Some((s.at, s.labels.get(&key)?))).peekable();
+            let Some((since, _)) = shown.peek().copied() else { continue };
+            for (_, value) in shown {
+                ensure!(
+                    *value == expected,
+                    "{node} said {value} of {}, whose digest is {}",
+                    image.by_tag(REGISTRY),
+                    image.digest
+                );
+            }
+            let again = requests.select(|r| r.node == node && r.is_of(&image.repository) && r.at > since);
+            ensure!(again.is_empty(), "{node} held {} and asked for it again: {again:?}", image.repository);
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Witness {
+    fn drop(&mut self) {
+        self.watch.abort();
+    }
+}
+
+async fn see(nodes: Api<Node>, sights: Arc<Mutex<Vec<Sight>>>) {
+    let mut events = pin!(watcher(nodes, Config::default()));
+    while let Some(event) = events.next().await {
+        // An error is retried by the watcher itself.
+        let Ok(Event::Apply(node) | Event::InitApply(node)) = event else { continue };
+        let (at, name, version) = (Instant::now(), node.name_any(), node.resource_version().unwrap_or_default());
+        let mut labels = node.metadata.labels.unwrap_or_default();
+        labels.retain(|key, _| label::is_ours(key));
+        lock(&sights).push(Sight { at, node: name, version, labels });
+    }
+}
+
+fn lock(sights: &Mutex<Vec<Sight>>) -> MutexGuard<'_, Vec<Sight>> {
+    sights.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn key_of(image: &Published) -> Result<String> {
+    Ok(label::image_label(&Reference::parse(&image.by_tag(REGISTRY))?.key()))
+}
