@@ -17,3 +17,24 @@ pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duratio
     humantime::parse_duration(&text)
         .map_err(|e| de::Error::custom(format!("`{text}` is not a duration such as 500ms, 30s, 5m or 1h: {e}")))
 }
+
+/// The same where there may be none, for `#[serde(with = "shared::duration::optional")]`.
+pub mod optional {
+    use std::time::Duration;
+
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    #[derive(Serialize, Deserialize)]
+    struct Text(#[serde(with = "super")] Duration);
+
+    /// Writes `5m 30s` or null.
+    #[expect(clippy::ref_option, reason = "serde gives the field by reference")]
+    pub fn serialize<S: Serializer>(value: &Option<Duration>, serializer: S) -> Result<S::Ok, S::Error> {
+        value.map(Text).serialize(serializer)
+    }
+
+    /// Reads the same.
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Duration>, D::Error> {
+        Ok(Option::<Text>::deserialize(deserializer)?.map(|text| text.0))
+    }
+}

@@ -11,6 +11,7 @@ pub mod machine;
 pub mod message;
 pub mod metric;
 pub mod name;
+pub mod pairs;
 pub mod pool_set;
 pub mod reason;
 pub mod state;

@@ -6,9 +6,11 @@ use std::ops::{Add, Sub};
 use std::time::Duration;
 
 use jiff::Timestamp;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 
 /// A point on this process's monotonic clock, in milliseconds since an arbitrary start. Never crosses a machine.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Hash, Serialize, Deserialize)]
 pub struct Moment(pub u64);
 
 impl Moment {
@@ -64,12 +66,13 @@ pub trait Kind {
 
 /// A pure state machine: a value that learns facts and decides effects.
 ///
-/// The same facts at the same times give the same effects. Randomness comes from a seed given at construction.
+/// The same facts at the same times give the same effects. Randomness comes from a seed given at construction. So a
+/// machine can be replayed from a file, which is why facts and effects have a serde form.
 pub trait Machine {
     /// What can be learned, outcomes of effects included.
-    type Fact: Kind + Send + 'static;
+    type Fact: Kind + Clone + Serialize + DeserializeOwned + Send + 'static;
     /// What can be done.
-    type Effect: Kind + Send + 'static;
+    type Effect: Kind + Clone + Serialize + Send + 'static;
 
     /// Learns a fact. Cheap: deciding is `step`'s.
     fn apply(&mut self, fact: Self::Fact, now: Now) -> Changed;
@@ -79,4 +82,15 @@ pub trait Machine {
 
     /// When the next step is due though nothing is learned; `None` is "only when something is learned".
     fn next_due(&self) -> Option<Moment>;
+}
+
+/// Everything a machine is given when it is made, time apart: the head of a recording.
+pub trait Begin: Serialize + DeserializeOwned {
+    /// What is made.
+    type Machine: Machine;
+    /// The process whose machine this is: `controller`, `agent`.
+    const PROCESS: &'static str;
+
+    /// Makes the machine.
+    fn begin(self, now: Now) -> Self::Machine;
 }

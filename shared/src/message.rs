@@ -14,7 +14,7 @@ pub mod inventory;
 pub mod meta;
 
 use serde::de::DeserializeOwned;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
 pub use assignment::Assignment;
 pub use beat::Beat;
@@ -74,6 +74,29 @@ pub enum DecodeError {
         /// The header's name.
         name: &'static str,
     },
+}
+
+/// The kind of a message, one of [`KINDS`].
+pub type KindWord = &'static str;
+
+/// Every kind of message, for facts about messages that were dropped.
+pub const KINDS: &[KindWord] = &[
+    Assignment::KIND,
+    Beat::KIND,
+    "delta",
+    Event::KIND,
+    Heartbeat::KIND,
+    Intent::KIND,
+    Inventory::KIND,
+    Meta::KIND,
+    "request",
+    "definition",
+];
+
+/// Reads a kind back; a word that this build does not know is `unknown`.
+pub fn kind_word<'de, D: Deserializer<'de>>(deserializer: D) -> Result<KindWord, D::Error> {
+    let word = String::deserialize(deserializer)?;
+    Ok(KINDS.iter().find(|kind| **kind == word).copied().unwrap_or("unknown"))
 }
 
 /// A message with a JSON body.

@@ -10,7 +10,8 @@ use crate::name::{ClusterId, ImageKey, NodeName, PoolId};
 use crate::state::ImageState;
 
 /// A verb of `node.<n>.req.<verb>`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum RequestVerb {
     /// Put the inventory now.
     Inventory,
@@ -199,7 +200,8 @@ impl Bucket {
 }
 
 /// A key of the intents bucket.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
 pub enum IntentsKey {
     /// The epoch document.
     Meta,
@@ -242,6 +244,19 @@ impl fmt::Display for IntentsKey {
             Self::Definition(pool) => write!(f, "{pool}.def"),
             Self::Intent(pool, id) => write!(f, "{pool}.i.{id}"),
         }
+    }
+}
+
+impl TryFrom<String> for IntentsKey {
+    type Error = String;
+    fn try_from(key: String) -> Result<Self, String> {
+        Self::parse(&key).ok_or_else(|| format!("`{key}` is not a key of the intents bucket"))
+    }
+}
+
+impl From<IntentsKey> for String {
+    fn from(key: IntentsKey) -> Self {
+        key.to_string()
     }
 }
 

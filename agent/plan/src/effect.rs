@@ -4,6 +4,7 @@
 
 use std::time::Duration;
 
+use serde::Serialize;
 use shared::machine::Kind;
 use shared::message::{Event, Heartbeat, Inventory};
 use shared::name::{ImageKey, PoolId};
@@ -12,7 +13,8 @@ use crate::fact::RuntimeImage;
 use crate::persisted::Persisted;
 
 /// One effect.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase", rename_all_fields = "camelCase")]
 pub enum Effect {
     /// Read `_meta`. Outcome: `Fact::Meta`.
     ReadMeta,
@@ -36,6 +38,7 @@ pub enum Effect {
         /// Canonical pull reference.
         image: String,
         /// Drop the call after this long.
+        #[serde(with = "shared::duration")]
         deadline: Duration,
     },
     /// Drop the call of a pull in flight; it still ends with `Fact::Pulled`.

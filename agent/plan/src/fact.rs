@@ -5,15 +5,17 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
 use shared::image::Digest;
 use shared::machine::Kind;
-use shared::message::{Assignment, Beat, Delta, Intent, Meta, Runtime};
+use shared::message::{Assignment, Beat, Delta, Intent, KindWord, Meta, Runtime};
 use shared::name::{ImageKey, PoolId};
 use shared::reason::Reason;
 use shared::subject::RequestVerb;
 
 /// One fact.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", rename_all_fields = "camelCase")]
 pub enum Fact {
     /// The connection to NATS is up and a round trip has succeeded. Messages may have been lost before it.
     Connected,
@@ -84,7 +86,8 @@ pub enum Fact {
     /// A message was dropped before it became a fact.
     Refused {
         /// Kind of the message.
-        kind: &'static str,
+        #[serde(deserialize_with = "shared::message::kind_word")]
+        kind: KindWord,
         /// Forged, newer or invalid.
         reason: Reason,
     },
@@ -117,14 +120,16 @@ impl Kind for Fact {
 }
 
 /// What a read of a pool found, in the order of sequences.
-#[derive(Debug, Clone, PartialEq, Default)]
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub struct PoolContent {
     /// Every stored message from the sequence asked for, purge markers included.
     pub entries: Vec<StoredIntent>,
 }
 
 /// One stored key of a pool.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub struct StoredIntent {
     /// The key's id.
     pub id: ImageKey,
@@ -135,7 +140,8 @@ pub struct StoredIntent {
 }
 
 /// A stored value.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub enum Stored {
     /// Decoded.
     Intent(Box<Intent>),
@@ -144,7 +150,8 @@ pub enum Stored {
 }
 
 /// An image as the runtime lists it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub struct RuntimeImage {
     /// The runtime's id of it.
     pub runtime_id: String,
@@ -159,22 +166,27 @@ pub struct RuntimeImage {
 }
 
 /// What the runtime holds under a reference right after a pull.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub struct PulledImage {
     /// The image.
     pub image: RuntimeImage,
     /// How long the pull took.
+    #[serde(with = "shared::duration")]
     pub took: Duration,
 }
 
 /// Why a pull failed.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub struct PullFailure {
     /// The bounded reason.
     pub reason: Reason,
     /// If the registry says how long to wait.
+    #[serde(default, with = "shared::duration::optional")]
     pub retry_after: Option<Duration>,
     /// How long the attempt took.
+    #[serde(with = "shared::duration")]
     pub took: Duration,
 }
 

@@ -13,6 +13,7 @@ pub mod timing;
 
 mod ack;
 mod assignment;
+mod beginning;
 mod content;
 mod doubt;
 mod explain;
@@ -30,6 +31,7 @@ mod subscription;
 mod sync;
 mod want;
 
+pub use beginning::Beginning;
 pub use disk::DiskSettings;
 pub use effect::Effect;
 pub use fact::Fact;

@@ -9,6 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use fastrand::Rng;
 use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
 use shared::machine::{Changed, Machine, Moment, Now};
 use shared::message::{Assignment, Disk, Event};
 use shared::name::{ImageKey, NodeName};
@@ -35,7 +36,8 @@ use crate::want::wanted;
 const COUNTER_MARGIN: u64 = 1 << 20;
 
 /// Who speaks.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub struct Identity {
     /// The node.
     pub node: NodeName,
@@ -48,7 +50,8 @@ pub struct Identity {
 }
 
 /// What is configured.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub struct Settings {
     /// Every interval.
     pub timing: Timing,

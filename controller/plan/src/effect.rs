@@ -5,12 +5,14 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use serde::Serialize;
 use shared::machine::Kind;
 use shared::message::{Assignment, Beat, Control, Intent, Meta};
 use shared::name::{ImageKey, NodeName, PoolId};
 
 /// One effect.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase", rename_all_fields = "camelCase")]
 pub enum Effect {
     /// Write `_meta` by compare-and-set: that takes the term. Outcome: `Fact::TermTaken`.
     TakeTerm {
@@ -66,7 +68,8 @@ pub enum Effect {
 }
 
 /// A batch of writes to the intents bucket.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
 pub struct IntentBatch {
     /// The epoch.
     pub epoch: String,
@@ -77,13 +80,16 @@ pub struct IntentBatch {
     /// `to` of each pool's last delta: `prev` of the next.
     pub prev: BTreeMap<PoolId, u64>,
     /// Told to agents in the deltas.
+    #[serde(with = "shared::duration")]
     pub spread: Duration,
     /// Time to live of purge markers.
+    #[serde(with = "shared::duration")]
     pub marker_ttl: Duration,
 }
 
 /// One write.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
 pub struct IntentWrite {
     /// The pool.
     pub pool: PoolId,
@@ -94,7 +100,8 @@ pub struct IntentWrite {
 }
 
 /// What to write under a key of the intents bucket.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
 pub enum IntentChange {
     /// `<pool>.def`.
     PutDefinition(serde_json::Value),
@@ -107,7 +114,8 @@ pub enum IntentChange {
 }
 
 /// One assignment to write.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
 pub struct AssignmentWrite {
     /// The node.
     pub node: NodeName,

@@ -4,8 +4,9 @@
 
 use std::collections::BTreeMap;
 
+use serde::{Deserialize, Serialize};
 use shared::machine::Kind;
-use shared::message::{Assignment, Control, Event, Heartbeat, Intent, Inventory, Meta};
+use shared::message::{Assignment, Control, Event, Heartbeat, Intent, Inventory, KindWord, Meta};
 use shared::name::{ImageKey, NodeName, PoolId};
 use shared::reason::Reason;
 use shared::subject::ControlVerb;
@@ -61,7 +62,8 @@ impl Source {
 
 /// One change of a watched Kubernetes object. Identity before content: `Remove` needs only the key, and content that
 /// cannot be used keeps the last good one.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub enum Change<K, T> {
     /// There is such an object; `Err` is the text of what is wrong with it.
     Upsert(K, Result<T, String>),
@@ -70,7 +72,8 @@ pub enum Change<K, T> {
 }
 
 /// One stored key of a bucket.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub struct Stored<K, T> {
     /// The key.
     pub key: K,
@@ -81,7 +84,8 @@ pub struct Stored<K, T> {
 }
 
 /// What is stored under a key.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub enum StoredValue<T> {
     /// A value.
     Value(T),
@@ -92,7 +96,8 @@ pub enum StoredValue<T> {
 }
 
 /// A document of the intents bucket.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub enum IntentsDoc {
     /// `_meta`.
     Meta(Meta),
@@ -105,12 +110,13 @@ pub enum IntentsDoc {
 }
 
 /// One fact.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", rename_all_fields = "camelCase")]
 pub enum Fact {
     /// A workload changed.
     Workload(Change<WorkloadKey, Workload>),
     /// A full list of one kind of workload: what is not in it is gone.
-    Workloads(WorkloadKind, BTreeMap<WorkloadKey, Result<Workload, String>>),
+    Workloads(WorkloadKind, #[serde(with = "shared::pairs")] BTreeMap<WorkloadKey, Result<Workload, String>>),
     /// A namespace changed.
     Namespace(Change<String, Namespace>),
     /// A full list of namespaces.
@@ -182,7 +188,8 @@ pub enum Fact {
     /// A message was dropped before it became a fact.
     Refused {
         /// Kind of the message.
-        kind: &'static str,
+        #[serde(deserialize_with = "shared::message::kind_word")]
+        kind: KindWord,
         /// Forged, newer or invalid.
         reason: Reason,
     },

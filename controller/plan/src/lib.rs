@@ -4,6 +4,7 @@
 //! reads a clock, knows neither Kubernetes types nor NATS.
 
 mod beat;
+mod beginning;
 mod bucket;
 mod diff;
 pub mod effect;
@@ -26,6 +27,7 @@ mod switch;
 pub mod timing;
 pub mod world;
 
+pub use beginning::Beginning;
 pub use effect::Effect;
 pub use fact::Fact;
 pub use settings::{LabelMode, LabelSettings, Settings};

@@ -7,7 +7,8 @@ use serde::{Deserialize, Serialize};
 use crate::Timing;
 
 /// Settings of one controller.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub struct Settings {
     /// Every interval.
     pub timing: Timing,

@@ -1,9 +1,11 @@
 use std::sync::Mutex;
 
+use serde::{Deserialize, Serialize};
+
 use super::*;
 use crate::supervise::Trigger;
 
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 enum Fact {
     Changes(u32),
     Idle,
@@ -16,7 +18,7 @@ impl Kind for Fact {
     }
 }
 
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 struct Effect {
     at: u64,
     learned: Vec<u32>,

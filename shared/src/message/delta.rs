@@ -11,8 +11,10 @@ pub const MAX_ENTRIES: usize = 1_000;
 /// Most bytes of one delta's body.
 pub const MAX_BYTES: usize = 512 * 1024;
 
-/// `delta.<pool>`. Covers the sequences after `prev` up to `to`.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// `delta.<pool>`. Covers the sequences after `prev` up to `to`. Its serde form is for recordings; what crosses NATS is
+/// [`Delta::headers`] and [`Delta::body`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub struct Delta {
     /// The pool, from the subject.
     pub pool: PoolId,
@@ -31,7 +33,8 @@ pub struct Delta {
 }
 
 /// One change.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub struct DeltaEntry {
     /// Sequence in the intents stream.
     pub seq: u64,
@@ -42,7 +45,8 @@ pub struct DeltaEntry {
 }
 
 /// What became of an intent.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub enum DeltaChange {
     /// Written.
     Put(Box<Intent>),

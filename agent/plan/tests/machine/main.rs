@@ -13,6 +13,7 @@ mod properties;
 #[cfg(test)]
 mod pulling;
 #[cfg(test)]
+mod recorded;
 mod reporting;
 #[cfg(test)]
 mod restart;

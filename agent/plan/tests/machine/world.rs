@@ -21,6 +21,8 @@ use shared::state::ImageState;
 use shared::subject::RequestVerb;
 use shared::wave::Wave;
 
+use crate::recorded;
+
 pub(crate) fn ms(millis: u64) -> Duration {
     Duration::from_millis(millis)
 }
@@ -374,7 +376,9 @@ impl World {
     }
 
     /// Tells the machine now and lets it decide.
+    /// Every fact of every test also shows that it can be recorded.
     pub(crate) fn tell(&mut self, fact: Fact) {
+        recorded::survives(&fact);
         if self.node.apply(fact, self.now) == Changed::Yes {
             self.step();
         }
@@ -414,6 +418,7 @@ impl World {
             }
             while self.inbox.front().is_some_and(|(at, _)| *at <= self.now.mono) {
                 let (_, fact) = self.inbox.pop_front().unwrap();
+                recorded::survives(&fact);
                 self.node.apply(fact, self.now);
             }
             self.step();

@@ -14,6 +14,7 @@ mod labels;
 mod leadership;
 mod pausing;
 mod properties;
+mod recorded;
 mod stage;
 mod sync;
 mod writes;

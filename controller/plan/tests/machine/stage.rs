@@ -19,6 +19,8 @@ use shared::reason::Reason;
 use shared::state::ImageState;
 use shared::subject::{ControlVerb, IntentsKey};
 
+use crate::recorded;
+
 pub(crate) const CLUSTER: &str = "cluster-uid";
 
 /// One of two buckets: history 1, so a key has one message.
@@ -199,7 +201,9 @@ impl Stage {
         self.run();
     }
 
+    /// Every fact of every test also shows that it can be recorded.
     pub(crate) fn tell(&mut self, fact: Fact) -> Changed {
+        recorded::survives(&fact);
         self.world.apply(fact, self.now)
     }
 
