@@ -10,6 +10,7 @@ pub mod cluster;
 pub mod containerd;
 pub mod controller_manager;
 pub mod crictl;
+pub mod describe;
 pub mod eventually;
 pub mod generate;
 pub mod http;

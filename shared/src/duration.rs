@@ -28,7 +28,6 @@ pub mod optional {
     struct Text(#[serde(with = "super")] Duration);
 
     /// Writes `5m 30s` or null.
-    #[expect(clippy::ref_option, reason = "serde gives the field by reference")]
     pub fn serialize<S: Serializer>(value: &Option<Duration>, serializer: S) -> Result<S::Ok, S::Error> {
         value.map(Text).serialize(serializer)
     }
