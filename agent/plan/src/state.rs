@@ -51,7 +51,7 @@ pub struct Identity {
 
 /// What is configured.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
+#[serde(rename_all = "camelCase", default)]
 pub struct Settings {
     /// Every interval.
     pub timing: Timing,

@@ -8,7 +8,7 @@ use crate::Timing;
 
 /// Settings of one controller.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
+#[serde(rename_all = "camelCase", default)]
 pub struct Settings {
     /// Every interval.
     pub timing: Timing,

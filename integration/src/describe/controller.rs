@@ -51,6 +51,7 @@ impl Describe for Fact {
             Self::Event(event) => self::event(event),
             Self::Connected => "NATS connected".to_owned(),
             Self::Disconnected => "NATS disconnected".to_owned(),
+            Self::Lease(is_held) => format!("the Lease is {}", if *is_held { "held" } else { "not held" }),
             Self::TermTaken(result) => format!("taking the term: {}", written(result)),
             Self::IntentsWritten { results, .. } => {
                 let each = results.iter().map(|(key, result)| format!("{key} {}", written(result)));
