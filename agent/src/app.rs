@@ -13,9 +13,10 @@ use daemon::clock::Clock;
 use daemon::driver::{self, DriverSettings};
 use daemon::inspect::{self, View, inspect};
 use daemon::metrics;
+use daemon::record::{self, Recorded};
 use daemon::supervise::{StoppedBecause, Tasks};
 use daemon::telemetry::{self, TelemetryError};
-use node_plan::{Effect, Fact, Identity, NodeState, Settings};
+use node_plan::{Beginning, Effect, Fact, Identity, NodeState, Settings};
 use shared::machine::Machine as _;
 use shared::metric::{self, Process};
 use tokio::sync::{oneshot, watch};
@@ -73,13 +74,18 @@ pub async fn run(config: AgentConfig) -> Result<(), AppError> {
     // What is known from the last run, and the machine that knows it.
     let state = StateFile::new(&config.state_dir);
     let persisted = state.load().await;
-    let machine = NodeState::new(
-        Identity { node: node.clone(), inst: inst.to_string(), boot: boot(), agent_version: VERSION.to_owned() },
-        settings(&config),
+    let beginning = Beginning {
+        identity: Identity {
+            node: node.clone(),
+            inst: inst.to_string(),
+            boot: boot(),
+            agent_version: VERSION.to_owned(),
+        },
+        settings: settings(&config),
         persisted,
-        inst.as_u64_pair().0,
-        clock.now(),
-    );
+        seed: inst.as_u64_pair().0,
+    };
+    let machine = record::begin(&config.record, VERSION, beginning, clock.now(), &tasks);
 
     // The world it acts on: neither runtime nor NATS needs to be there yet.
     let runtime = Client::new(cri::Settings {
@@ -110,11 +116,11 @@ pub async fn run(config: AgentConfig) -> Result<(), AppError> {
     let mut show = Show::new(link.status(), ready, inspector);
     let (ended, last) = oneshot::channel();
     tasks.spawn("loop", async move {
-        let watch = move |machine: &NodeState, now| show.show(machine, now);
+        let watch = move |machine: &Recorded<NodeState>, now| show.show(machine, now);
         let settings = DriverSettings::default();
         let machine = driver::run(machine, facts, dispatcher, settings, clock, watch, shutdown).await;
         // Nobody waits for it only when the process could not even start.
-        let _ = ended.send(machine);
+        let _ = ended.send(machine.into_inner());
     });
     link.start(&inbox, &tasks).await?;
     drop(inbox);

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use daemon::bus::NatsConfig;
 use daemon::config::{EnvKey, Problems, Validate};
+use daemon::record::RecordSettings;
 use daemon::telemetry::LogSettings;
 use node_plan::{DiskSettings, GcSettings, Timing};
 use serde::{Deserialize, Serialize};
@@ -47,6 +48,8 @@ pub struct AgentConfig {
     pub admin: AdminConfig,
     /// Logs.
     pub log: LogSettings,
+    /// Facts and effects written to a file, for bug reports. Off unless a path is given.
+    pub record: RecordSettings,
     /// After SIGTERM, how long effects may take to end.
     #[serde(with = "shared::duration")]
     pub shutdown_grace: Duration,
@@ -66,6 +69,7 @@ impl Default for AgentConfig {
             timing: Timing::default(),
             admin: AdminConfig::default(),
             log: LogSettings::default(),
+            record: RecordSettings::default(),
             shutdown_grace: Duration::from_secs(20),
         }
     }
@@ -139,6 +143,7 @@ impl Validate for AgentConfig {
         found.section("admin", &self.admin);
         found.section("log", &self.log);
         marks(self.disk, &self.gc, found);
+        found.section("record", &self.record);
         found.within("timing", |found| timing(&self.timing, found));
     }
 }

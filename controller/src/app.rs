@@ -5,13 +5,14 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use cluster_plan::{Fact, Settings, World};
+use cluster_plan::{Beginning, Fact, Settings, World};
 use daemon::admin::{self, Admin, AdminError};
 use daemon::bus::{Bus, BusError};
 use daemon::clock::Clock;
 use daemon::driver::{self, DEFAULT_INBOX, DriverSettings};
 use daemon::inspect::inspect;
 use daemon::metrics::{self, MetricsHandle};
+use daemon::record::{self, Recorded};
 use daemon::replies::Replies;
 use daemon::supervise::{StoppedBecause, Tasks};
 use daemon::telemetry::LogHandle;
@@ -104,10 +105,10 @@ pub async fn run(path: PathBuf, config: ControllerConfig, log: LogHandle) -> Res
     let seen = Admin { live: inbox.liveness(&clock), ready, state, metrics, log, shutdown: shutdown.clone() };
     admin::serve(&config.admin.listen, seen, &tasks).await?;
     let mut show = Show { inspector, ready: machine_ready, gauged: None };
-    let machine = world(&config, instance, &clock);
+    let machine = record::begin(&config.record, VERSION, beginning(&config, instance), clock.now(), &tasks);
     let settings = DriverSettings { window: config.step_window, inbox: DEFAULT_INBOX };
     tasks.spawn("loop", async move {
-        let show = move |world: &World, now| show.show(world, now);
+        let show = move |world: &Recorded<World>, now| show.show(world, now);
         driver::run(machine, facts, dispatcher, settings, clock, show, shutdown).await;
     });
 
@@ -126,7 +127,7 @@ fn start_metrics(tasks: &Tasks) -> MetricsHandle {
     handle
 }
 
-fn world(config: &ControllerConfig, instance: String, clock: &Clock) -> World {
+fn beginning(config: &ControllerConfig, instance: String) -> Beginning {
     let settings = Settings { timing: config.timing.clone(), labels: config.labels.clone(), instance };
-    World::new(settings, Uuid::new_v4().to_string(), fastrand::u64(..), clock.now())
+    Beginning { settings, epoch: Uuid::new_v4().to_string(), seed: fastrand::u64(..) }
 }

@@ -12,6 +12,7 @@ use cluster_plan::input::Selection;
 use cluster_plan::{LabelSettings, Timing};
 use daemon::bus::NatsConfig;
 use daemon::config::{EnvKey, Problems, Validate};
+use daemon::record::RecordSettings;
 use daemon::telemetry::LogSettings;
 use serde::{Deserialize, Serialize};
 use shared::name::{ClusterId, NodeName};
@@ -44,6 +45,8 @@ pub struct ControllerConfig {
     pub admin: AdminSettings,
     /// Logs.
     pub log: LogSettings,
+    /// Facts and effects written to a file, for bug reports. Off unless a path is given.
+    pub record: RecordSettings,
     /// Every interval of the protocol.
     pub timing: Timing,
     /// At most one step of deciding in this time; the first after a rest comes at once.
@@ -70,6 +73,7 @@ impl Default for ControllerConfig {
             labels: LabelSettings::default(),
             admin: AdminSettings::default(),
             log: LogSettings::default(),
+            record: RecordSettings::default(),
             timing: Timing::default(),
             step_window: Duration::from_millis(50),
             reload: Duration::from_secs(2),
@@ -130,6 +134,7 @@ impl Validate for ControllerConfig {
         }
         found.section("nats", &self.nats);
         found.section("log", &self.log);
+        found.section("record", &self.record);
         found.section("buckets", &self.buckets);
         found.within("select.namespaces", |found| {
             patterns(found, "include", &self.select.namespaces.include);

@@ -25,6 +25,7 @@ pub mod port;
 pub mod process;
 pub mod proxy;
 pub mod registry;
+pub mod replay;
 pub mod run;
 pub mod witness;
 pub mod xtask;

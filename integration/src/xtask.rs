@@ -3,6 +3,7 @@
 mod bench;
 mod generate;
 mod parts;
+mod replay;
 mod test;
 mod up;
 
@@ -31,6 +32,8 @@ enum Command {
     Generate,
     /// Run every check.
     Test(test::Args),
+    /// Play a recording of a controller or an agent again, step by step.
+    Replay(replay::Args),
     /// Measure on real parts; prints a table and one line of JSON.
     Bench(bench::Args),
 }
@@ -47,6 +50,7 @@ pub fn main() -> ExitCode {
         Command::Up(args) => up::run(&args),
         Command::Generate => generate::run(),
         Command::Test(args) => test::run(&args),
+        Command::Replay(args) => replay::run(&args),
         Command::Bench(args) => bench::run(&args),
     };
     match done {

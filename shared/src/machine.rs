@@ -90,6 +90,8 @@ pub trait Begin: Serialize + DeserializeOwned {
     type Machine: Machine;
     /// The process whose machine this is: `controller`, `agent`.
     const PROCESS: &'static str;
+    /// Fields of its facts whose values people write freely, so that a recording keeps none but those with a meaning.
+    const FREE_TEXT: &'static [&'static str];
 
     /// Makes the machine.
     fn begin(self, now: Now) -> Self::Machine;

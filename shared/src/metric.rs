@@ -67,6 +67,8 @@ metrics! {
     NATS_CONNECTED = Gauge Both "warm_nats_connected" [] "1 while there is a connection to NATS.";
     NATS_EVENTS = Counter Both "warm_nats_events_total" ["event"] "Events of the NATS connection.";
     MESSAGES_REFUSED = Counter Both "warm_messages_refused_total" ["kind", "reason"] "Messages dropped: forged, newer, or not decodable.";
+    RECORDING = Gauge Both "warm_recording" [] "1 while facts are recorded to a file.";
+    RECORDED_BYTES = Counter Both "warm_recorded_bytes_total" [] "Bytes written to the recording of facts.";
     SOURCE_SYNCED = Gauge Controller "warm_source_synced" ["source"] "1 once this source has delivered its first full list.";
     SOURCE_ERRORS = Counter Controller "warm_source_errors_total" ["source"] "Failed lists and watches, retried by themselves.";
     OBJECTS_INVALID = Gauge Controller "warm_objects_invalid_objects" ["kind"] "Workloads with a part that cannot be used; the rest of them is.";

@@ -25,6 +25,7 @@ pub struct Beginning {
 impl Begin for Beginning {
     type Machine = NodeState;
     const PROCESS: &'static str = "agent";
+    const FREE_TEXT: &'static [&'static str] = &[];
 
     fn begin(self, now: Now) -> NodeState {
         let Self { identity, settings, persisted, seed } = self;

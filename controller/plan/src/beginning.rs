@@ -23,6 +23,8 @@ pub struct Beginning {
 impl Begin for Beginning {
     type Machine = World;
     const PROCESS: &'static str = "controller";
+    /// Annotations.
+    const FREE_TEXT: &'static [&'static str] = &["warm", "templateWarm", "priority"];
 
     fn begin(self, now: Now) -> World {
         let Self { settings, epoch, seed } = self;

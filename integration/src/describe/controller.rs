@@ -81,6 +81,7 @@ impl Describe for Effect {
             Self::LabelNode { node, labels, .. } => {
                 format!("label {node}: {}", list(labels.iter().map(|(key, value)| format!("{key}={value}"))))
             }
+            Self::ReleaseLease => "release the Lease".to_owned(),
             Self::RequestInventory(_) => plain(self),
         }
     }

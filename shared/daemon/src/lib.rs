@@ -10,6 +10,7 @@ pub mod config;
 pub mod driver;
 pub mod inspect;
 pub mod metrics;
+pub mod record;
 pub mod replies;
 pub mod supervise;
 pub mod telemetry;
