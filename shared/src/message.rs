@@ -83,6 +83,7 @@ pub type KindWord = &'static str;
 pub const KINDS: &[KindWord] = &[
     Assignment::KIND,
     Beat::KIND,
+    Control::KIND,
     "delta",
     Event::KIND,
     Heartbeat::KIND,

@@ -191,7 +191,8 @@ pub struct PullFailure {
 }
 
 /// What a look at disk and runtime found.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub struct Observation {
     /// The image file system; `None` if it cannot be measured.
     pub space: Option<Space>,
@@ -200,7 +201,8 @@ pub struct Observation {
 }
 
 /// Bytes of a file system.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub struct Space {
     /// What an ordinary process cannot write to any more: used, and what is reserved for root.
     pub used: u64,
@@ -209,7 +211,8 @@ pub struct Space {
 }
 
 /// How a removal ended that nothing kept from ending.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub enum Removal {
     /// The image is gone, or was already.
     Removed,

@@ -42,7 +42,11 @@ impl Describe for Fact {
             Self::InventoryPut(result) => format!("inventory put: {}", outcome(result)),
             Self::Persisted(result) => format!("state written: {}", outcome(result)),
             Self::Request { verb, body, .. } => format!("asked: {} {body}", verb.as_str()),
-            Self::Observed { .. } | Self::Refused { .. } => plain(self),
+            Self::InUse(Ok(names)) => format!("containers use {}", list(names)),
+            Self::InUse(Err(reason)) => format!("containers cannot be listed: {reason}"),
+            Self::Removed { image, result: Ok(removal) } => format!("removal of {image}: {}", removal.as_str()),
+            Self::Removed { image, result: Err(reason) } => format!("removal of {image} failed: {reason}"),
+            Self::Observed(_) | Self::Refused { .. } => plain(self),
         }
     }
 }
@@ -58,6 +62,9 @@ impl Describe for Effect {
             Self::CancelPull(id) => format!("cancel the pull of {id}"),
             Self::ListImages => "list the runtime's images".to_owned(),
             Self::Observe => "look at disk and runtime".to_owned(),
+            Self::ListContainers => "list what containers use".to_owned(),
+            Self::RemoveImage { image, is_dry_run: false, .. } => format!("remove {image}"),
+            Self::RemoveImage { image, is_dry_run: true, .. } => format!("see whether {image} could be removed"),
             Self::PublishEvent(event) => format!("say: {}", controller::event(event)),
             Self::PublishHeartbeat(pulse) => format!("heartbeat n={} evidence {}", pulse.n, pulse.inv_digest),
             Self::PutInventory(inventory) => format!("put the inventory: {}", controller::said(inventory)),

@@ -53,6 +53,8 @@ impl Describe for Fact {
             Self::Disconnected => "NATS disconnected".to_owned(),
             Self::Lease(is_held) => format!("the Lease is {}", if *is_held { "held" } else { "not held" }),
             Self::TermTaken(result) => format!("taking the term: {}", written(result)),
+            Self::ControlWritten(result) => format!("writing the pause switch: {}", written(result)),
+            Self::Asked { verb, body, .. } => format!("asked: {} {body}", verb.as_str()),
             Self::IntentsWritten { results, .. } => {
                 let each = results.iter().map(|(key, result)| format!("{key} {}", written(result)));
                 format!("intents written: {}", list(each))
@@ -73,6 +75,10 @@ impl Describe for Effect {
             Self::TakeTerm { meta, expected } => {
                 format!("take term {} of epoch {} (expects {expected})", meta.term, meta.epoch)
             }
+            Self::WriteControl { control, expected } => {
+                let switch = if control.paused { "pause" } else { "resume" };
+                format!("write the pause switch: {switch} (expects {expected})")
+            }
             Self::WriteIntents(batch) => format!("write intents: {}", list(batch.writes.iter().map(intent_write))),
             Self::WriteAssignments { writes, .. } => {
                 format!("write assignments: {}", list(writes.iter().map(assignment_write)))
@@ -82,7 +88,8 @@ impl Describe for Effect {
                 format!("label {node}: {}", list(labels.iter().map(|(key, value)| format!("{key}={value}"))))
             }
             Self::ReleaseLease => "release the Lease".to_owned(),
-            Self::RequestInventory(_) => plain(self),
+            Self::RequestInventory(node) => format!("ask {node} for its inventory"),
+            Self::Reply { .. } => plain(self),
         }
     }
 }

@@ -4,14 +4,14 @@
 
 use std::time::Duration;
 
-use node_plan::fact::{PoolContent, PullFailure, PulledImage, Stored, StoredIntent};
+use node_plan::fact::{Observation, PoolContent, PullFailure, PulledImage, Removal, Space, Stored, StoredIntent};
 use node_plan::{Beginning, Fact, Persisted, Settings};
-use shared::message::{Assignment, Beat, Delta, DeltaChange, DeltaEntry, Disk, Meta, Runtime};
+use shared::message::{Assignment, Beat, Delta, DeltaChange, DeltaEntry, Meta, Runtime};
 use shared::pool_set::SetDigest;
 use shared::reason::Reason;
 use shared::subject::RequestVerb;
 
-use crate::world::{held, identity, intent, key, pool, start};
+use crate::world::{held, identity, intent, key, pool, reference, start};
 
 pub(crate) fn survives(fact: &Fact) {
     let text = serde_json::to_string(fact).unwrap();
@@ -97,7 +97,11 @@ rows! {
     Fact::Pulled { .. } => {
         Fact::Pulled { id: key("a"), result: Ok(PulledImage { image: held("a", "x"), took: took() }) }
     },
-    Fact::Observed { .. } => Fact::Observed { disk: Disk::default(), runtime: Runtime::default() },
+    Fact::Observed(_) => {
+        Fact::Observed(Ok(Observation { space: Some(Space { used: 1, free: 2 }), runtime: Runtime::default() }))
+    },
+    Fact::InUse(_) => Fact::InUse(Ok([reference("a")].into())),
+    Fact::Removed { .. } => Fact::Removed { image: reference("a"), result: Ok(Removal::Planned) },
     Fact::InventoryPut(_) => Fact::InventoryPut(Ok(())),
     Fact::Persisted(_) => Fact::Persisted(Err(Reason::Storage)),
     Fact::Request { .. } => Fact::Request { verb: RequestVerb::Explain, body: "nginx".to_owned(), reply: None },

@@ -11,7 +11,7 @@ use shared::message::{Event, Heartbeat, Meta};
 use shared::name::PoolId;
 use shared::pool_set::{PoolSummary, SetDigest};
 use shared::reason::Reason;
-use shared::subject::IntentsKey;
+use shared::subject::{ControlVerb, IntentsKey};
 
 use crate::stage::{deployment, key, name, node, settings, tolerating, workload};
 
@@ -99,6 +99,8 @@ rows! {
     Fact::Disconnected => Fact::Disconnected,
     Fact::Lease(_) => Fact::Lease(true),
     Fact::TermTaken(_) => Fact::TermTaken(Err(Reason::Conflict)),
+    Fact::ControlWritten(_) => Fact::ControlWritten(Ok(7)),
+    Fact::Asked { .. } => Fact::Asked { verb: ControlVerb::Pause, body: "{}".to_owned(), reply: 1 },
     Fact::IntentsWritten { .. } => Fact::IntentsWritten {
         results: vec![(IntentsKey::Meta, Ok(1)), (IntentsKey::Meta, Err(Reason::Timeout))],
         deltas: BTreeMap::from([(PoolId::all(), 9)]),

@@ -79,6 +79,10 @@ impl Rule<'_> {
         if humantime::parse_duration(&text).is_ok() {
             return text;
         }
+        // The body of a question: what it asks has to stay a question.
+        if let Ok(document @ Value::Object(_)) = serde_json::from_str(&text) {
+            return self.value(None, document).to_string();
+        }
         if text.len() > LONGEST || !text.bytes().all(is_of_a_name) {
             return (self.stand_in)(&text);
         }
@@ -151,7 +155,8 @@ mod tests {
             "https://reg.corp/v2/?token=hunter2",
             &format!("hunter2@{DIGEST}@reg.corp/x"),
             "pull of x failed: Authorization: Bearer hunter2",
-            "{\"auth\":\"hunter2\"}",
+            "{\"auth\":\"Bearer hunter2\"}",
+            "[\"hunter2\"]",
             "-----BEGIN\nhunter2",
             &"hunter2".repeat(100),
         ] {
@@ -184,6 +189,13 @@ mod tests {
             let learned = fact(&json!(text));
             assert_eq!(effect(&learned, &[]), effect(&json!(text), &[]));
         }
+    }
+
+    #[test]
+    fn a_text_that_is_json_stays_json() {
+        let asked = json!(r#"{ "image": "u:hunter2@reg.test/app", "reason": "as hunter2 said", "node": "a" }"#);
+        assert_eq!(effect(&asked, &[]), json!(r#"{"image":"***@reg.test/app","node":"a","reason":"<removed>"}"#));
+        assert_eq!(effect(&fact(&asked), &[]), effect(&asked, &[]));
     }
 
     #[test]
