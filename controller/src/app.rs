@@ -128,6 +128,7 @@ fn start_metrics(tasks: &Tasks) -> MetricsHandle {
 }
 
 fn beginning(config: &ControllerConfig, instance: String) -> Beginning {
-    let settings = Settings { timing: config.timing.clone(), labels: config.labels.clone(), instance };
+    let (timing, labels) = (config.timing.clone(), config.labels.clone());
+    let settings = Settings { timing, labels, instance, version: VERSION.to_owned() };
     Beginning { settings, epoch: Uuid::new_v4().to_string(), seed: fastrand::u64(..) }
 }

@@ -74,6 +74,7 @@ metrics! {
     OBJECTS_INVALID = Gauge Controller "warm_objects_invalid_objects" ["kind"] "Workloads with a part that cannot be used; the rest of them is.";
     LEASE_HELD = Gauge Controller "warm_lease_held" [] "1 while this controller holds the Lease, and so may take the term.";
     LEADING = Gauge Controller "warm_leading" [] "1 while this controller holds the term and writes.";
+    PAUSED = Gauge Controller "warm_paused" [] "1 while a person has paused warm-images (`ctl.pause`).";
     TERM = Gauge Controller "warm_term" [] "The newest term seen.";
     WORKLOADS = Gauge Controller "warm_workloads_objects" [] "Workloads whose images are wanted.";
     INTENTS = Gauge Controller "warm_intents_objects" [] "Intents over all pools.";

@@ -15,6 +15,7 @@ use shared::message::{Event, Heartbeat, Inventory};
 use shared::name::{ImageKey, NodeName, PoolId};
 
 pub(crate) use self::node::{Agent, NodeEvidence};
+pub(crate) use self::proof::Origin;
 pub(crate) use self::view::{Class, Classes};
 use crate::bucket::{AssignBucket, IntentsBucket, Moves};
 use crate::fact::{Stored, StoredValue};
@@ -50,7 +51,7 @@ pub(crate) struct Scope<'a> {
 
 impl<'a> Scope<'a> {
     /// Sorted.
-    fn pools(self, node: &NodeName) -> Vec<&'a PoolId> {
+    pub(crate) fn pools(self, node: &NodeName) -> Vec<&'a PoolId> {
         let planned = self.plan.nodes.get(node).map_or(&[][..], |n| &n.pools);
         let told = self.assigned.pools_of(node);
         let mut pools: Vec<&PoolId> = planned.iter().collect();

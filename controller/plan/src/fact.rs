@@ -195,6 +195,22 @@ pub enum Fact {
     },
 }
 
+impl Fact {
+    /// The source it comes from, if it is one that must have delivered its first full content.
+    pub fn source(&self) -> Option<Source> {
+        match self {
+            Self::Workload(Change::Upsert(key, _) | Change::Remove(key)) => Some(Source::Workloads(key.kind)),
+            Self::Workloads(kind, _) => Some(Source::Workloads(*kind)),
+            Self::Namespace(_) | Self::Namespaces(_) => Some(Source::Namespaces),
+            Self::Node(_) | Self::Nodes(_) => Some(Source::Nodes),
+            Self::Intents { .. } | Self::IntentChanged(_) => Some(Source::Intents),
+            Self::Assignments(_) | Self::AssignmentChanged(_) => Some(Source::Assignments),
+            Self::Inventories(_) | Self::InventoryChanged(_) => Some(Source::Inventories),
+            _ => None,
+        }
+    }
+}
+
 impl Kind for Fact {
     fn kind(&self) -> &'static str {
         match self {

@@ -9,6 +9,7 @@ use shared::backoff::Backoff;
 use shared::machine::Moment;
 use shared::message::Assignment;
 use shared::name::{NodeName, PoolId};
+use shared::reason::Reason;
 use shared::subject::IntentsKey;
 
 use crate::effect::{AssignmentWrite, IntentChange, IntentWrite};
@@ -24,6 +25,7 @@ pub(crate) struct Retries<K> {
 struct Wait {
     failures: u32,
     due: Moment,
+    why: Reason,
 }
 
 impl<K> Default for Retries<K> {
@@ -34,8 +36,9 @@ impl<K> Default for Retries<K> {
 
 impl<K: Ord + Clone> Retries<K> {
     /// Notes a failure; the key is left alone for a while.
-    pub(crate) fn failed(&mut self, key: K, now: Moment, backoff: &Backoff, rng: &mut Rng) {
-        let wait = self.waits.entry(key).or_insert(Wait { failures: 0, due: now });
+    pub(crate) fn failed(&mut self, key: K, why: Reason, now: Moment, backoff: &Backoff, rng: &mut Rng) {
+        let wait = self.waits.entry(key).or_insert(Wait { failures: 0, due: now, why });
+        wait.why = why;
         wait.failures = wait.failures.saturating_add(1);
         wait.due = now + backoff.equal_jitter(wait.failures, rng);
     }
@@ -53,6 +56,11 @@ impl<K: Ord + Clone> Retries<K> {
     /// Until when a key is left alone.
     pub(crate) fn due(&self, key: &K) -> Option<Moment> {
         self.waits.get(key).map(|w| w.due)
+    }
+
+    /// Every wait that has not ended: the key, how often it failed in a row, when it is tried again, why it failed.
+    pub(crate) fn waiting(&self, now: Moment) -> impl Iterator<Item = (&K, u32, Moment, Reason)> {
+        self.waits.iter().filter(move |(_, w)| w.due > now).map(|(key, w)| (key, w.failures, w.due, w.why))
     }
 
     /// Whether any wait has ended, so that what failed is to be looked at again.
@@ -145,6 +153,16 @@ impl Ledger {
     /// Whether a batch is in flight.
     pub(crate) fn writes_assignments(&self) -> bool {
         self.assignments.is_some()
+    }
+
+    /// Whether a write of this key is in flight.
+    pub(crate) fn writes_intent(&self, key: &IntentsKey) -> bool {
+        self.intents.as_ref().is_some_and(|b| b.writes.contains_key(key))
+    }
+
+    /// Whether a write of this node's assignment is in flight.
+    pub(crate) fn writes_assignment(&self, node: &NodeName) -> bool {
+        self.assignments.as_ref().is_some_and(|b| b.writes.contains_key(node))
     }
 
     /// How many writes are in flight.

@@ -42,6 +42,17 @@ struct Patched {
     state: State,
 }
 
+/// What is to come for a node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Outlook {
+    /// Nothing.
+    Rest,
+    /// A patch is under way.
+    InFlight,
+    /// A look, and maybe a patch; not before then.
+    Due(Option<Moment>),
+}
+
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum State {
     InFlight,
@@ -129,6 +140,19 @@ impl Pace {
         self.retries.due(node).max(patched.map(|p| p.sent + window))
     }
 
+    /// What is to come for a node.
+    pub(crate) fn outlook(&self, node: &NodeName, window: Duration) -> Outlook {
+        if self.nodes.get(node).is_some_and(|p| p.state == State::InFlight) {
+            return Outlook::InFlight;
+        }
+        if self.dirty.contains(node) { Outlook::Due(self.waits_until(node, window)) } else { Outlook::Rest }
+    }
+
+    /// Patches that failed and wait.
+    pub(crate) fn waiting(&self, now: Moment) -> impl Iterator<Item = (&NodeName, u32, Moment, Reason)> {
+        self.retries.waiting(now)
+    }
+
     /// Whether one more patch may be sent now.
     pub(crate) fn has_token(&mut self, now: Moment) -> bool {
         if self.tokens >= PATCH {
@@ -168,12 +192,12 @@ impl Pace {
         let Some(patched) = self.nodes.get_mut(node).filter(|p| p.state == State::InFlight) else {
             return false;
         };
-        if result.is_ok() {
+        if let Err(reason) = result {
+            patched.end();
+            self.retries.failed(node.clone(), reason, now, backoff, rng);
+        } else {
             patched.state = State::Applied(now);
             self.retries.succeeded(node);
-        } else {
-            patched.end();
-            self.retries.failed(node.clone(), now, backoff, rng);
         }
         self.dirty.insert(node.clone());
         true

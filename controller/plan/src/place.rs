@@ -4,6 +4,8 @@
 //! (`kubernetes.io/docs/concepts/scheduling-eviction`), and where it deliberately does not: transient conditions and
 //! cordons do not stop warming; nodes being deleted and virtual nodes are never warmed.
 
+use std::fmt;
+
 use shared::name::NodeName;
 
 use crate::input::{
@@ -55,18 +57,78 @@ pub(crate) fn hard_taints(node: &Node) -> impl Iterator<Item = &Taint> {
     })
 }
 
-/// Whether pods of `constraint` could land on this node. A pod that names its node has been placed already: nothing
-/// else is asked of it.
+/// What keeps pods of a constraint off a node: the first thing found. Printed as a clause about the node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Obstacle<'a> {
+    /// The node is going away.
+    Leaving,
+    /// The node has no runtime of its own.
+    Virtual,
+    /// The pod names this node.
+    OtherNode(&'a str),
+    /// `nodeSelector` wants this value of a label.
+    Label {
+        /// Its key.
+        key: &'a str,
+        /// What is wanted.
+        wanted: &'a str,
+        /// What the node has.
+        there: Option<&'a str>,
+    },
+    /// No term of the required node affinity matches.
+    Affinity,
+    /// A taint is not tolerated.
+    Taint(&'a Taint),
+}
+
+impl fmt::Display for Obstacle<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Leaving => f.write_str("the node is being deleted"),
+            Self::Virtual => f.write_str("the node is virtual: it has no runtime of its own"),
+            Self::OtherNode(name) => write!(f, "the pod names node {name}"),
+            Self::Label { key, wanted, there: Some(there) } => {
+                write!(f, "nodeSelector wants label {key}={wanted}, the node has {there}")
+            }
+            Self::Label { key, wanted, there: None } => {
+                write!(f, "nodeSelector wants label {key}={wanted}, which the node lacks")
+            }
+            Self::Affinity => f.write_str("no term of the required node affinity matches the node"),
+            Self::Taint(Taint { key, value, effect }) => {
+                write!(f, "the node's taint {key}={value}:{effect:?} is not tolerated")
+            }
+        }
+    }
+}
+
+/// Whether pods of `constraint` could land on this node.
 pub(crate) fn is_eligible(constraint: &Constraint, name: &NodeName, node: &Node) -> bool {
-    if is_leaving(node) || is_virtual(node) {
-        return false;
+    obstacle(constraint, name, node).is_none()
+}
+
+/// What keeps pods of `constraint` off this node. A pod that names its node has been placed already: nothing else is
+/// asked of it.
+pub(crate) fn obstacle<'a>(constraint: &'a Constraint, name: &NodeName, node: &'a Node) -> Option<Obstacle<'a>> {
+    if is_leaving(node) {
+        return Some(Obstacle::Leaving);
+    }
+    if is_virtual(node) {
+        return Some(Obstacle::Virtual);
     }
     if let Some(wanted) = constraint.node_name.as_deref().filter(|n| !n.is_empty()) {
-        return wanted == name.as_str();
+        return (wanted != name.as_str()).then_some(Obstacle::OtherNode(wanted));
     }
-    constraint.node_selector.iter().all(|(key, value)| node.labels.get(key) == Some(value))
-        && constraint.affinity.as_ref().is_none_or(|terms| terms.iter().any(|t| matches_term(t, name, node)))
-        && hard_taints(node).all(|taint| constraint.tolerations.iter().any(|t| tolerates(t, taint)))
+    if let Some((key, wanted)) =
+        constraint.node_selector.iter().find(|(key, value)| node.labels.get(*key) != Some(value))
+    {
+        let there = node.labels.get(key).map(String::as_str);
+        return Some(Obstacle::Label { key, wanted, there });
+    }
+    if constraint.affinity.as_ref().is_some_and(|terms| !terms.iter().any(|t| matches_term(t, name, node))) {
+        return Some(Obstacle::Affinity);
+    }
+    let is_tolerated = |taint: &&Taint| constraint.tolerations.iter().any(|t| tolerates(t, taint));
+    hard_taints(node).find(|taint| !is_tolerated(taint)).map(Obstacle::Taint)
 }
 
 fn matches_term(term: &NodeSelectorTerm, name: &NodeName, node: &Node) -> bool {

@@ -4,13 +4,14 @@
 //! and is named. Never looks at nodes.
 
 use std::collections::BTreeMap;
+use std::fmt;
 
 use shared::image::{Digest, Reference};
 use shared::message::intent::DEFAULT_PRIORITY;
 use shared::name::{ImageKey, PoolId};
 use wildmatch::WildMatch;
 
-use crate::input::selection::Mode;
+use crate::input::selection::{Mode, Namespaces};
 use crate::input::{Constraint, Namespace, Selection, Workload, WorkloadKey};
 use crate::known::Known;
 use crate::pool;
@@ -30,6 +31,18 @@ pub(crate) struct Reading {
     warm: [Option<String>; 2],
     /// What cannot be used, with its position.
     problems: Vec<String>,
+}
+
+impl Reading {
+    /// Canonical reference of an image, if the workload names it.
+    pub(crate) fn names(&self, id: &ImageKey) -> Option<&str> {
+        self.images.get(id).map(|image| image.image.as_str())
+    }
+
+    /// Normalised.
+    pub(crate) fn constraint(&self) -> &Constraint {
+        &self.constraint
+    }
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -155,6 +168,130 @@ pub(crate) fn join<'a>(into: &mut BTreeMap<ImageKey, Want<'a>>, wants: &BTreeMap
     }
 }
 
+/// Whose annotation it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Voice {
+    /// The workload's.
+    Workload,
+    /// That of its pod template.
+    Template,
+    /// The namespace's.
+    Namespace,
+}
+
+/// Why the images of a workload are wanted. Printed as a sentence.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Inclusion<'a> {
+    pattern: &'a str,
+    opted_in: Option<Voice>,
+}
+
+/// Why the images of a workload are not wanted. Printed as a sentence.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Exclusion<'a> {
+    /// Its namespace is not known yet, and may opt out.
+    UnknownNamespace,
+    /// No pattern includes its namespace.
+    NotIncluded,
+    /// This pattern excludes its namespace.
+    Excluded(&'a str),
+    /// An annotation says no.
+    OptedOut(Voice),
+    /// No annotation says yes, and one must.
+    NotOptedIn,
+}
+
+impl fmt::Display for Voice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Workload => "the workload",
+            Self::Template => "its pod template",
+            Self::Namespace => "its namespace",
+        })
+    }
+}
+
+impl fmt::Display for Inclusion<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "its namespace is included by `{}`", self.pattern)?;
+        match self.opted_in {
+            Some(voice) => write!(f, " and {voice} opts in ({}: \"true\")", shared::label::WARM_ANNOTATION),
+            None => f.write_str(" and nothing opts out"),
+        }
+    }
+}
+
+impl fmt::Display for Exclusion<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let annotation = shared::label::WARM_ANNOTATION;
+        match self {
+            Self::UnknownNamespace => f.write_str("its namespace is not known yet"),
+            Self::NotIncluded => f.write_str("its namespace is included by no pattern of select.namespaces.include"),
+            Self::Excluded(pattern) => {
+                write!(f, "its namespace is excluded by `{pattern}` of select.namespaces.exclude")
+            }
+            Self::OptedOut(voice) => write!(f, "{voice} opts out ({annotation}: \"false\")"),
+            Self::NotOptedIn => write!(f, "select.mode is optIn and nothing opts in ({annotation}: \"true\")"),
+        }
+    }
+}
+
+/// What a namespace says of the workloads in it: the pattern that includes it, and its annotation.
+type OfNamespace<'a> = Result<(&'a str, Option<bool>), Exclusion<'a>>;
+
+/// The configuration, ready to judge.
+pub(crate) struct Rules<'a> {
+    include: Vec<(WildMatch, &'a str)>,
+    exclude: Vec<(WildMatch, &'a str)>,
+    mode: Mode,
+}
+
+impl<'a> Rules<'a> {
+    pub(crate) fn of(selection: &'a Selection) -> Self {
+        let globs = |list: &'a [String]| list.iter().map(|g| (WildMatch::new(g), g.as_str())).collect();
+        let Namespaces { include, exclude } = &selection.namespaces;
+        Self { include: globs(include), exclude: globs(exclude), mode: selection.mode }
+    }
+
+    fn namespace(&self, name: &str, namespace: &Namespace) -> OfNamespace<'a> {
+        let find = |globs: &[(WildMatch, &'a str)]| globs.iter().find(|(g, _)| g.matches(name)).map(|(_, text)| *text);
+        if let Some(pattern) = find(&self.exclude) {
+            return Err(Exclusion::Excluded(pattern));
+        }
+        let pattern = find(&self.include).ok_or(Exclusion::NotIncluded)?;
+        Ok((pattern, namespace.warm.as_deref().and_then(word)))
+    }
+
+    /// Whoever says no wins over whoever says yes.
+    fn workload(&self, of_namespace: OfNamespace<'a>, reading: &Reading) -> Result<Inclusion<'a>, Exclusion<'a>> {
+        let (pattern, of_namespace) = of_namespace?;
+        let [of_workload, of_template] = &reading.warm;
+        let of = |text: &Option<String>| text.as_deref().and_then(word);
+        let voices =
+            [(Voice::Workload, of(of_workload)), (Voice::Template, of(of_template)), (Voice::Namespace, of_namespace)];
+        let says = |what: bool| voices.iter().find(|(_, said)| *said == Some(what)).map(|(voice, _)| *voice);
+        if let Some(voice) = says(false) {
+            return Err(Exclusion::OptedOut(voice));
+        }
+        let opted_in = says(true);
+        if self.mode == Mode::OptIn && opted_in.is_none() {
+            return Err(Exclusion::NotOptedIn);
+        }
+        Ok(Inclusion { pattern, opted_in })
+    }
+
+    /// Why the images of one workload are wanted, or why not.
+    pub(crate) fn judge(
+        &self,
+        namespaces: &Known<String, Namespace>,
+        key: &WorkloadKey,
+        reading: &Reading,
+    ) -> Result<Inclusion<'a>, Exclusion<'a>> {
+        let namespace = namespaces.get(&key.namespace).ok_or(Exclusion::UnknownNamespace)?;
+        self.workload(self.namespace(&key.namespace, namespace), reading)
+    }
+}
+
 /// What is wanted by all workloads. A workload whose namespace is not known yet waits for it, because the namespace
 /// may opt out.
 pub(crate) fn demand<'a>(
@@ -162,22 +299,13 @@ pub(crate) fn demand<'a>(
     namespaces: &Known<String, Namespace>,
     workloads: &'a Known<WorkloadKey, Reading>,
 ) -> Demand<'a> {
-    let globs = |list: &[String]| list.iter().map(|g| WildMatch::new(g)).collect::<Vec<_>>();
-    let (include, exclude) = (globs(&selection.namespaces.include), globs(&selection.namespaces.exclude));
-    let is_in = |globs: &[WildMatch], name: &str| globs.iter().any(|g| g.matches(name));
-    let open: BTreeMap<&str, Option<bool>> = namespaces
-        .good()
-        .filter(|(name, _)| is_in(&include, name) && !is_in(&exclude, name))
-        .map(|(name, namespace)| (name.as_str(), namespace.warm.as_deref().and_then(word)))
-        .collect();
+    let rules = Rules::of(selection);
+    let judged: BTreeMap<&str, OfNamespace<'_>> =
+        namespaces.good().map(|(name, namespace)| (name.as_str(), rules.namespace(name, namespace))).collect();
     let mut demand = Demand::default();
     for (key, reading) in workloads.good() {
-        let Some(of_namespace) = open.get(key.namespace.as_str()) else {
-            continue;
-        };
-        let words =
-            [reading.warm[0].as_deref().and_then(word), reading.warm[1].as_deref().and_then(word), *of_namespace];
-        if !is_wanted(selection.mode, words) {
+        let of_namespace = judged.get(key.namespace.as_str()).copied().unwrap_or(Err(Exclusion::UnknownNamespace));
+        if rules.workload(of_namespace, reading).is_err() {
             continue;
         }
         demand.workloads += 1;
@@ -190,11 +318,6 @@ pub(crate) fn demand<'a>(
     }
     subsume(&mut demand.pools);
     demand
-}
-
-/// Whoever says no wins over whoever says yes.
-fn is_wanted(mode: Mode, words: [Option<bool>; 3]) -> bool {
-    !words.contains(&Some(false)) && (mode == Mode::OptOut || words.contains(&Some(true)))
 }
 
 fn add<'a>(pools: &mut BTreeMap<PoolId, DemandPool<'a>>, key: &'a WorkloadKey, reading: &'a Reading) {

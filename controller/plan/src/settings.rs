@@ -16,6 +16,8 @@ pub struct Settings {
     pub labels: LabelSettings,
     /// The pod: `by` in `_meta`.
     pub instance: String,
+    /// The controller's version: `ctl.status` tells it.
+    pub version: String,
 }
 
 /// `labels:` of the configuration.

@@ -115,15 +115,15 @@ impl Switch {
         }
     }
 
-    /// Learns how the write ended. Gives the answer to whoever waits for it, and whether the write is to be tried again
-    /// after a pause.
+    /// Learns how the write ended. Gives the answer to whoever waits for it, and why the write is to be tried again
+    /// after a while.
     pub(crate) fn written(
         &mut self,
         result: Result<u64, Reason>,
         bucket: &mut IntentsBucket,
-    ) -> (Option<Effect>, bool) {
+    ) -> (Option<Effect>, Option<Reason>) {
         let Some(Flight { created, control, wish, kept }) = self.flight.take() else {
-            return (None, false);
+            return (None, None);
         };
         let is_this_stream = created == bucket.created();
         if let Some(stored) = kept.filter(|_| is_this_stream && result == Err(Reason::Conflict)) {
@@ -133,18 +133,18 @@ impl Switch {
             (Ok(seq), wish) if is_this_stream => {
                 bucket.control_acknowledged(seq, &control);
                 let told = |wish: Wish| Effect::Reply { reply: wish.reply, body: answer(Some(&control), true) };
-                (wish.map(told), false)
+                (wish.map(told), None)
             }
             // Another was first, or the stream is another: the order is weighed again against what is there.
             (Ok(_) | Err(Reason::Conflict), Some(wish)) if wish.attempts < ATTEMPTS => {
                 self.wishes.push_front(Wish { attempts: wish.attempts + 1, ..wish });
-                (None, false)
+                (None, None)
             }
-            (Ok(_), wish) => (wish.map(|w| refuse(w.reply, "NATS lost its data meanwhile; try again")), false),
+            (Ok(_), wish) => (wish.map(|w| refuse(w.reply, "NATS lost its data meanwhile; try again")), None),
             (Err(reason), Some(wish)) => {
-                (Some(refuse(wish.reply, &format!("it could not be written ({reason}); try again"))), false)
+                (Some(refuse(wish.reply, &format!("it could not be written ({reason}); try again"))), None)
             }
-            (Err(_), None) => (None, true),
+            (Err(reason), None) => (None, Some(reason)),
         }
     }
 }

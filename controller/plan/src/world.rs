@@ -1,15 +1,17 @@
 //! The machine: everything the controller knows, and what follows from it.
 //!
 //! Owns the state and the composition of the parts. Learning is in `world/apply.rs`, deciding in `world/step.rs`, and
-//! what others are told in `world/report.rs`.
+//! what others are told in `world/{report,status,explain}.rs`.
 
 mod apply;
 mod ask;
+mod explain;
 mod replan;
 mod report;
+mod status;
 mod step;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use fastrand::Rng;
 use shared::backoff::Backoff;
@@ -48,6 +50,8 @@ pub struct World {
     namespaces: Known<String, Namespace>,
     nodes: Known<NodeName, Node>,
     synced: BTreeSet<Source>,
+    /// When each source last said anything.
+    heard: BTreeMap<Source, Moment>,
 
     // What NATS shows.
     connected: bool,
@@ -100,6 +104,7 @@ impl World {
             namespaces: Known::new(),
             nodes: Known::new(),
             synced: BTreeSet::new(),
+            heard: BTreeMap::new(),
             connected: false,
             intents: IntentsBucket::default(),
             assigned: AssignBucket::default(),

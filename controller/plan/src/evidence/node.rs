@@ -8,17 +8,20 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use shared::machine::Moment;
-use shared::message::{Event, Heartbeat, Inventory};
+use shared::message::{Content as Lists, Event, Heartbeat, Inventory, Message as _};
 use shared::name::{ImageKey, PoolId};
 use shared::pool_set::PoolSummary;
 use shared::state::ImageState;
 
-use super::proof::{Proof, Report, Single};
+use super::proof::{Origin, Proof, Report, Single, Told};
 use crate::bucket::{Ended, IntentsBucket};
 use crate::judge::{Content, IdSet, ImageEvidence, Shared, Word};
 
 /// After how many heartbeats that contradict the stored inventory it is asked for.
 const CONTRADICTIONS: u8 = 2;
+
+/// Of how many images the circumstances of the last word are remembered.
+const MOST_TOLD: usize = 32;
 
 /// What is known of an agent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
@@ -50,6 +53,21 @@ pub(crate) struct NodeEvidence {
     pools: Vec<PoolId>,
     contradictions: u8,
     request: bool,
+    /// Circumstances of what is not warm.
+    told: BTreeMap<ImageKey, Told>,
+    /// Kind of the message that was heard last.
+    last: Option<&'static str>,
+}
+
+impl Agent {
+    /// The word in metrics and summaries.
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::Ready => "ready",
+            Self::Unknown => "unknown",
+            Self::Missing => "no-agent",
+        }
+    }
 }
 
 impl NodeEvidence {
@@ -101,9 +119,39 @@ impl NodeEvidence {
         self.heard
     }
 
-    /// Counter of the stored inventory and version of the agent that put it.
-    pub(crate) fn inventory(&self) -> Option<(u64, &str)> {
-        self.report.as_ref().map(|r| (r.put, r.version.as_str()))
+    /// The stored inventory.
+    pub(crate) fn report(&self) -> Option<&Report> {
+        self.report.as_ref()
+    }
+
+    /// UID of the Node it speaks for; empty while that is not known.
+    pub(crate) fn uid(&self) -> &str {
+        &self.uid
+    }
+
+    /// The run of the agent.
+    pub(crate) fn instance(&self) -> &str {
+        &self.inst
+    }
+
+    /// Kind of the message that was heard last.
+    pub(crate) fn last(&self) -> Option<&'static str> {
+        self.last
+    }
+
+    /// The circumstances of the last word about an image, if they are remembered.
+    pub(crate) fn told(&self, id: &ImageKey) -> Option<&Told> {
+        self.told.get(id)
+    }
+
+    /// What the last word about an image came with.
+    pub(crate) fn origin(&self, id: &ImageKey, intents: &IntentsBucket) -> Option<Origin<'_>> {
+        if let Some(single) = self.singles.get(id) {
+            return Some(if single.is_event { Origin::Event { n: single.n } } else { Origin::Carried { n: single.n } });
+        }
+        let says = |(pool, proof): &(&PoolId, &Proof)| proof.of(pool, id, intents) != Word::Open;
+        let newest = self.proofs.iter().filter(says).max_by_key(|(_, proof)| proof.n)?;
+        Some(Origin::Inventory { pool: newest.0, n: newest.1.n })
     }
 
     /// Pools of the newest report that name no known set.
@@ -120,6 +168,7 @@ impl NodeEvidence {
         if !self.uid.is_empty() {
             self.proofs.clear();
             self.singles.clear();
+            self.told.clear();
         }
         uid.clone_into(&mut self.uid);
     }
@@ -151,7 +200,7 @@ impl NodeEvidence {
 
     /// Takes a pulse; says whether the report is to be judged again.
     pub(super) fn heartbeat(&mut self, heartbeat: &Heartbeat, now: Moment) -> bool {
-        self.heard = Some(now);
+        (self.heard, self.last) = (Some(now), Some(Heartbeat::KIND));
         let Some(report) = &mut self.report else {
             self.contradicted();
             return self.request;
@@ -188,7 +237,7 @@ impl NodeEvidence {
 
     /// Takes a transition; says whether it is the newest word about its image.
     pub(super) fn event(&mut self, event: &Event, intents: &IntentsBucket, shared: &mut Shared, now: Moment) -> bool {
-        self.heard = Some(now);
+        (self.heard, self.last) = (Some(now), Some(Event::KIND));
         let single = self.singles.get(&event.id).map(|single| single.n);
         let proof = self.proven(&event.id, intents).map(|(_, n)| n);
         if single.max(proof).is_some_and(|n| n >= event.n) {
@@ -196,13 +245,42 @@ impl NodeEvidence {
         }
         let digest = event.digest.as_ref().map(|digest| shared.digest(digest));
         let evidence = ImageEvidence { state: event.st, why: event.why, digest };
-        self.singles.insert(event.id.clone(), Single { evidence, n: event.n });
+        self.singles.insert(event.id.clone(), Single { evidence, n: event.n, is_event: true });
+        let told = Told { n: event.n, heard: Some(now), since: event.ts, tries: event.r#try, next: event.next };
+        self.note(&event.id, (event.st != ImageState::Warm).then_some(told));
         true
+    }
+
+    /// Remembers circumstances, or forgets them; those of the oldest word make room.
+    fn note(&mut self, id: &ImageKey, told: Option<Told>) {
+        let Some(told) = told else {
+            self.told.remove(id);
+            return;
+        };
+        self.told.insert(id.clone(), told);
+        if self.told.len() > MOST_TOLD {
+            let oldest = self.told.iter().min_by_key(|(_, told)| told.n).map(|(id, _)| id.clone());
+            oldest.map(|id| self.told.remove(&id));
+        }
+    }
+
+    /// Remembers what an inventory says of the circumstances; what it does not list is warm.
+    fn note_all(&mut self, inventory: &Inventory, heard: Option<Moment>) {
+        self.told.retain(|_, told| told.n > inventory.n);
+        let Lists::Except(list) = &inventory.content else { return };
+        let room = MOST_TOLD.saturating_sub(self.told.len());
+        let news: Vec<_> = list.iter().filter(|e| !self.told.contains_key(&e.id)).take(room).collect();
+        for e in news {
+            let told = Told { n: inventory.n, heard, since: e.since, tries: e.tries, next: e.next };
+            self.told.insert(e.id.clone(), told);
+        }
     }
 
     /// Takes a report; says whether it is the newest.
     pub(super) fn take_inventory(&mut self, inventory: Inventory, shared: &mut Shared, heard: Option<Moment>) -> bool {
-        self.heard = heard.or(self.heard);
+        if heard.is_some() {
+            (self.heard, self.last) = (heard, Some(Inventory::KIND));
+        }
         if self.agent == Agent::Missing {
             self.agent = Agent::Unknown;
         }
@@ -211,6 +289,7 @@ impl NodeEvidence {
             return false;
         }
         (self.contradictions, self.request) = (0, false);
+        self.note_all(&inventory, heard);
         let digest = inventory.evidence_digest();
         self.report = Some(Report {
             content: shared.content(&inventory, digest),
@@ -220,6 +299,10 @@ impl NodeEvidence {
             version: inventory.agent,
             put: inventory.n,
             n: inventory.n,
+            ts: inventory.ts,
+            epoch: inventory.epoch,
+            disk: inventory.disk,
+            runtime: inventory.runtime,
             pools: inventory.pools,
             moved: BTreeMap::new(),
         });
@@ -253,7 +336,7 @@ impl NodeEvidence {
         if let Some(proof) = proof
             && let Word::Is(evidence) = proof.content.of(&ended.id)
         {
-            let single = Single { evidence, n: proof.n };
+            let single = Single { evidence, n: proof.n, is_event: false };
             self.singles.entry(ended.id.clone()).or_insert(single);
         }
         false
@@ -278,7 +361,7 @@ impl NodeEvidence {
             };
             for id in proof.ids.ids().filter(|id| covers(id)) {
                 if let Word::Is(evidence) = proof.of(&pool, id, intents) {
-                    let single = Single { evidence, n: proof.n };
+                    let single = Single { evidence, n: proof.n, is_event: false };
                     self.singles.entry(id.clone()).or_insert(single);
                 }
             }
@@ -349,7 +432,7 @@ impl NodeEvidence {
                 };
                 let known = self.singles.get(id).map(|s| s.n).max(self.proven(id, intents).map(|(_, n)| n));
                 if known.is_none_or(|known| known <= proof.n) {
-                    let single = Single { evidence, n: proof.n };
+                    let single = Single { evidence, n: proof.n, is_event: false };
                     changed |= self.singles.get(id) != Some(&single);
                     self.singles.insert(id.clone(), single);
                 }

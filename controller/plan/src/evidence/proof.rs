@@ -5,6 +5,9 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use jiff::Timestamp;
+use shared::machine::Moment;
+use shared::message::{Disk, Runtime};
 use shared::name::{ImageKey, PoolId};
 use shared::pool_set::{PoolSummary, SetDigest};
 
@@ -13,16 +16,24 @@ use crate::judge::{Content, IdSet, ImageEvidence, Word};
 
 /// The newest report, as far as heartbeats have confirmed it.
 #[derive(Debug, Clone)]
-pub(super) struct Report {
+pub(crate) struct Report {
     pub(super) content: Arc<Content>,
     pub(super) digest: SetDigest,
     pub(super) uid: String,
     pub(super) inst: String,
-    pub(super) version: String,
+    pub(crate) version: String,
     /// The counter of the inventory.
-    pub(super) put: u64,
+    pub(crate) put: u64,
     /// The counter up to which it holds.
-    pub(super) n: u64,
+    pub(crate) n: u64,
+    /// When it was put, by the agent's clock. For people.
+    pub(crate) ts: Timestamp,
+    /// The epoch its pools are of.
+    pub(crate) epoch: String,
+    /// The image file system.
+    pub(crate) disk: Disk,
+    /// The container runtime.
+    pub(crate) runtime: Runtime,
     /// The sets it is about.
     pub(super) pools: BTreeMap<PoolId, PoolSummary>,
     /// Pools that moved since without a change of what is warm.
@@ -50,4 +61,43 @@ impl Proof {
 pub(super) struct Single {
     pub(super) evidence: ImageEvidence,
     pub(super) n: u64,
+    /// Whether an event said so. For people.
+    pub(super) is_event: bool,
+}
+
+/// The circumstances of the last word about an image that is not warm. For people, never for a decision.
+#[derive(Debug, Clone)]
+pub(crate) struct Told {
+    /// The counter it came with.
+    pub(crate) n: u64,
+    /// When it was heard; an inventory that was only read says nothing of that.
+    pub(crate) heard: Option<Moment>,
+    /// Since when it is so, by the agent's clock.
+    pub(crate) since: Timestamp,
+    /// Attempts so far.
+    pub(crate) tries: Option<u32>,
+    /// When the next is due, by the agent's clock.
+    pub(crate) next: Option<Timestamp>,
+}
+
+/// What the last word about an image came with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Origin<'a> {
+    /// A transition.
+    Event {
+        /// Its counter.
+        n: u64,
+    },
+    /// An inventory, before the image changed pools, or an incomplete one.
+    Carried {
+        /// Its counter.
+        n: u64,
+    },
+    /// An inventory about the set of a pool.
+    Inventory {
+        /// The pool.
+        pool: &'a PoolId,
+        /// The counter up to which heartbeats have confirmed it.
+        n: u64,
+    },
 }

@@ -20,6 +20,9 @@ use crate::select;
 impl World {
     /// Takes a fact; says whether a step is due.
     pub(super) fn learn(&mut self, fact: Fact, now: Moment) -> bool {
+        if let Some(source) = fact.source() {
+            self.heard.insert(source, now);
+        }
         match fact {
             Fact::Workload(change) => self.workload(change),
             Fact::Workloads(kind, list) => self.workloads_listed(kind, list),
@@ -236,13 +239,14 @@ impl World {
     }
 
     fn control_written(&mut self, result: Result<u64, Reason>, now: Moment) -> bool {
-        let (answer, is_to_wait) = self.switch.written(result, &mut self.intents);
+        let (answer, failed) = self.switch.written(result, &mut self.intents);
         self.outbox.extend(answer);
-        if is_to_wait {
-            let backoff = self.backoff();
-            self.ledger.intent_retries.failed(IntentsKey::Control, now, &backoff, &mut self.rng);
-        } else {
-            self.ledger.intent_retries.succeeded(&IntentsKey::Control);
+        match failed {
+            Some(reason) => {
+                let backoff = self.backoff();
+                self.ledger.intent_retries.failed(IntentsKey::Control, reason, now, &backoff, &mut self.rng);
+            }
+            None => self.ledger.intent_retries.succeeded(&IntentsKey::Control),
         }
         true
     }
@@ -280,14 +284,14 @@ impl World {
                     }
                     // After a conflict that taught nothing, as after any other failure, the key is left alone.
                     if reason != Reason::Conflict || self.intents.seq(&key) == expected {
-                        self.ledger.intent_retries.failed(key, now, &backoff, &mut self.rng);
+                        self.ledger.intent_retries.failed(key, reason, now, &backoff, &mut self.rng);
                     }
                 }
             }
         }
         // A key without a result has failed for a reason nobody knows.
         for key in batch.writes.into_keys() {
-            self.ledger.intent_retries.failed(key, now, &backoff, &mut self.rng);
+            self.ledger.intent_retries.failed(key, Reason::Unknown, now, &backoff, &mut self.rng);
         }
         for (pool, to) in deltas {
             self.note_delta(pool, to);
@@ -324,13 +328,13 @@ impl World {
                         self.assigned.reread(stored);
                     }
                     if reason != Reason::Conflict || self.assigned.seq(&node) == write.expected {
-                        self.ledger.assignment_retries.failed(node, now, &backoff, &mut self.rng);
+                        self.ledger.assignment_retries.failed(node, reason, now, &backoff, &mut self.rng);
                     }
                 }
             }
         }
         for node in batch.writes.into_keys() {
-            self.ledger.assignment_retries.failed(node, now, &backoff, &mut self.rng);
+            self.ledger.assignment_retries.failed(node, Reason::Unknown, now, &backoff, &mut self.rng);
         }
         true
     }

@@ -80,19 +80,13 @@ impl World {
     pub(super) fn answer(&mut self, now: Now, effects: &mut Vec<Effect>) {
         for Question { verb, body, reply } in std::mem::take(&mut self.questions) {
             let answer = match verb {
-                ControlVerb::Status => self.summary(now),
-                ControlVerb::Explain => self.explain(&body),
+                ControlVerb::Status => self.status(now),
+                ControlVerb::Explain => self.explain(&body, now),
                 // Taken by `take_orders`.
                 ControlVerb::Pause | ControlVerb::Resume => continue,
             };
             effects.push(Effect::Reply { reply, body: answer });
         }
-    }
-}
-
-impl World {
-    fn explain(&self, body: &str) -> Value {
-        json!({ "asked": body, "table": self.table() })
     }
 }
 

@@ -2,15 +2,13 @@
 //!
 //! Owns texts and counts. Never decides, never changes anything.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use serde::Serialize;
-use serde_json::{Value, json};
 use shared::image::Digest;
-use shared::machine::Now;
 use shared::message::Intent;
 use shared::metric::{self, Metric};
-use shared::name::{ImageKey, NodeName, PoolId};
+use shared::name::{ImageKey, NodeName};
 use shared::reason::Reason;
 use shared::state::ImageState;
 
@@ -23,9 +21,6 @@ use crate::select;
 
 /// The word for a pair without evidence.
 const UNKNOWN: &str = "unknown";
-
-/// How many entries a list in the summary has at most.
-const MAX_LISTED: usize = 200;
 
 /// One wanted image on one node, and what is known of it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -114,7 +109,7 @@ impl World {
     }
 
     /// The word for where this controller stands.
-    fn standing(&self) -> &'static str {
+    pub(super) fn standing(&self) -> &'static str {
         match self.leadership.standing() {
             Standing::Leading { .. } => "leading",
             Standing::Superseded { .. } => "superseded",
@@ -142,6 +137,7 @@ impl World {
             (metric::SYNCED, vec![], f64::from(u8::from(self.is_synced()))),
             (metric::LEASE_HELD, vec![], f64::from(u8::from(self.leadership.holds_lease()))),
             (metric::LEADING, vec![], f64::from(u8::from(leads))),
+            (metric::PAUSED, vec![], f64::from(u8::from(self.is_paused()))),
             (metric::TERM, vec![], self.leadership.term() as f64),
             (metric::WORKLOADS, vec![], count(self.plan.workloads)),
             (metric::INTENTS, vec![], count(intents)),
@@ -153,7 +149,7 @@ impl World {
         }
         let nodes = self.nodes_by_agent();
         for agent in [Agent::Ready, Agent::Unknown, Agent::Missing] {
-            gauges.push((metric::NODES, vec![word(agent)], count(nodes.get(&agent).map_or(0, Vec::len))));
+            gauges.push((metric::NODES, vec![agent.as_str()], count(nodes.get(&agent).map_or(0, Vec::len))));
         }
         let mut invalid: BTreeMap<&'static str, usize> = WorkloadKind::ALL.map(|k| (k.as_str(), 0)).into();
         invalid.extend([("Namespace", 0), ("Node", 0)]);
@@ -166,7 +162,7 @@ impl World {
     }
 
     /// Pairs of node and wanted image by state; `unknown` has no evidence.
-    fn images_by_state(&self) -> BTreeMap<&'static str, usize> {
+    pub(super) fn images_by_state(&self) -> BTreeMap<&'static str, usize> {
         let mut counts: BTreeMap<&'static str, usize> = ImageState::ALL.map(|s| (s.as_str(), 0)).into();
         counts.insert(UNKNOWN, 0);
         let mut classes = Classes::new(&self.plan, &self.evidence, &self.intents);
@@ -198,7 +194,7 @@ impl World {
     }
 
     /// Nodes that get an agent, by what is known of it.
-    fn nodes_by_agent(&self) -> BTreeMap<Agent, Vec<&NodeName>> {
+    pub(super) fn nodes_by_agent(&self) -> BTreeMap<Agent, Vec<&NodeName>> {
         let mut by_agent: BTreeMap<Agent, Vec<&NodeName>> = BTreeMap::new();
         for node in self.plan.nodes.keys() {
             let agent = self.evidence.get(node).map(NodeEvidence::agent).unwrap_or_default();
@@ -208,7 +204,7 @@ impl World {
     }
 
     /// Objects with a part that cannot be used: kind, name, what is wrong.
-    fn invalid(&self) -> Vec<(&'static str, String, Vec<String>)> {
+    pub(super) fn invalid(&self) -> Vec<(&'static str, String, Vec<String>)> {
         let mut workloads: BTreeMap<_, Vec<String>> = self.plan.problems.clone();
         for (key, text) in self.workloads.invalid() {
             workloads.entry(key.clone()).or_default().push(text.to_owned());
@@ -219,96 +215,5 @@ impl World {
         let of_workloads = workloads.into_iter().map(|(key, texts)| (key.kind.as_str(), key.to_string(), texts));
         let of_namespaces = namespaces.chain(annotated).map(|(name, text)| ("Namespace", name.clone(), vec![text]));
         of_workloads.chain(of_namespaces).chain(nodes).collect()
-    }
-
-    /// Everything that matters, for people: `/state`. Lists are bounded.
-    pub fn summary(&self, now: Now) -> Value {
-        let invalid: Vec<Value> = self
-            .invalid()
-            .into_iter()
-            .take(MAX_LISTED)
-            .map(|(kind, name, problems)| json!({ "kind": kind, "name": name, "problems": problems }))
-            .collect();
-        let nodes: BTreeMap<&'static str, Value> = self
-            .nodes_by_agent()
-            .into_iter()
-            .map(|(agent, nodes)| (word(agent), json!({ "count": nodes.len(), "names": &first(&nodes) })))
-            .collect();
-        json!({
-            "ready": self.readiness().err().map_or(json!(true), Value::String),
-            "sources": Source::ALL.map(|s| json!({ "name": s.as_str(), "synced": self.synced.contains(&s) })),
-            "connected": self.connected,
-            "leadership": self.leadership_summary(),
-            "workloads": self.plan.workloads,
-            "intents": self.plan.pools.values().map(|p| p.intents.len()).sum::<usize>(),
-            "pools": self.pools_summary(),
-            "poolsOverflowing": self.plan.overflow,
-            "nodes": nodes,
-            "images": self.images_by_state(),
-            "invalid": invalid,
-            "pending": { "writes": self.ledger.in_flight(), "patches": self.pace.in_flight() },
-            "evidence": self.evidence_summary(now),
-        })
-    }
-
-    fn leadership_summary(&self) -> Value {
-        let leads = self.leadership.leads();
-        json!({
-            "standing": self.standing(),
-            "leading": leads.is_some(),
-            "lease": self.leadership.holds_lease(),
-            "by": self.intents.meta().good.as_ref().map(|m| &m.by),
-            "term": self.leadership.term(),
-            "epoch": leads.or(self.intents.meta().good.as_ref()).map(|m| m.epoch.clone()),
-            "cluster": self.cluster(),
-            "refused": self.leadership.refused(),
-        })
-    }
-
-    fn pools_summary(&self) -> BTreeMap<PoolId, Value> {
-        let mut members: BTreeMap<&PoolId, usize> = BTreeMap::new();
-        for pool in self.plan.nodes.values().flat_map(|n| &n.pools) {
-            *members.entry(pool).or_default() += 1;
-        }
-        let held = self.intents.pools().filter(|(_, p)| p.len() > 0).map(|(id, _)| id);
-        let ids: BTreeSet<&PoolId> = held.chain(self.plan.pools.keys()).collect();
-        let summary = |id: &PoolId| {
-            let planned = self.plan.pools.get(id);
-            let set = self.intents.pool(id).map(|p| p.summary(self.intents.head())).unwrap_or_default();
-            json!({
-                "constraint": planned.and_then(|p| p.definition.get("constraint")),
-                "wanted": planned.map_or(0, |p| p.intents.len()),
-                "set": set,
-                "members": members.get(id).copied().unwrap_or(0),
-            })
-        };
-        ids.into_iter().take(MAX_LISTED).map(|id| (id.clone(), summary(id))).collect()
-    }
-
-    fn evidence_summary(&self, now: Now) -> BTreeMap<NodeName, Value> {
-        let summary = |node: &NodeEvidence| {
-            json!({
-                "agent": word(node.agent()),
-                "silentSec": node.heard().map(|heard| now.mono.since(heard).as_secs()),
-                "version": node.inventory().map(|(_, version)| version),
-                "inventoryN": node.inventory().map(|(n, _)| n),
-                "unmatched": node.unmatched(),
-                "provenAlone": node.singles().count(),
-            })
-        };
-        self.evidence.iter().take(MAX_LISTED).map(|(name, node)| (name.clone(), summary(node))).collect()
-    }
-}
-
-fn first<T: Clone>(list: &[T]) -> Vec<T> {
-    list.iter().take(MAX_LISTED).cloned().collect()
-}
-
-/// The word in metrics and summaries.
-fn word(agent: Agent) -> &'static str {
-    match agent {
-        Agent::Ready => "ready",
-        Agent::Unknown => "unknown",
-        Agent::Missing => "no-agent",
     }
 }

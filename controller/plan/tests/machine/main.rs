@@ -10,6 +10,7 @@
 )]
 
 mod evidence;
+mod explaining;
 mod labels;
 mod leadership;
 mod pausing;

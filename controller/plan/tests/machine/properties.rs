@@ -12,7 +12,7 @@ use shared::machine::Machine as _;
 use shared::name::{ImageKey, PoolId};
 use shared::reason::Reason;
 use shared::state::ImageState;
-use shared::subject::IntentsKey;
+use shared::subject::{ControlVerb, IntentsKey};
 
 use super::stage::{Stage, key, name, node, tainted, tolerating, workload};
 
@@ -276,6 +276,29 @@ proptest! {
         selection.namespaces.exclude.push(exclude.to_owned());
         play.stage.learn(Fact::Selection(selection));
         prop_assert!(pairs(&play.stage).is_subset(&before));
+    }
+
+    #[test]
+    fn explain_says_wanted_exactly_where_the_plan_wants_and_names_an_owner_there(acts in acts()) {
+        let mut play = Play::new(false);
+        for act in &acts {
+            play.act(act);
+        }
+        let rows = play.stage.world.table();
+        for image in IMAGES {
+            for node in NODES {
+                let question = serde_json::json!({ "image": image, "node": node }).to_string();
+                let answer = play.stage.ask(ControlVerb::Explain, &question);
+                let row = rows.iter().find(|r| r.node == name(node) && key(&r.image) == key(image));
+                prop_assert_eq!(answer["wanted"].as_bool(), Some(row.is_some()), "{}", answer);
+                prop_assert_eq!(answer["ownersTotal"].as_u64() > Some(0), row.is_some(), "{}", answer);
+                let state = row.and_then(|r| r.state).map(ImageState::as_str);
+                if row.is_some() {
+                    prop_assert_eq!(answer["evidence"]["state"].as_str(), state, "{}", answer);
+                }
+                prop_assert!(answer["next"].as_str().is_some_and(|next| !next.is_empty()), "{}", answer);
+            }
+        }
     }
 
     #[test]
