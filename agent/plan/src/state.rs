@@ -169,7 +169,7 @@ impl NodeState {
     }
 
     pub(crate) fn climate(&self) -> Climate {
-        self.runtime.climate(self.limit() == 0)
+        self.runtime.climate(self.sync.is_paused())
     }
 
     /// How many pulls may be in flight: the lower of what is configured and what the assignment says, which is 0 while

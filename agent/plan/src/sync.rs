@@ -157,7 +157,7 @@ impl Sync {
 
     /// Somebody asked for quiet: no pull may be in flight, so nothing is removed either.
     pub(crate) fn is_paused(&self) -> bool {
-        self.assignment().is_some_and(|assignment| assignment.limits.get("pullsInFlight") == Some(&0))
+        self.assignment().and_then(Assignment::pulls_in_flight) == Some(0)
     }
 
     /// A random delay within the spread in force.

@@ -227,10 +227,10 @@ fn status_and_state_are_bounded_and_say_what_they_leave_out() {
     for agent in nodes.as_object().unwrap().values() {
         assert!(agent["names"].as_array().unwrap().len() <= 20, "{nodes}");
     }
-    let state = stage.world.summary(stage.now);
-    assert_eq!((&state["evidence"]["total"], &state["evidence"]["leftOut"]), (&json!(250), &json!(50)));
-    let of_node = &state["evidence"]["nodes"]["m0"];
+    let book = stage.world.summary(stage.now);
+    assert_eq!((&book["evidence"]["total"], &book["evidence"]["leftOut"]), (&json!(250), &json!(50)));
+    let of_node = &book["evidence"]["nodes"]["m0"];
     assert_eq!((&of_node["images"], &of_node["uid"]), (&json!({ "warm": 1 }), &json!("m0")), "{of_node}");
-    assert_eq!(state["pools"]["pools"][PoolId::all().as_str()]["members"], 251);
+    assert_eq!(book["pools"]["pools"][PoolId::all().as_str()]["members"], 251);
     assert!(status.to_string().len() < 20_000, "{}", status.to_string().len());
 }
