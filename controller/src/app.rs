@@ -62,7 +62,7 @@ pub async fn run(path: PathBuf, config: ControllerConfig, log: LogHandle) -> Res
     info!(version = VERSION, instance, cluster = %config.cluster_id, "warm-controller starts");
 
     // Peers.
-    let kube = connect(config.kube.kubeconfig.as_deref()).await?;
+    let kube = connect(config.kube.kubeconfig.as_deref(), config.kube.silence()).await?;
     let inbox_prefix = controller_inbox(&config.cluster_id, &instance);
     let (bus, status) =
         Bus::connect(&config.nats, &format!("warm-controller {instance}"), &inbox_prefix, &tasks).await?;
@@ -70,7 +70,7 @@ pub async fn run(path: PathBuf, config: ControllerConfig, log: LogHandle) -> Res
     // Ways in.
     let (inbox, facts) = driver::channel(DEFAULT_INBOX);
     inbox.send(Fact::Selection(config.selection())).await;
-    kubernetes::start(&kube, &inbox, &tasks);
+    kubernetes::start(&kube, config.kube.watch_timeout, &inbox, &tasks);
     inbox.send(Fact::Lease(true)).await;
     let session = Session::new(&bus, &config.cluster_id, &config.buckets, inbox.clone(), &tasks);
     let troubles = session.troubles();

@@ -21,6 +21,9 @@ use shared::name::{ClusterId, NodeName};
 pub const ENVIRONMENT: &[EnvKey] =
     &[("WARM_POD_NAME", "podName"), ("WARM_POD_NAMESPACE", "podNamespace"), ("WARM_LOG", "log.filter")];
 
+/// Shortest and longest watch: below, the API server is asked for nothing; above, it ends watches by itself.
+const WATCH_TIMEOUT: (Duration, Duration) = (Duration::from_secs(1), Duration::from_mins(5));
+
 /// The configuration file of `warm-controller`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
@@ -101,11 +104,29 @@ impl Default for BucketSettings {
 }
 
 /// `kube:`: the Kubernetes API.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct KubeSettings {
     /// A kubeconfig. Absent: the Pod's service account, or the usual kubeconfig of a person.
     pub kubeconfig: Option<PathBuf>,
+    /// A watch ends after this time, in whole seconds, and is taken up where it ended. A connection on which nothing has
+    /// come for 5 s more is dead and is given up.
+    #[serde(with = "shared::duration")]
+    pub watch_timeout: Duration,
+}
+
+impl Default for KubeSettings {
+    fn default() -> Self {
+        Self { kubeconfig: None, watch_timeout: Duration::from_secs(30) }
+    }
+}
+
+impl KubeSettings {
+    /// Of a request without an answer, or an answer that pauses, for this long the connection is taken for dead. Longer
+    /// than a watch may be silent, whose end kube watches over itself.
+    pub fn silence(&self) -> Duration {
+        self.watch_timeout + Duration::from_secs(10)
+    }
 }
 
 /// `admin:`: `/livez`, `/readyz`, `/metrics`, `/state`.
@@ -150,6 +171,10 @@ impl Validate for ControllerConfig {
             && path.as_os_str().is_empty()
         {
             found.add("kube.kubeconfig", "is empty; remove the key to use the Pod's service account");
+        }
+        if !(WATCH_TIMEOUT.0..=WATCH_TIMEOUT.1).contains(&self.kube.watch_timeout) {
+            let (least, most) = WATCH_TIMEOUT;
+            found.add("kube.watchTimeout", format!("is not within {least:?} and {most:?}"));
         }
     }
 }

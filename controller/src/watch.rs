@@ -8,6 +8,8 @@ pub mod source;
 pub mod template;
 pub mod workload;
 
+use std::time::Duration;
+
 use cluster_plan::Fact;
 use daemon::driver::Inbox;
 use daemon::supervise::Tasks;
@@ -17,16 +19,16 @@ use kube::Client;
 
 use source::{Watched, run};
 
-/// Starts every source.
-pub fn start(client: &Client, inbox: &Inbox<Fact>, tasks: &Tasks) {
-    one::<Namespace>(client, inbox, tasks);
-    one::<Node>(client, inbox, tasks);
-    one::<Deployment>(client, inbox, tasks);
-    one::<StatefulSet>(client, inbox, tasks);
-    one::<DaemonSet>(client, inbox, tasks);
-    one::<Pod>(client, inbox, tasks);
+/// Starts every source; each of its watches ends after `timeout` and is taken up again.
+pub fn start(client: &Client, timeout: Duration, inbox: &Inbox<Fact>, tasks: &Tasks) {
+    one::<Namespace>(client, timeout, inbox, tasks);
+    one::<Node>(client, timeout, inbox, tasks);
+    one::<Deployment>(client, timeout, inbox, tasks);
+    one::<StatefulSet>(client, timeout, inbox, tasks);
+    one::<DaemonSet>(client, timeout, inbox, tasks);
+    one::<Pod>(client, timeout, inbox, tasks);
 }
 
-fn one<K: Watched>(client: &Client, inbox: &Inbox<Fact>, tasks: &Tasks) {
-    tasks.spawn(K::SOURCE.as_str(), run::<K>(client.clone(), inbox.clone(), tasks.shutdown()));
+fn one<K: Watched>(client: &Client, timeout: Duration, inbox: &Inbox<Fact>, tasks: &Tasks) {
+    tasks.spawn(K::SOURCE.as_str(), run::<K>(client.clone(), timeout, inbox.clone(), tasks.shutdown()));
 }

@@ -7,9 +7,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
+use hyper::Method;
 use k8s_openapi::api::core::v1::Namespace;
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Api, Client, Config};
+use serde_json::{Value, json};
 
 use crate::http::Http;
 use crate::parts::{Parts, Tool};
@@ -115,7 +117,7 @@ impl ApiServer {
 
     /// A kubeconfig that leads by plain HTTP to `address`, where somebody speaks TLS as `user`.
     pub fn kubeconfig_without_tls(&self, user: &str, address: SocketAddr) -> Result<PathBuf> {
-        let config = serde_json::json!({
+        let config = json!({
             "apiVersion": "v1",
             "kind": "Config",
             "clusters": [{ "name": "test", "cluster": { "server": format!("http://{address}") } }],
@@ -159,6 +161,26 @@ impl ApiServer {
     /// The API server's process, to kill, pause and restart; etcd keeps the objects.
     pub fn server(&mut self) -> &mut Process {
         &mut self.server
+    }
+
+    /// SIGKILL and start; returns when it answers. What its cache of watches held is gone.
+    pub async fn restart(&mut self) -> Result<()> {
+        self.server.restart()?;
+        self.until_ready().await
+    }
+
+    /// Makes etcd forget every version of every object but the last: nobody can take up a watch from before.
+    pub async fn compact(&self) -> Result<()> {
+        let now = self.ask_etcd("range", &json!({ "key": "AA==" })).await?;
+        let revision = now.pointer("/header/revision").context("etcd tells no revision")?;
+        self.ask_etcd("compaction", &json!({ "revision": revision, "physical": true })).await.map(drop)
+    }
+
+    /// A call of etcd's JSON gateway (keys in base64).
+    async fn ask_etcd(&self, call: &str, body: &Value) -> Result<Value> {
+        let url = format!("{}/v3/kv/{call}", self.etcd_url);
+        let answer = Http::new().send(Method::POST, &url, &[], serde_json::to_vec(body)?.into()).await?;
+        serde_json::from_slice(&answer.success()?).with_context(|| format!("etcd's answer to {call}"))
     }
 
     /// etcd's process.
@@ -217,7 +239,7 @@ fn server(
 }
 
 fn kubeconfig(run: &RunDir, pki: &Pki, address: SocketAddr, name: &str, identity: &Identity) -> Result<PathBuf> {
-    let config = serde_json::json!({
+    let config = json!({
         "apiVersion": "v1",
         "kind": "Config",
         "clusters": [{ "name": "test", "cluster": {

@@ -106,7 +106,7 @@ impl Adapters {
         tasks.spawn("buckets", session.run(shutdown.clone()));
         let receiver = Receiver::subscribe(&bus, &cluster, inbox.clone()).await?;
         tasks.spawn("agents", receiver.run(shutdown.clone()));
-        let kube = client::connect(Some(&nowhere(run)?)).await?;
+        let kube = client::connect(Some(&nowhere(run)?), Duration::from_secs(40)).await?;
         let marker_ttl = Duration::from_mins(1);
         let questions = Arc::new(Replies::default());
         let asked = Questions::offer(&bus, &cluster, "test", inbox.clone(), Arc::clone(&questions)).await?;

@@ -37,6 +37,8 @@ use shared::reason::Reason;
 
 const TEST: Duration = Duration::from_mins(3);
 const SOON: Duration = Duration::from_secs(30);
+const WATCH: Duration = Duration::from_secs(30);
+const SILENCE: Duration = Duration::from_secs(40);
 const USER: &str = "warm-images-controller";
 
 /// Labels of ours.
@@ -89,7 +91,7 @@ impl Drop for Sources {
 
 impl Sources {
     async fn start(api: &ApiServer) -> Result<Self> {
-        let client = client::connect(Some(&api.kubeconfig_for(USER, None)?)).await?;
+        let client = client::connect(Some(&api.kubeconfig_for(USER, None)?), SILENCE).await?;
         let (tasks, shutdown) = Tasks::new();
         let (inbox, facts) = driver::channel(1_024);
         let said = Said::default();
@@ -98,7 +100,7 @@ impl Sources {
         tasks.spawn("loop", async move {
             driver::run(machine, facts, Nothing, settings, Clock::new(), |_, _| {}, shutdown).await;
         });
-        controller::watch::start(&client, &inbox, &tasks);
+        controller::watch::start(&client, WATCH, &inbox, &tasks);
         Ok(Self { said, tasks })
     }
 
@@ -355,12 +357,14 @@ impl Labelled {
         grant(&api.client()).await?;
         let nodes = Nodes::new(api.client());
         let node = nodes.create(&NodeSpec::new("n1").label("disk", "ssd")).await?;
-        let hand = client::connect(Some(&api.kubeconfig_for(USER, None)?)).await?;
+        let hand = client::connect(Some(&api.kubeconfig_for(USER, None)?), SILENCE).await?;
         Ok(Self { api, nodes, hand, uid: node.metadata.uid.context("uid")? })
     }
 
     async fn apply(&self, node: &str, uid: &str, labels: &[(&str, &str)]) -> Result<(), Reason> {
-        node_label::apply(&self.hand, &NodeName::parse(node).unwrap(), uid, &map(labels)).await
+        node_label::apply(&self.hand, &NodeName::parse(node).unwrap(), uid, &map(labels))
+            .await
+            .map_err(|refusal| refusal.reason)
     }
 
     async fn set(&self, labels: &[(&str, &str)]) -> Result<()> {
@@ -415,7 +419,8 @@ fn a_node_of_another_uid_is_refused_and_none_is_ever_created() -> Result<()> {
         // Even with every right: the UID alone keeps a Node from being created.
         let admin = node.api.client();
         let absent = NodeName::parse("absent")?;
-        assert_eq!(node_label::apply(&admin, &absent, other, &map(&[(A, "1")])).await, Err(Reason::Conflict));
+        let refused = node_label::apply(&admin, &absent, other, &map(&[(A, "1")])).await;
+        assert_eq!(refused.map_err(|refusal| refusal.reason), Err(Reason::Conflict));
         let found: Option<Node> = node.nodes.api().get_opt("absent").await?;
         ensure!(found.is_none(), "a Node was created");
 
@@ -449,7 +454,8 @@ fn failures_of_a_patch_have_bounded_reasons() -> Result<()> {
         let stranger = node.api.client_for("stranger", None).await?;
         let n1 = NodeName::parse("n1")?;
         let uid = node.uid.clone();
-        assert_eq!(node_label::apply(&stranger, &n1, &uid, &map(&[])).await, Err(Reason::Forbidden));
+        let refused = node_label::apply(&stranger, &n1, &uid, &map(&[])).await;
+        assert_eq!(refused.map_err(|refusal| refusal.reason), Err(Reason::Forbidden));
         node.api.server().kill()?;
         assert_eq!(node.apply("n1", &uid, &[(A, "1")]).await, Err(Reason::Network));
         Ok(())

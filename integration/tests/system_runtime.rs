@@ -24,7 +24,7 @@ use integration::run::scenario;
 use serde_json::json;
 use tonic::Code;
 
-const LIMIT: Duration = Duration::from_secs(150);
+const LIMIT: Duration = Duration::from_mins(5);
 const SOON: Duration = Duration::from_secs(30);
 const NODE: &str = "node-a";
 

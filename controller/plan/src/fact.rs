@@ -3,6 +3,7 @@
 //! Owns the facts. Whoever builds one has already checked its form; the machine judges its meaning.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use shared::machine::Kind;
@@ -184,6 +185,9 @@ pub enum Fact {
         node: NodeName,
         /// Its outcome.
         result: Result<(), Reason>,
+        /// For how long the API server wants to be left alone, if it said so.
+        #[serde(default, with = "shared::duration::optional")]
+        retry_after: Option<Duration>,
     },
     /// A message was dropped before it became a fact.
     Refused {

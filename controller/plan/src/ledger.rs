@@ -43,6 +43,13 @@ impl<K: Ord + Clone> Retries<K> {
         wait.due = now + backoff.equal_jitter(wait.failures, rng);
     }
 
+    /// A key that has failed is left alone until then, if that is longer.
+    pub(crate) fn not_before(&mut self, key: &K, until: Moment) {
+        if let Some(wait) = self.waits.get_mut(key) {
+            wait.due = wait.due.max(until);
+        }
+    }
+
     /// Forgets failures of a key.
     pub(crate) fn succeeded(&mut self, key: &K) {
         self.waits.remove(key);

@@ -203,6 +203,11 @@ impl Pace {
         true
     }
 
+    /// A node whose last patch failed is left alone until then.
+    pub(crate) fn spare(&mut self, node: &NodeName, until: Moment) {
+        self.retries.not_before(node, until);
+    }
+
     /// When the next look is due.
     pub(crate) fn next(&self, window: Duration, patience: Duration, now: Moment) -> Option<Moment> {
         let waits = self.dirty.iter().filter_map(|node| self.waits_until(node, window)).filter(|due| *due > now);
@@ -216,5 +221,40 @@ impl Pace {
     /// How many patches are in flight.
     pub(crate) fn in_flight(&self) -> usize {
         self.nodes.values().filter(|p| p.state == State::InFlight).count()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const BACKOFF: Backoff = Backoff { base: Duration::from_millis(100), ceiling: Duration::from_secs(1) };
+
+    fn patched(pace: &mut Pace, node: &NodeName, now: Moment) {
+        pace.touch(node);
+        assert_eq!(pace.look(Duration::ZERO, Duration::ZERO, now), std::slice::from_ref(node), "at {now:?}");
+        pace.sent(node, Labels::from([("a".to_owned(), "b".to_owned())]), &Labels::new(), now);
+    }
+
+    #[test]
+    fn a_node_whose_patch_was_refused_is_spared_for_as_long_as_asked_and_not_shorter_than_the_backoff() {
+        let (node, mut rng) = (NodeName::parse("n").unwrap(), Rng::with_seed(7));
+        for (asked, waits) in
+            [(Duration::ZERO, 50..=100), (Duration::from_millis(10), 50..=100), (Duration::from_secs(5), 5_000..=5_000)]
+        {
+            let mut pace = Pace::new(10, Moment(0));
+            patched(&mut pace, &node, Moment(0));
+            pace.done(&node, Err(Reason::Throttled), Moment(0), &BACKOFF, &mut rng);
+            pace.spare(&node, Moment(0) + asked);
+            let due = pace.next(Duration::ZERO, Duration::ZERO, Moment(0)).unwrap();
+            assert!(waits.contains(&due.0), "asked for {asked:?}, waits until {due:?}");
+            assert_eq!(pace.look(Duration::ZERO, Duration::ZERO, Moment(due.0 - 1)), []);
+            patched(&mut pace, &node, due);
+            pace.done(&node, Ok(()), due, &BACKOFF, &mut rng);
+            pace.spare(&node, due + asked);
+            pace.touch(&node);
+            let free = pace.look(Duration::ZERO, Duration::ZERO, due);
+            assert_eq!(free, std::slice::from_ref(&node), "success ends every wait");
+        }
     }
 }

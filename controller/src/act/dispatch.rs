@@ -92,7 +92,9 @@ impl Dispatch<Effect> for Dispatcher {
                     // An error would mean that the semaphore is closed, which nobody does.
                     let _permit = patches.acquire().await;
                     let result = node_label::apply(&peers.kube, &node, &uid, &labels).await;
-                    peers.inbox.send(Fact::NodeLabelled { node, result }).await;
+                    let retry_after = result.as_ref().err().and_then(|refusal| refusal.retry_after);
+                    let result = result.map_err(|refusal| refusal.reason);
+                    peers.inbox.send(Fact::NodeLabelled { node, result, retry_after }).await;
                 });
             }
             // There is no Lease that could be given up yet.

@@ -18,6 +18,7 @@ fn an_empty_section_takes_every_default() {
     assert_eq!(config, ControllerConfig::default());
     assert_eq!(config.admin.listen, "0.0.0.0:9180");
     assert_eq!((config.step_window, config.reload), (Duration::from_millis(50), Duration::from_secs(2)));
+    assert_eq!((config.kube.watch_timeout, config.kube.silence()), (Duration::from_secs(30), Duration::from_secs(40)));
     assert!(config.buckets.manage && config.buckets.replicas == 1);
 }
 
@@ -40,6 +41,7 @@ fn every_default_can_be_written_down_and_read_again() {
 #[case::zero("timing: { beat: 0s }", "timing.beat: is 0s")]
 #[case::backoff("timing: { writeBackoff: 10s, writeBackoffMax: 1s }", "timing.writeBackoffMax: is below writeBackoff")]
 #[case::marker("timing: { markerTtl: 10ms }", "timing.markerTtl: is below 1s")]
+#[case::watch("kube: { watchTimeout: 500ms }", "kube.watchTimeout: is not within 1s and 300s")]
 #[case::duration("stepWindow: fast", "`fast` is not a duration")]
 #[case::cluster("clusterId: Prod_1", "`Prod_1` is not a valid cluster id")]
 #[case::listen("admin: { listen: '9180' }", "admin.listen: `9180` is not an address and port")]

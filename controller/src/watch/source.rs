@@ -145,21 +145,23 @@ fn digest<T: Serialize>(content: &Result<T, String>) -> u64 {
     hasher.finish()
 }
 
-/// Watches until the shutdown.
-pub async fn run<K: Watched>(client: Client, inbox: Inbox<Fact>, shutdown: Shutdown) {
+/// Watches until the shutdown. Each single watch ends after `timeout` (whole seconds), so that a dead connection is found
+/// soon after: kube gives a watch up that says nothing for 5 s longer.
+pub async fn run<K: Watched>(client: Client, timeout: Duration, inbox: Inbox<Fact>, shutdown: Shutdown) {
     tokio::select! {
         () = shutdown.cancelled() => {}
-        () = watch_for_ever::<K>(&client, &inbox) => {}
+        () = watch_for_ever::<K>(&client, timeout, &inbox) => {}
     }
 }
 
-async fn watch_for_ever<K: Watched>(client: &Client, inbox: &Inbox<Fact>) {
+async fn watch_for_ever<K: Watched>(client: &Client, timeout: Duration, inbox: &Inbox<Fact>) {
+    let config = K::config().timeout(u32::try_from(timeout.as_secs()).unwrap_or(u32::MAX));
     let source = K::SOURCE.as_str();
     let mut reducer = Reducer::<K>::default();
     let mut trouble = Trouble::new(source);
     loop {
         // A new watcher begins with a full list.
-        let mut events = pin!(watcher(Api::<DeserializeGuard<K>>::all(client.clone()), K::config()));
+        let mut events = pin!(watcher(Api::<DeserializeGuard<K>>::all(client.clone()), config.clone()));
         while let Some(event) = events.next().await {
             match event {
                 Ok(event) => {

@@ -63,7 +63,10 @@ impl Describe for Fact {
                 let each = results.iter().map(|(node, result)| format!("{node} {}", written(result)));
                 format!("assignments written: {}", list(each))
             }
-            Self::NodeLabelled { node, result } => format!("labelling {node}: {}", outcome(result)),
+            Self::NodeLabelled { node, result, retry_after } => {
+                let asked = retry_after.map_or_else(String::new, |after| format!(", not again for {after:?}"));
+                format!("labelling {node}: {}{asked}", outcome(result))
+            }
             Self::Refused { .. } => plain(self),
         }
     }

@@ -22,6 +22,8 @@ enum Mode {
     Pass,
     Delay(Duration),
     Stall,
+    /// Connections with a lower number.
+    StallBefore(usize),
     Cut,
 }
 
@@ -93,6 +95,12 @@ impl TcpProxy {
     /// Connections stay and new ones are accepted, but no byte passes: a network that swallows packets.
     pub fn stall(&self) {
         self.mode.send_replace(Mode::Stall);
+    }
+
+    /// The connections that are open now stay, but no byte passes on them; later ones are not touched: a peer that died
+    /// without a word and was replaced.
+    pub fn stall_open(&self) {
+        self.mode.send_replace(Mode::StallBefore(self.log.lock().len()));
     }
 
     /// Every byte arrives that much later, in both directions.
@@ -227,10 +235,11 @@ async fn connection(mut client: TcpStream, target: SocketAddr, modes: watch::Rec
     {
         let (from_client, to_client) = client.split();
         let (from_server, to_server) = server.split();
+        let gate = || Gate { modes: modes.clone(), number: line.number };
         let both = async {
             tokio::join!(
-                pump(from_client, to_server, modes.clone(), |bytes| line.update(|line| line.to_server += bytes)),
-                pump(from_server, to_client, modes.clone(), |bytes| line.update(|line| line.to_client += bytes)),
+                pump(from_client, to_server, gate(), |bytes| line.update(|line| line.to_server += bytes)),
+                pump(from_server, to_client, gate(), |bytes| line.update(|line| line.to_client += bytes)),
             )
         };
         tokio::select! {
@@ -244,9 +253,9 @@ async fn connection(mut client: TcpStream, target: SocketAddr, modes: watch::Rec
 }
 
 /// Moves bytes one way until the sender closes or the receiver is gone.
-async fn pump(from: ReadHalf<'_>, to: WriteHalf<'_>, modes: watch::Receiver<Mode>, passed: impl Fn(u64)) {
+async fn pump(from: ReadHalf<'_>, to: WriteHalf<'_>, gate: Gate, passed: impl Fn(u64)) {
     let (sender, receiver) = mpsc::channel(IN_FLIGHT);
-    tokio::join!(read(from, sender), write(to, receiver, modes, passed));
+    tokio::join!(read(from, sender), write(to, receiver, gate, passed));
 }
 
 async fn read(mut from: ReadHalf<'_>, sender: mpsc::Sender<(Instant, Bytes)>) {
@@ -266,11 +275,11 @@ async fn read(mut from: ReadHalf<'_>, sender: mpsc::Sender<(Instant, Bytes)>) {
 async fn write(
     mut to: WriteHalf<'_>,
     mut receiver: mpsc::Receiver<(Instant, Bytes)>,
-    mut modes: watch::Receiver<Mode>,
+    mut gate: Gate,
     passed: impl Fn(u64),
 ) {
     while let Some((arrived, chunk)) = receiver.recv().await {
-        until_due(arrived, &mut modes).await;
+        gate.until_due(arrived).await;
         // Before, not after: whoever has received them finds them counted.
         passed(chunk.len() as u64);
         if to.write_all(&chunk).await.is_err() {
@@ -280,20 +289,30 @@ async fn write(
     let _ = to.shutdown().await;
 }
 
-/// Returns when the mode lets bytes pass that arrived then.
-async fn until_due(arrived: Instant, modes: &mut watch::Receiver<Mode>) {
-    loop {
-        let mode = *modes.borrow_and_update();
-        let due = match mode {
-            Mode::Pass => return,
-            Mode::Delay(by) => arrived + by,
-            // Not in this mode; a cut ends the whole connection.
-            Mode::Stall | Mode::Cut => arrived + Duration::from_hours(24),
-        };
-        tokio::select! {
-            () = tokio::time::sleep_until(due) => return,
-            // An error says that the proxy is gone; the connection goes with it.
-            changed = modes.changed() => if changed.is_err() { return },
+/// What lets the bytes of one connection pass.
+struct Gate {
+    modes: watch::Receiver<Mode>,
+    /// The connection's.
+    number: usize,
+}
+
+impl Gate {
+    /// Returns when the mode lets bytes pass that arrived then.
+    async fn until_due(&mut self, arrived: Instant) {
+        loop {
+            let mode = *self.modes.borrow_and_update();
+            let due = match mode {
+                Mode::Pass => return,
+                Mode::StallBefore(number) if self.number >= number => return,
+                Mode::Delay(by) => arrived + by,
+                // Not in this mode; a cut ends the whole connection.
+                Mode::Stall | Mode::StallBefore(_) | Mode::Cut => arrived + Duration::from_hours(24),
+            };
+            tokio::select! {
+                () = tokio::time::sleep_until(due) => return,
+                // An error says that the proxy is gone; the connection goes with it.
+                changed = self.modes.changed() => if changed.is_err() { return },
+            }
         }
     }
 }

@@ -85,9 +85,11 @@ impl World {
             }
             Fact::IntentsWritten { results, deltas } => self.intents_written(results, deltas, now),
             Fact::AssignmentsWritten(results) => self.assignments_written(results, now),
-            Fact::NodeLabelled { node, result } => {
+            Fact::NodeLabelled { node, result, retry_after } => {
                 let backoff = self.backoff();
-                self.pace.done(&node, result, now, &backoff, &mut self.rng)
+                let was_ours = self.pace.done(&node, result, now, &backoff, &mut self.rng);
+                self.pace.spare(&node, now + retry_after.unwrap_or_default());
+                was_ours
             }
             Fact::Refused { .. } => false,
         }

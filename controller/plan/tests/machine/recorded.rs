@@ -106,7 +106,11 @@ rows! {
         deltas: BTreeMap::from([(PoolId::all(), 9)]),
     },
     Fact::AssignmentsWritten(_) => Fact::AssignmentsWritten(vec![(name("a"), Ok(1))]),
-    Fact::NodeLabelled { .. } => Fact::NodeLabelled { node: name("a"), result: Ok(()) },
+    Fact::NodeLabelled { .. } => Fact::NodeLabelled {
+        node: name("a"),
+        result: Err(Reason::Throttled),
+        retry_after: Some(std::time::Duration::from_secs(3)),
+    },
     Fact::Refused { .. } => Fact::Refused { kind: "heartbeat", reason: Reason::Unknown },
 }
 

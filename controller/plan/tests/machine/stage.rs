@@ -317,7 +317,7 @@ impl Stage {
                         Ok(())
                     }
                 };
-                self.tell(Fact::NodeLabelled { node: node.clone(), result });
+                self.tell(Fact::NodeLabelled { node: node.clone(), result, retry_after: None });
                 if !self.node_watch_hangs {
                     self.show(&node);
                 }
