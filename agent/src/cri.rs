@@ -14,6 +14,7 @@ pub mod socket;
 
 pub use client::{Client, Settings};
 pub use error::CriError;
+pub use pull::Pulled;
 pub use socket::Sockets;
 
 /// Generated from `proto/runtime/v1/api.proto`.

@@ -30,12 +30,19 @@ pub struct ClusterSpec {
     registries: Vec<String>,
     nats: NatsConfig,
     controllers: Vec<&'static str>,
+    disk: Option<u64>,
 }
 
 impl ClusterSpec {
     /// API server, NATS with one almighty user, registry; no node, no controllers.
     pub fn new() -> Self {
-        Self { nodes: Vec::new(), registries: vec![REGISTRY.into()], nats: NatsConfig::open(), controllers: Vec::new() }
+        Self {
+            nodes: Vec::new(),
+            registries: vec![REGISTRY.into()],
+            nats: NatsConfig::open(),
+            controllers: Vec::new(),
+            disk: None,
+        }
     }
 
     /// One more node: a Node object, a containerd, a registry proxy.
@@ -70,6 +77,13 @@ impl ClusterSpec {
     #[must_use]
     pub fn controllers(self) -> Self {
         self.controllers_of(controller_manager::USUAL)
+    }
+
+    /// Every node's images are on a disk of its own of so many bytes.
+    #[must_use]
+    pub fn disk(mut self, bytes: u64) -> Self {
+        self.disk = Some(bytes);
+        self
     }
 
     /// These Kubernetes controllers.
@@ -111,6 +125,7 @@ pub struct Cluster {
     /// What all nodes asked of the registry.
     pub requests: RequestLog,
     registries: Vec<String>,
+    disk: Option<u64>,
     parts: Parts,
     run: Arc<RunDir>,
 }
@@ -136,10 +151,9 @@ impl Cluster {
         };
         let images = async {
             let registry = Registry::start(run, &parts).await?;
-            let starts = spec
-                .nodes
-                .iter()
-                .map(|node| start_node(run, &parts, node.name(), &spec.registries, registry.address(), &requests));
+            let starts = spec.nodes.iter().map(|node| {
+                start_node(run, &parts, node.name(), &spec.registries, registry.address(), &requests, spec.disk)
+            });
             let nodes = futures::future::try_join_all(starts).await?;
             anyhow::Ok((registry, nodes))
         };
@@ -153,6 +167,7 @@ impl Cluster {
             registry,
             requests,
             registries: spec.registries,
+            disk: spec.disk,
             parts,
             run: Arc::clone(run),
         })
@@ -181,7 +196,9 @@ impl Cluster {
     /// Starts one more node: runtime, registry proxy, Node object.
     pub async fn add_node(&mut self, spec: &NodeSpec) -> Result<&ClusterNode> {
         let address = self.registry.address();
-        let node = start_node(&self.run, &self.parts, spec.name(), &self.registries, address, &self.requests).await?;
+        let node =
+            start_node(&self.run, &self.parts, spec.name(), &self.registries, address, &self.requests, self.disk)
+                .await?;
         self.node_objects().create(spec).await?;
         self.nodes.push(node);
         self.node(spec.name())
@@ -220,9 +237,10 @@ async fn start_node(
     registries: &[String],
     registry: SocketAddr,
     requests: &RequestLog,
+    disk: Option<u64>,
 ) -> Result<ClusterNode> {
     let proxy = HttpProxy::start(name, registry, requests).await?;
     let routes: Vec<_> = registries.iter().map(|registry| (registry.as_str(), proxy.address())).collect();
-    let containerd = Containerd::start(run, parts, name, &routes).await?;
+    let containerd = Containerd::start_on(run, parts, name, &routes, disk).await?;
     Ok(ClusterNode { name: name.into(), containerd, registry: proxy })
 }

@@ -11,6 +11,7 @@ use anyhow::{Context as _, Result, ensure};
 
 use crate::crictl::Crictl;
 use crate::image::Platform;
+use crate::launch::Mounts;
 use crate::parts::{Parts, Tool};
 use crate::process::{Invocation, Process};
 use crate::run::RunDir;
@@ -45,6 +46,7 @@ pub struct Containerd {
     socket: PathBuf,
     crictl: Crictl,
     process: Process,
+    has_disk: bool,
 }
 
 impl Containerd {
@@ -55,6 +57,18 @@ impl Containerd {
         parts: &Parts,
         node: &str,
         registries: &[(&str, SocketAddr)],
+    ) -> Result<Self> {
+        Self::start_on(run, parts, node, registries, None).await
+    }
+
+    /// The same with what it stores on a disk of its own of so many bytes, in memory: only processes with its
+    /// [`Self::mounts`] see it.
+    pub async fn start_on(
+        run: &Arc<RunDir>,
+        parts: &Parts,
+        node: &str,
+        registries: &[(&str, SocketAddr)],
+        disk: Option<u64>,
     ) -> Result<Self> {
         let folder = run.folder(node)?;
         let socket = folder.join("containerd.sock");
@@ -67,12 +81,14 @@ impl Containerd {
             .arg("--config")
             .arg(config)
             .args(["--log-level", "info"])
-            .private_mounts();
+            .mounts(disk.map_or(Mounts::Private, |bytes| Mounts::Disk(store(&folder), bytes)));
+        std::fs::create_dir_all(store(&folder)).context("creating containerd's store")?;
         write_hosts(&folder, "_default", SocketAddr::from(([127, 0, 0, 1], 1)))?;
         for (name, address) in registries {
             write_hosts(&folder, name, *address)?;
         }
-        let mut containerd = Self { folder, socket, crictl, process: Process::start(run, invocation)? };
+        let mut containerd =
+            Self { folder, socket, crictl, process: Process::start(run, invocation)?, has_disk: disk.is_some() };
         containerd.until_ready().await?;
         Ok(containerd)
     }
@@ -85,6 +101,29 @@ impl Containerd {
     /// Its folder; everything it stores is below.
     pub fn folder(&self) -> &Path {
         &self.folder
+    }
+
+    /// The mounts of whoever must see the disk its images are on.
+    pub fn mounts(&self) -> Mounts {
+        match self.process.id() {
+            Some(id) if self.has_disk => Mounts::Of(id),
+            _ => Mounts::Shared,
+        }
+    }
+
+    /// Fills its own disk with a file until so many percent are used.
+    pub fn fill_to(&self, percent: u64) -> Result<()> {
+        ensure!(self.has_disk, "this runtime has no disk of its own");
+        let process = self.process.id().context("the runtime does not run")?;
+        let store = store(&self.folder);
+        let seen = Path::new("/proc").join(process.to_string()).join("root").join(store.strip_prefix("/")?);
+        let filler = seen.join("filler");
+        std::fs::write(&filler, []).context("emptying the filler")?;
+        let disk = rustix::fs::statvfs(&seen).with_context(|| format!("the file system of {}", seen.display()))?;
+        let total = disk.f_blocks * disk.f_frsize;
+        let used = total - disk.f_bavail * disk.f_frsize;
+        let wanted = (total * percent / 100).saturating_sub(used);
+        std::fs::write(&filler, vec![1; usize::try_from(wanted)?]).context("filling the disk")
     }
 
     /// A client of its CRI.
@@ -114,6 +153,10 @@ impl Containerd {
         self.process.restart()?;
         self.until_ready().await
     }
+}
+
+fn store(folder: &Path) -> PathBuf {
+    folder.join("root")
 }
 
 fn configuration(folder: &Path, socket: &Path) -> Result<String> {

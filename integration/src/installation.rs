@@ -47,6 +47,7 @@ pub struct InstallationSpec {
     with_controllers: bool,
     with_defaults: bool,
     release: bool,
+    disk: Option<u64>,
 }
 
 impl InstallationSpec {
@@ -67,6 +68,7 @@ impl InstallationSpec {
             with_controllers: false,
             with_defaults: false,
             release: false,
+            disk: None,
         }
     }
 
@@ -111,6 +113,13 @@ impl InstallationSpec {
     #[must_use]
     pub fn agent(mut self, config: Value) -> Self {
         merge(&mut self.agent, config);
+        self
+    }
+
+    /// Every node's images are on a disk of its own of so many bytes, which its agent sees.
+    #[must_use]
+    pub fn disk(mut self, bytes: u64) -> Self {
+        self.disk = Some(bytes);
         self
     }
 
@@ -190,6 +199,9 @@ impl Installation {
         for node in &spec.nodes {
             parts = parts.node(node.clone());
         }
+        if let Some(bytes) = spec.disk {
+            parts = parts.disk(bytes);
+        }
         if spec.with_controllers {
             parts = parts.controllers();
         }
@@ -243,7 +255,8 @@ impl Installation {
             Invocation::new(format!("warm-agent-{node}"), &self.programs.agent)
                 .args(["run", "--config"])
                 .arg(&config)
-                .env("WARM_NODE_NAME", node),
+                .env("WARM_NODE_NAME", node)
+                .mounts(self.cluster.node(node)?.containerd.mounts()),
         )?;
         self.agents.insert(node.to_owned(), Member { process, nats, config, admin });
         Ok(())
@@ -370,7 +383,7 @@ fn test_timings() -> (Value, Value) {
             "heartbeat": "500ms", "verifyMin": "300ms", "verifyMax": "600ms", "inventoryDelay": "100ms",
             "inventoryGap": "200ms", "inventoryEvery": "10s", "inventoryBackoffMax": "1s", "beatLost": "3s", "poll": "1s",
             "startSpread": "100ms", "readRetry": "100ms", "persist": "200ms", "pullDeadline": "20s", "pullBackoff": "200ms",
-            "pullBackoffMax": "1s", "pullFinal": "2s",
+            "pullBackoffMax": "1s", "pullFinal": "2s", "pressureHold": "500ms", "gcRetry": "500ms",
         },
         "nats": { "reconnectMax": "500ms", "requestTimeout": "2s", "pingInterval": "1s" },
     });

@@ -1,28 +1,78 @@
 //! The last step before a part runs: this program, started again by the harness, ties itself to its parent's life, takes
 //! a mount namespace of its own where asked, and becomes the part. It owns that step only; supervision is in `process`.
 
-use std::ffi::OsString;
+use std::ffi::{CString, OsString};
+use std::fs::File;
+use std::os::fd::AsFd as _;
 use std::os::unix::process::CommandExt as _;
 use std::path::PathBuf;
 use std::process::{Command, ExitCode};
 use std::sync::OnceLock;
 
 use anyhow::{Context as _, Result, bail, ensure};
-use rustix::mount::{MountPropagationFlags, mount_change};
+use rustix::mount::{MountFlags, MountPropagationFlags, mount, mount_change};
 use rustix::process::{Pid, Signal, getgid, getppid, getuid, set_parent_process_death_signal};
-use rustix::thread::UnshareFlags;
+use rustix::thread::{LinkNameSpaceType, UnshareFlags, move_into_link_name_space};
 
 /// The first argument that turns `xtask` into the launcher.
 const WORD: &str = "__launch";
 
-/// A command that runs `program`, dies with this process, and sees mounts of its own if `private_mounts`.
-pub(crate) fn command(program: &std::path::Path, private_mounts: bool) -> Result<Command> {
+/// Which mounts a part sees.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Mounts {
+    /// Those of the test.
+    Shared,
+    /// Its own: what it mounts is seen by it alone and vanishes with it.
+    Private,
+    /// Its own, and in this folder a file system in memory of so many bytes.
+    Disk(PathBuf, u64),
+    /// Those of the process with this id.
+    Of(u32),
+}
+
+impl Mounts {
+    fn print(&self) -> OsString {
+        match self {
+            Self::Shared => "shared".into(),
+            Self::Private => "private".into(),
+            Self::Disk(folder, bytes) => {
+                let mut text = OsString::from(format!("disk:{bytes}:"));
+                text.push(folder);
+                text
+            }
+            Self::Of(process) => format!("of:{process}").into(),
+        }
+    }
+
+    fn parse(text: &str) -> Result<Self> {
+        Ok(match text.splitn(3, ':').collect::<Vec<_>>()[..] {
+            ["shared"] => Self::Shared,
+            ["private"] => Self::Private,
+            ["disk", bytes, folder] => Self::Disk(folder.into(), bytes.parse().context("the size of the disk")?),
+            ["of", process] => Self::Of(process.parse().context("the process whose mounts are shared")?),
+            _ => bail!("`{text}` says nothing about mounts"),
+        })
+    }
+
+    fn enter(&self) -> Result<()> {
+        match self {
+            Self::Shared => Ok(()),
+            Self::Private => own_mounts(),
+            Self::Disk(folder, bytes) => {
+                own_mounts()?;
+                let size = CString::new(format!("size={bytes}")).context("the size of the disk")?;
+                mount("tmpfs", folder, "tmpfs", MountFlags::empty(), size.as_c_str())
+                    .with_context(|| format!("mounting a file system in memory on {}", folder.display()))
+            }
+            Self::Of(process) => mounts_of(*process),
+        }
+    }
+}
+
+/// A command that runs `program`, dies with this process, and sees these mounts.
+pub(crate) fn command(program: &std::path::Path, mounts: &Mounts) -> Result<Command> {
     let mut command = Command::new(launcher()?);
-    command
-        .arg(WORD)
-        .arg(std::process::id().to_string())
-        .arg(if private_mounts { "private-mounts" } else { "shared-mounts" })
-        .arg(program);
+    command.arg(WORD).arg(std::process::id().to_string()).arg(mounts.print()).arg(program);
     Ok(command)
 }
 
@@ -62,17 +112,15 @@ pub(crate) fn take_over() -> Option<ExitCode> {
 
 fn become_part(mut args: impl Iterator<Item = OsString>) -> Result<std::convert::Infallible> {
     let parent: i32 = text(args.next())?.parse().context("the parent's process id")?;
-    let private_mounts = text(args.next())? == "private-mounts";
+    let mounts = Mounts::parse(&text(args.next())?)?;
     let program = args.next().context("the program to run")?;
 
     set_parent_process_death_signal(Some(Signal::KILL)).context("asking to die with the parent")?;
     // Asked too late when the parent is gone already.
     ensure!(getppid() == Pid::from_raw(parent), "the parent process ended before {} could start", program.display());
-    if private_mounts {
-        own_mounts().context(
-            "a container runtime must be allowed to mount: run as root, with CAP_SYS_ADMIN, or enable user namespaces",
-        )?;
-    }
+    mounts.enter().context(
+        "a container runtime must be allowed to mount: run as root, with CAP_SYS_ADMIN, or enable user namespaces",
+    )?;
     let error = Command::new(&program).args(args).exec();
     bail!("starting {}: {error}", program.display())
 }
@@ -93,6 +141,22 @@ fn own_mounts() -> Result<()> {
         std::fs::write("/proc/self/gid_map", format!("0 {} 1", gid.as_raw())).context("writing gid_map")?;
     }
     mount_change("/", MountPropagationFlags::REC | MountPropagationFlags::PRIVATE).context("making mounts private")
+}
+
+/// Joins the mounts that a part started by this test has made.
+fn mounts_of(process: u32) -> Result<()> {
+    let here = std::env::current_dir().context("the folder of this process")?;
+    let mut kinds = vec![("mnt", LinkNameSpaceType::Mount)];
+    if !getuid().is_root() {
+        kinds.insert(0, ("user", LinkNameSpaceType::User));
+    }
+    for (name, kind) in kinds {
+        let path = format!("/proc/{process}/ns/{name}");
+        let namespace = File::open(&path).with_context(|| format!("opening {path}"))?;
+        move_into_link_name_space(namespace.as_fd(), Some(kind)).with_context(|| format!("joining {path}"))?;
+    }
+    // Joining leads to the root of the other's tree.
+    std::env::set_current_dir(here).context("going back to the folder of this process")
 }
 
 #[expect(deprecated, reason = "deprecated for the sake of UnshareFlags::FILES, which is never passed here")]

@@ -16,7 +16,7 @@ use rustix::process::{Pid, Signal, kill_process_group};
 
 use crate::eventually::{Observation, eventually};
 use crate::http::Http;
-use crate::launch;
+use crate::launch::{self, Mounts};
 use crate::run::RunDir;
 
 pub use output::{Output, output};
@@ -32,7 +32,7 @@ pub struct Invocation {
     args: Vec<OsString>,
     envs: Vec<(String, OsString)>,
     folder: Option<PathBuf>,
-    private_mounts: bool,
+    mounts: Mounts,
 }
 
 impl Invocation {
@@ -44,7 +44,7 @@ impl Invocation {
             args: Vec::new(),
             envs: Vec::new(),
             folder: None,
-            private_mounts: false,
+            mounts: Mounts::Shared,
         }
     }
 
@@ -76,15 +76,15 @@ impl Invocation {
         self
     }
 
-    /// Mounts that the child makes are seen by it alone and vanish with it.
+    /// Which mounts the child sees; without this those of the test.
     #[must_use]
-    pub fn private_mounts(mut self) -> Self {
-        self.private_mounts = true;
+    pub fn mounts(mut self, mounts: Mounts) -> Self {
+        self.mounts = mounts;
         self
     }
 
     fn command(&self, run: &RunDir) -> Result<std::process::Command> {
-        let mut command = launch::command(&self.program, self.private_mounts)?;
+        let mut command = launch::command(&self.program, &self.mounts)?;
         command.args(&self.args).env_clear();
         for name in ["PATH", "TMPDIR"] {
             if let Some(value) = std::env::var_os(name) {

@@ -78,7 +78,7 @@ fn a_pull_by_tag_makes_the_tag_and_its_digest_known() -> Result<()> {
         let published = world.registry.push(&Image::new("team/app", "1").layer(10_000)).await?;
         let reference = published.by_tag(NAME);
         ensure!(world.client.image_status(&reference).await?.is_none(), "it is there before it was pulled");
-        let image = world.client.pull(&reference, DEADLINE).await?;
+        let image = world.client.pull(&reference, DEADLINE).await?.image;
         ensure!(image.runtime_id == published.id, "{image:?}");
         ensure!(image.repo_tags == [reference.clone()], "{image:?}");
         ensure!(image.repo_digests == [published.by_digest(NAME)], "{image:?}");
@@ -94,11 +94,11 @@ fn a_pull_by_digest_makes_no_tag_known() -> Result<()> {
     scenario("cri_by_digest", LIMIT, async |run| {
         let world = world(&run).await?;
         let published = world.registry.push(&Image::new("team/app", "1").layer(10_000)).await?;
-        let image = world.client.pull(&published.by_digest(NAME), DEADLINE).await?;
+        let image = world.client.pull(&published.by_digest(NAME), DEADLINE).await?.image;
         ensure!(image.repo_tags.is_empty() && image.repo_digests == [published.by_digest(NAME)], "{image:?}");
         ensure!(world.client.image_status(&published.by_tag(NAME)).await?.is_none(), "the tag is known as well");
         // What a pod that asks for the tag needs: the same content under one more name.
-        let image = world.client.pull(&published.by_tag(NAME), DEADLINE).await?;
+        let image = world.client.pull(&published.by_tag(NAME), DEADLINE).await?.image;
         ensure!(image.repo_tags == [published.by_tag(NAME)], "{image:?}");
         ensure!(world.client.list_images().await?.len() == 1, "one content, two images");
         Ok(())
@@ -111,7 +111,7 @@ fn with_tag_and_digest_the_tag_is_dropped() -> Result<()> {
         let world = world(&run).await?;
         let published = world.registry.push(&Image::new("team/app", "1").layer(10_000)).await?;
         let both = format!("{}@{}", published.by_tag(NAME), published.digest);
-        let image = world.client.pull(&both, DEADLINE).await?;
+        let image = world.client.pull(&both, DEADLINE).await?.image;
         ensure!(image.repo_tags.is_empty() && image.repo_digests == [published.by_digest(NAME)], "{image:?}");
         Ok(())
     })
@@ -124,7 +124,7 @@ fn the_digest_of_an_image_with_an_index_is_the_index_s() -> Result<()> {
         let image = Image::new("team/multi", "1").layer(5_000);
         let platforms = [(Platform::here(), image.clone()), (Platform::linux("riscv64"), image.clone())];
         let published = world.registry.push_index("team/multi", "1", &platforms).await?;
-        let pulled = world.client.pull(&published.by_tag(NAME), DEADLINE).await?;
+        let pulled = world.client.pull(&published.by_tag(NAME), DEADLINE).await?.image;
         ensure!(pulled.repo_digests == [published.by_digest(NAME)], "{pulled:?}");
 
         let foreign = [(Platform::linux("riscv64"), image)];

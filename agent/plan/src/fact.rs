@@ -171,6 +171,8 @@ pub struct RuntimeImage {
 pub struct PulledImage {
     /// The image.
     pub image: RuntimeImage,
+    /// The runtime's id of what it held under the reference right before; `None` if that was nothing.
+    pub before: Option<String>,
     /// How long the pull took.
     #[serde(with = "shared::duration")]
     pub took: Duration,

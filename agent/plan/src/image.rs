@@ -11,7 +11,9 @@ use shared::name::ImageKey;
 use shared::reason::Reason;
 use shared::state::ImageState;
 
+use crate::age::{Age, millis};
 use crate::disk::footprint;
+use crate::persisted::{LastAttempt, Setback};
 use crate::presence::{Listing, Present};
 use crate::want::{Gate, Want};
 
@@ -94,7 +96,7 @@ pub(crate) struct Image {
     /// After repeated evictions: not before.
     pub(crate) hold: Option<Due>,
     evictions: u32,
-    evicted: Option<Moment>,
+    evicted: Option<Age>,
     pub(crate) attempt: Option<Attempt>,
 }
 
@@ -128,6 +130,47 @@ impl Image {
             evictions: 0,
             evicted: None,
             attempt: None,
+        }
+    }
+
+    /// What must survive a restart, if anything.
+    pub(crate) fn store(&self, now: Moment) -> Option<Setback> {
+        let left = |due: Due| millis(due.at.since(now));
+        // A runtime that did not answer is asked anew by the next run.
+        let trouble = self.trouble.as_ref().filter(|trouble| trouble.st != ImageState::Deferred);
+        let evicted = self.evicted.filter(|last| last.at(now) < EVICTION_MEMORY);
+        (self.tries > 0 || evicted.is_some()).then(|| Setback {
+            image: self.want.image.clone(),
+            digest: self.want.digest.clone(),
+            secrets: self.want.secrets.clone(),
+            tries: self.tries,
+            last: trouble.map(|trouble| LastAttempt {
+                st: trouble.st,
+                why: trouble.why,
+                since: self.since,
+                wait_ms: trouble.next.map_or(0, left),
+            }),
+            evictions: self.evictions,
+            evicted_ms: evicted.map(|last| last.millis(now)),
+            hold_ms: self.hold.map(left),
+        })
+    }
+
+    /// What an earlier run knew of it.
+    pub(crate) fn restore(&mut self, stored: &Setback, now: Now) {
+        let due = |ms| Due::after(now, Duration::from_millis(ms));
+        self.evictions = stored.evictions;
+        self.evicted = stored.evicted_ms.map(|ms| Age::restore(ms, now.mono));
+        self.hold = stored.hold_ms.map(due);
+        let is_same =
+            self.want.image == stored.image && self.want.digest == stored.digest && self.want.secrets == stored.secrets;
+        if !is_same {
+            return;
+        }
+        self.tries = stored.tries;
+        if let Some(LastAttempt { st, why, since, wait_ms }) = stored.last.clone() {
+            (self.st, self.since) = (st, since);
+            self.trouble = Some(Trouble { st, why, next: Some(due(wait_ms)) });
         }
     }
 
@@ -174,9 +217,9 @@ impl Image {
         let is_moved = was.as_ref().map(|p| &p.digest) != self.present.as_ref().map(|p| &p.digest);
         match (self.st, &self.present) {
             (ImageState::Warm, None) => {
-                let is_repeated = self.evicted.is_some_and(|last| now.since(last) < EVICTION_MEMORY);
+                let is_repeated = self.evicted.is_some_and(|last| last.at(now) < EVICTION_MEMORY);
                 self.evictions = if is_repeated { self.evictions.saturating_add(1) } else { 1 };
-                self.evicted = Some(now);
+                self.evicted = Some(Age::new(now));
                 Look::Evicted(self.evictions)
             }
             (ImageState::Warm, Some(_)) if is_moved => Look::Moved,

@@ -9,21 +9,15 @@ use jiff::Timestamp;
 use shared::image::Reference;
 use shared::machine::Moment;
 
+use crate::age::Age;
 use crate::fact::RuntimeImage;
 use crate::persisted::LedgerEntry;
 
-/// Nobody wants it: for so long in earlier runs, and since then in this one.
+/// Nobody wants it: since when, and whether that was long enough when it was last looked at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Unwanted {
-    before: Duration,
-    since: Moment,
+    age: Age,
     is_ripe: bool,
-}
-
-impl Unwanted {
-    fn age(self, now: Moment) -> Duration {
-        self.before.saturating_add(now.since(self.since))
-    }
 }
 
 /// An image this agent pulled.
@@ -39,7 +33,7 @@ pub(crate) struct Entry {
 impl Entry {
     /// For how long nobody has wanted it.
     pub(crate) fn unwanted(&self, now: Moment) -> Option<Duration> {
-        self.unwanted.map(|unwanted| unwanted.age(now))
+        self.unwanted.map(|unwanted| unwanted.age.at(now))
     }
 
     /// As it is persisted.
@@ -48,7 +42,7 @@ impl Entry {
             runtime_id: self.runtime_id.clone(),
             pulled: self.pulled,
             bytes: self.bytes,
-            unwanted_ms: self.unwanted(now).map(|age| u64::try_from(age.as_millis()).unwrap_or(u64::MAX)),
+            unwanted_ms: self.unwanted.map(|unwanted| unwanted.age.millis(now)),
         }
     }
 }
@@ -67,11 +61,7 @@ impl Ledger {
             runtime_id: stored.runtime_id,
             pulled: stored.pulled,
             bytes: stored.bytes,
-            unwanted: stored.unwanted_ms.map(|ms| Unwanted {
-                before: Duration::from_millis(ms),
-                since: now,
-                is_ripe: false,
-            }),
+            unwanted: stored.unwanted_ms.map(|ms| Unwanted { age: Age::restore(ms, now), is_ripe: false }),
         };
         Self { entries: entries.into_iter().map(|(image, stored)| (image, restore(stored))).collect(), revision: 0 }
     }
@@ -107,9 +97,9 @@ impl Ledger {
             let was = entry.unwanted;
             entry.unwanted = match was {
                 _ if is_wanted(image) => None,
-                None if is_proven => Some(Unwanted { before: Duration::ZERO, since: now, is_ripe: min_age.is_zero() }),
+                None if is_proven => Some(Unwanted { age: Age::new(now), is_ripe: min_age.is_zero() }),
                 None => None,
-                Some(unwanted) => Some(Unwanted { is_ripe: unwanted.age(now) >= min_age, ..unwanted }),
+                Some(unwanted) => Some(Unwanted { is_ripe: unwanted.age.at(now) >= min_age, ..unwanted }),
             };
             // An age that only grows is written when it begins, when it matters, and along with anything else.
             self.revision += u64::from(entry.unwanted != was);

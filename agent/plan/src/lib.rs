@@ -12,6 +12,7 @@ pub mod state;
 pub mod timing;
 
 mod ack;
+mod age;
 mod assignment;
 mod beginning;
 mod content;

@@ -3,10 +3,16 @@
 //! Owns the file's form. Counts as a first read for pulling and verifying, never for releasing.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+use shared::image::Digest;
 use shared::message::{Assignment, Intent};
 use shared::name::{ImageKey, PoolId};
+use shared::reason::Reason;
+use shared::state::ImageState;
+
+use crate::age::millis;
 
 /// The version of the file's form; another one is ignored, as if there were no file.
 pub const VERSION: u32 = 1;
@@ -32,9 +38,71 @@ pub struct Persisted {
     /// Images this agent pulled, by canonical reference: the only ones it may ever remove.
     #[serde(default)]
     pub ledger: BTreeMap<String, LedgerEntry>,
+    /// Wanted images that something stands in the way of, or that were evicted lately.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub setbacks: BTreeMap<ImageKey, Setback>,
     /// The counter of events and inventories at the time of writing.
     #[serde(default)]
     pub n: u64,
+    /// When it was written, by this machine's clock: what has passed since is taken off what is to be waited for. A clock
+    /// that was set back makes a wait start anew, one that was set forward ends it; neither changes a count.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ts: Option<jiff::Timestamp>,
+}
+
+/// What went wrong with a wanted image.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Setback {
+    /// What was tried: the canonical reference,
+    pub image: String,
+    /// the digest wanted,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub digest: Option<Digest>,
+    /// and the names of the secrets. If another is wanted by now, an attempt at this says nothing.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub secrets: Vec<String>,
+    /// Attempts that failed in a row.
+    pub tries: u32,
+    /// How the last one ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last: Option<LastAttempt>,
+    /// Evictions, each within an hour of the one before.
+    #[serde(default)]
+    pub evictions: u32,
+    /// How long ago the last one was.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub evicted_ms: Option<u64>,
+    /// For how long no attempt starts because of them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hold_ms: Option<u64>,
+}
+
+/// How an attempt ended.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct LastAttempt {
+    /// `failed` or `refused`.
+    pub st: ImageState,
+    /// Why.
+    pub why: Reason,
+    /// Since when the image is in that state. For people.
+    pub since: jiff::Timestamp,
+    /// For how long the next one does not start.
+    pub wait_ms: u64,
+}
+
+impl Setback {
+    /// The same after `passed` without this agent.
+    pub(crate) fn later(mut self, passed: Duration) -> Self {
+        let passed = millis(passed);
+        if let Some(last) = &mut self.last {
+            last.wait_ms = last.wait_ms.saturating_sub(passed);
+        }
+        self.hold_ms = self.hold_ms.map(|ms| ms.saturating_sub(passed));
+        self.evicted_ms = self.evicted_ms.map(|ms| ms.saturating_add(passed));
+        self
+    }
 }
 
 /// One pool.

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use shared::machine::Moment;
 
-/// Revisions of what is persisted: of the view of NATS, of the ledger.
-pub(crate) type Revisions = (u64, u64);
+/// Revisions of what is persisted: of the view of NATS, of the ledger, of what went wrong.
+pub(crate) type Revisions = (u64, u64, u64);
 
 /// The saver.
 #[derive(Debug, Clone, Default)]

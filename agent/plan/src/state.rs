@@ -6,6 +6,7 @@ mod learn;
 mod report;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use fastrand::Rng;
 use jiff::Timestamp;
@@ -24,7 +25,7 @@ use crate::gc::{self, Collector, GcSettings};
 use crate::image::{Climate, Image, Look};
 use crate::inventory::Reporter;
 use crate::ledger::Ledger;
-use crate::persisted::{Persisted, VERSION};
+use crate::persisted::{Persisted, Setback, VERSION};
 use crate::pull::{self, Flights};
 use crate::runtime::Runtime;
 use crate::save::{Revisions, Saver};
@@ -101,6 +102,10 @@ pub struct NodeState {
     is_look_due: bool,
     is_dirty: bool,
     wake: Option<Moment>,
+    /// Moves with each attempt that failed and each eviction.
+    setbacks: u64,
+    /// What an earlier run knew of the images it wanted, until they are looked up.
+    restored: BTreeMap<ImageKey, Setback>,
     /// Decided while learning: answers, events of evictions.
     outbox: Vec<Effect>,
 }
@@ -111,6 +116,9 @@ impl NodeState {
         let mut persisted = persisted.filter(|p| p.v == VERSION).unwrap_or_default();
         let mut rng = Rng::with_seed(seed);
         let sync = Sync::new(identity.node.clone(), settings.timing.clone(), &mut persisted, rng.u64(..), now.mono);
+        let passed =
+            persisted.ts.and_then(|ts| Duration::try_from(now.wall.duration_since(ts)).ok()).unwrap_or_default();
+        let restored = persisted.setbacks.into_iter().map(|(id, setback)| (id, setback.later(passed))).collect();
         let clock = u64::try_from(now.wall.as_millisecond()).unwrap_or(0);
         Self {
             n: persisted.n.saturating_add(COUNTER_MARGIN).max(clock),
@@ -130,6 +138,8 @@ impl NodeState {
             is_look_due: false,
             is_dirty: true,
             wake: Some(now.mono),
+            setbacks: 0,
+            restored,
             outbox: Vec::new(),
             settings,
         }
@@ -184,7 +194,7 @@ impl NodeState {
     }
 
     fn revisions(&self) -> Revisions {
-        (self.sync.stored_revision(), self.ledger.revision())
+        (self.sync.stored_revision(), self.ledger.revision(), self.setbacks)
     }
 
     /// Brings `images` in line with what is wanted.
@@ -194,6 +204,8 @@ impl NodeState {
         }
         self.wanted_revision = self.sync.revision();
         let wanted = wanted(&self.identity.node, self.sync.pools());
+        // Of use once: what is not wanted now was not when it was written, or is of another node.
+        let restored = std::mem::take(&mut self.restored);
         self.images.retain(|id, _| wanted.contains_key(id));
         for (id, flight) in &mut self.flights {
             if !flight.is_cancelled && !wanted.contains_key(id) {
@@ -202,16 +214,17 @@ impl NodeState {
             }
         }
         for (id, want) in wanted {
-            match self.images.get_mut(&id) {
-                Some(image) => {
-                    let is_another = image.rewant(want);
-                    if let Some(flight) = self.flights.get_mut(&id) {
-                        flight.is_outdated |= is_another;
-                    }
+            if let Some(image) = self.images.get_mut(&id) {
+                let is_another = image.rewant(want);
+                if let Some(flight) = self.flights.get_mut(&id) {
+                    flight.is_outdated |= is_another;
                 }
-                None => {
-                    self.images.insert(id, Image::new(want, now));
+            } else {
+                let mut image = Image::new(want, now);
+                if let Some(setback) = restored.get(&id) {
+                    image.restore(setback, now);
                 }
+                self.images.insert(id, image);
             }
         }
     }
@@ -231,6 +244,7 @@ impl NodeState {
                     events.push(ack::describe(id, image, (ImageState::Warm, None), (&self.identity, &uid), now));
                 }
                 Look::Evicted(times) => {
+                    self.setbacks += 1;
                     image.hold = pull::hold_off(&self.settings.timing, times, now, &mut self.rng);
                     let to = (ImageState::Evicted, None);
                     events.extend(ack::transition(id, image, to, (&self.identity, &uid), now));

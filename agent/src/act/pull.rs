@@ -12,14 +12,14 @@ use daemon::driver::Inbox;
 use daemon::metrics::{Outcome, count, effect_done, gauge, observe};
 use daemon::supervise::{Shutdown, Tasks};
 use node_plan::Fact;
-use node_plan::fact::{PullFailure, PulledImage, RuntimeImage};
+use node_plan::fact::{PullFailure, PulledImage};
 use shared::metric;
 use shared::name::ImageKey;
 use shared::reason::Reason;
 use tokio::sync::oneshot;
 use tracing::{debug, info, warn};
 
-use crate::cri::{Client, CriError};
+use crate::cri::{Client, CriError, Pulled};
 
 const KIND: &str = "pull";
 
@@ -78,7 +78,7 @@ async fn pull(
     deadline: Duration,
     cancelled: oneshot::Receiver<()>,
     shutdown: &Shutdown,
-) -> Result<Result<RuntimeImage, CriError>, Dropped> {
+) -> Result<Result<Pulled, CriError>, Dropped> {
     tokio::select! {
         biased;
         pulled = client.pull(image, deadline) => Ok(pulled),
@@ -91,20 +91,20 @@ async fn pull(
 
 fn conclude(
     image: &str,
-    ended: Result<Result<RuntimeImage, CriError>, Dropped>,
+    ended: Result<Result<Pulled, CriError>, Dropped>,
     took: Duration,
 ) -> Result<PulledImage, PullFailure> {
     let ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
     // No runtime passes the registry's Retry-After on.
     let failed = |reason| Err(PullFailure { reason, retry_after: None, took });
     match ended {
-        Ok(Ok(pulled)) => {
+        Ok(Ok(Pulled { image: held, before })) => {
             counted(Outcome::Ok.as_str(), "");
             effect_done(KIND, Outcome::Ok, None);
             observe(metric::PULL_SECONDS, &[], took);
-            count(metric::PULL_BYTES, &[], pulled.bytes);
-            info!(%image, ms, bytes = pulled.bytes, "pulled");
-            Ok(PulledImage { image: pulled, took })
+            count(metric::PULL_BYTES, &[], held.bytes);
+            info!(%image, ms, bytes = held.bytes, "pulled");
+            Ok(PulledImage { image: held, before, took })
         }
         Ok(Err(error)) => {
             let (reason, outcome) = (error.reason(), Outcome::from(error.class()));

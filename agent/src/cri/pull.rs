@@ -17,13 +17,24 @@ const ANNOTATION: &str = "warm-images.dev/warm";
 /// The sandbox's name; there is no such pod.
 const SANDBOX: &str = "warm-images";
 
+/// What a pull ended with.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Pulled {
+    /// What the runtime holds under the reference.
+    pub image: RuntimeImage,
+    /// The id of what it held before; somebody else may have pulled it since the last list.
+    pub before: Option<String>,
+}
+
 impl Client {
     /// Pulls exactly this reference and returns what the runtime holds under it afterwards. Dropping the future, or
     /// reaching `deadline`, drops the call; runtimes then stop the pull and keep the layers that are complete.
-    pub async fn pull(&self, reference: &str, deadline: Duration) -> Result<RuntimeImage, CriError> {
+    pub async fn pull(&self, reference: &str, deadline: Duration) -> Result<Pulled, CriError> {
+        let before = self.image_status(reference).await?.map(|image| image.runtime_id);
         let request = self.request(reference);
         within(deadline, "PullImage", reference, self.images().pull_image(request)).await?;
-        self.image_status(reference).await?.ok_or_else(|| CriError::Absent { image: reference.to_owned() })
+        let image = self.image_status(reference).await?;
+        image.map(|image| Pulled { image, before }).ok_or_else(|| CriError::Absent { image: reference.to_owned() })
     }
 
     fn request(&self, reference: &str) -> proto::PullImageRequest {

@@ -10,7 +10,8 @@ use anyhow::{Context as _, Result, bail};
 
 use super::toolchain::Toolchain;
 use super::{Tool, pinned};
-use crate::{launch, process};
+use crate::launch::{self, Mounts};
+use crate::process;
 
 /// Lines of a failed build that its error repeats.
 const TAIL: usize = 20;
@@ -48,7 +49,7 @@ pub(super) fn build(toolchain: &Toolchain, tool: Tool, home: &Path) -> Result<()
     let log = home.join(format!("{}.log", tool.name()));
     let output = File::create(&log).with_context(|| format!("creating {}", log.display()))?;
     // Tied to this process: a run that is killed leaves no compiler behind.
-    let status = launch::command(Path::new("go"), false)?
+    let status = launch::command(Path::new("go"), &Mounts::Shared)?
         .args(flags()?)
         .arg("-o")
         .arg(&partial)

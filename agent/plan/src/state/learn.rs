@@ -111,9 +111,9 @@ impl NodeState {
     fn pulled(&mut self, id: &ImageKey, result: Result<PulledImage, PullFailure>, now: Now) {
         let flight = self.flights.remove(id);
         match result {
-            Ok(PulledImage { image: held, took }) => {
+            Ok(PulledImage { image: held, before, took }) => {
                 if let Some(flight) = &flight {
-                    self.note_pull(&flight.image, &held, now);
+                    self.note_pull(&flight.image, &held, before.as_ref(), now);
                 }
                 self.runtime.pulled(id.clone(), held, now.mono);
                 self.count("pulled");
@@ -125,6 +125,7 @@ impl NodeState {
                     let failure = PullFailure { reason: Reason::Corrupt, retry_after: None, took };
                     let Settings { timing, final_after, .. } = &self.settings;
                     pull::fail(image, &failure, timing, *final_after, now, &mut self.rng);
+                    self.setbacks += 1;
                 }
             }
             Err(failure) => {
@@ -136,15 +137,17 @@ impl NodeState {
                 if let Some(image) = self.images.get_mut(id).filter(|_| is_answer) {
                     let Settings { timing, final_after, .. } = &self.settings;
                     pull::fail(image, &failure, timing, *final_after, now, &mut self.rng);
+                    self.setbacks += 1;
                 }
             }
         }
     }
 
     /// What somebody else had put there before, under whatever name, is not ours to remove.
-    fn note_pull(&mut self, image: &str, held: &RuntimeImage, now: Now) {
+    fn note_pull(&mut self, image: &str, held: &RuntimeImage, before: Option<&String>, now: Now) {
         let is_ours = |name: &str| self.ledger.covers(name, &held.runtime_id);
-        if self.runtime.listing.is_of_others(&held.runtime_id, is_ours) {
+        let was_there = before == Some(&held.runtime_id) && !is_ours(image);
+        if was_there || self.runtime.listing.is_of_others(&held.runtime_id, is_ours) {
             self.ledger.forget(image);
         } else {
             self.ledger.pulled(image.to_owned(), held, now.wall);

@@ -3,7 +3,7 @@
 //! Owns how these messages are filled. When they go out is [`Reporter`](crate::inventory::Reporter)'s and
 //! [`Saver`](crate::save::Saver)'s.
 
-use shared::machine::{Moment, Now};
+use shared::machine::Now;
 use shared::message::{Heartbeat, Inventory, SCHEMA};
 
 use super::NodeState;
@@ -68,11 +68,11 @@ impl NodeState {
 
     pub(super) fn save(&mut self, now: Now, effects: &mut Vec<Effect>) {
         if self.saver.start(self.revisions(), self.settings.timing.persist, now.mono) {
-            effects.push(Effect::Persist(Box::new(self.persisted(now.mono))));
+            effects.push(Effect::Persist(Box::new(self.persisted(now))));
         }
     }
 
-    fn persisted(&self, now: Moment) -> Persisted {
+    fn persisted(&self, now: Now) -> Persisted {
         let pools = self.sync.pools().iter().map(|(id, pool)| (id.clone(), pool.content.store(pool.head())));
         Persisted {
             v: VERSION,
@@ -80,8 +80,10 @@ impl NodeState {
             term: self.sync.term(),
             assignment: self.sync.assignment().cloned(),
             pools: pools.collect(),
-            ledger: self.ledger.store(now),
+            ledger: self.ledger.store(now.mono),
+            setbacks: self.images.iter().filter_map(|(id, i)| Some((id.clone(), i.store(now.mono)?))).collect(),
             n: self.n,
+            ts: Some(now.wall),
         }
     }
 }

@@ -200,6 +200,27 @@ fn what_somebody_else_pulled_is_never_touched() {
 }
 
 #[test]
+fn what_somebody_else_pulled_since_the_last_list_is_theirs() {
+    let mut world = world_with(GcMode::On, &["a"]);
+    world.lists_hang = true;
+    run(&mut world, 3);
+    world.images.insert("theirs".into(), held("theirs", "theirs"));
+    // A moved tag: what we pull is not what they had.
+    world.images.insert("moved".into(), held("moved", "old"));
+    world.announce("all", intent("theirs"));
+    world.announce("all", intent("moved"));
+    world.run(ms(10));
+    assert_eq!(world.pulls(), ["theirs", "moved"]);
+    world.lists_hang = false;
+    let list = world.list();
+    world.tell(Fact::Images(list));
+    withdraw(&mut world, &["theirs", "moved"]);
+    world.disk = Some(used(99_000));
+    run(&mut world, 120);
+    assert_eq!(removals(&world), ["moved"]);
+}
+
+#[test]
 fn two_names_of_ours_go_when_nobody_wants_either() {
     let mut world = world_with(GcMode::On, &["a"]);
     let by_digest = format!("registry.test/a@{}", digest_text("a"));

@@ -5,6 +5,8 @@ mod collecting;
 #[cfg(test)]
 mod convergence;
 #[cfg(test)]
+mod keeping;
+#[cfg(test)]
 mod pausing;
 #[cfg(test)]
 mod presence;

@@ -102,7 +102,7 @@ fn outcome<T: std::fmt::Debug + Clone>(
 fn pulleds() -> impl Strategy<Value = Fact> {
     (images(), outcome(Just(()), reasons())).prop_map(|(name, result)| Fact::Pulled {
         id: key(name),
-        result: result.map(|()| PulledImage { image: held(name, name), took: ms(1) }).map_err(failure),
+        result: result.map(|()| PulledImage { image: held(name, name), before: None, took: ms(1) }).map_err(failure),
     })
 }
 
@@ -335,7 +335,7 @@ fn answer(effect: Effect, answers: Answers) -> Option<Fact> {
         Effect::ReadPool { pool, read, .. } => Fact::PoolRead { pool, read, result: answers.content },
         Effect::Pull { id, image, .. } => {
             let name = image.trim_start_matches("registry.test/").trim_end_matches(":1").to_owned();
-            let result = answers.done.map(|()| PulledImage { image: held(&name, &name), took: ms(1) });
+            let result = answers.done.map(|()| PulledImage { image: held(&name, &name), before: None, took: ms(1) });
             Fact::Pulled { id, result: result.map_err(failure) }
         }
         Effect::ListImages => Fact::Images(answers.list),

@@ -95,7 +95,7 @@ rows! {
     Fact::PoolRead { .. } => Fact::PoolRead { pool: pool("all"), read: 1, result: Ok(content()) },
     Fact::Images(_) => Fact::Images(Ok(vec![held("a", "x")])),
     Fact::Pulled { .. } => {
-        Fact::Pulled { id: key("a"), result: Ok(PulledImage { image: held("a", "x"), took: took() }) }
+        Fact::Pulled { id: key("a"), result: Ok(PulledImage { image: held("a", "x"), before: None, took: took() }) }
     },
     Fact::Observed(_) => {
         Fact::Observed(Ok(Observation { space: Some(Space { used: 1, free: 2 }), runtime: Runtime::default() }))

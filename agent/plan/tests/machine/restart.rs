@@ -177,6 +177,96 @@ fn the_state_of_another_node_is_not_taken_over() {
     assert!(!key("x").as_str().is_empty());
 }
 
+fn final_failure() -> World {
+    let mut world = World::synced(&["all"]);
+    world.fail_next("x", &[Reason::NotFound; 5]);
+    world.announce("all", intent("x"));
+    world.run(secs(600));
+    assert_eq!(world.pulls().len(), 5, "final");
+    world
+}
+
+#[test]
+fn a_restart_neither_forgets_tries_nor_hammers_a_registry() {
+    let mut world = final_failure();
+    let before = world.node.explain(key("x").as_str(), world.now);
+    world.fail_next("x", &[Reason::NotFound; 9]);
+    world.restart(2);
+    world.connect();
+    world.run(secs(60));
+    let after = world.node.explain(key("x").as_str(), world.now);
+    for known in ["state", "why", "tries", "since", "next"] {
+        assert_eq!(before[known], after[known], "{known}");
+    }
+    world.run(secs(2_800));
+    assert_eq!(world.pulls(), Vec::<String>::new(), "within the hour nothing is tried");
+    world.run(secs(1_200));
+    assert_eq!(world.pulls(), ["x"]);
+    assert_eq!(world.node.explain(key("x").as_str(), world.now)["tries"], 6);
+}
+
+#[test]
+fn time_without_an_agent_counts_against_a_wait_and_a_clock_set_back_starts_it_anew() {
+    let mut away = final_failure();
+    away.fail_next("x", &[Reason::NotFound; 9]);
+    away.set_clock(away.now.mono + secs(10_000));
+    let mut back = away.clone();
+    away.restart(2);
+    away.run(secs(1));
+    assert_eq!(away.pulls(), ["x"], "it was due long ago");
+    assert_eq!(away.node.explain(key("x").as_str(), away.now)["tries"], 6);
+
+    back.now.wall -= secs(1_000_000);
+    back.restart(2);
+    back.run(secs(3_000));
+    assert_eq!(back.pulls(), Vec::<String>::new());
+    back.run(secs(1_000));
+    assert_eq!(back.pulls(), ["x"], "an hour is an hour");
+}
+
+#[test]
+fn tries_at_something_else_are_not_taken_over() {
+    let mut world = final_failure();
+    world.put("all", shared::message::Intent { secrets: vec!["ns/new".into()], ..intent("x") });
+    world.restart(2);
+    world.connect();
+    world.run(secs(20));
+    assert_eq!(world.pulls(), ["x"]);
+    assert_eq!(world.state_of("x"), Some((ImageState::Warm, None)));
+    assert_eq!(world.saved.unwrap().setbacks.len(), 0);
+}
+
+#[test]
+fn a_refused_image_is_refused_after_a_restart() {
+    let mut world = World::synced(&["all"]);
+    world.fail_next("x", &[Reason::Unauthorized; 2]);
+    world.announce("all", intent("x"));
+    world.run(secs(10));
+    world.restart(2);
+    world.run(secs(600));
+    assert_eq!(world.state_of("x"), Some((ImageState::Refused, Some(Reason::Unauthorized))));
+    assert_eq!(world.pulls(), Vec::<String>::new());
+}
+
+#[test]
+fn evictions_add_up_over_a_restart() {
+    let mut world = warm();
+    for _ in 0..7 {
+        world.images.remove("x");
+        world.run(secs(500));
+    }
+    world.images.remove("x");
+    world.run(secs(70));
+    let hold = world.node.explain(key("x").as_str(), world.now)["next"].clone();
+    assert!(hold.is_string(), "held off: {hold}");
+    world.restart(2);
+    world.run(secs(1));
+    assert_eq!(world.pulls(), Vec::<String>::new());
+    assert_eq!(world.node.explain(key("x").as_str(), world.now)["next"], hold);
+    world.run(secs(600));
+    assert_eq!(world.pulls(), ["x"]);
+}
+
 #[test]
 fn the_default_intervals_are_pinned() {
     let timing = Timing::default();

@@ -118,6 +118,10 @@ pub(crate) struct World {
     pub(crate) used: BTreeSet<String>,
     /// Containers cannot be listed.
     pub(crate) uses_fail: bool,
+    /// What was answered when somebody looked: at the disk, at containers; and each removal with what came of it.
+    pub(crate) observations: Vec<(Moment, Option<Space>)>,
+    pub(crate) uses: Vec<(Moment, BTreeSet<String>)>,
+    pub(crate) removed: Vec<(Moment, RuntimeImage, Result<Removal, Reason>)>,
     /// How the next removals end; without a script as the runtime is.
     pub(crate) removals: VecDeque<Result<Removal, Reason>>,
     /// Answers to `ListImages` are kept back.
@@ -167,6 +171,9 @@ impl World {
             disk: None,
             used: BTreeSet::new(),
             uses_fail: false,
+            observations: vec![],
+            uses: vec![],
+            removed: vec![],
             removals: VecDeque::new(),
             lists_hang: false,
             hung_lists: 0,
@@ -463,12 +470,20 @@ impl World {
             Effect::ListImages => Fact::Images(self.list()),
             Effect::Observe => {
                 let runtime = Runtime { name: "containerd".into(), version: "2".into() };
-                Fact::Observed(self.list().map(|_| Observation { space: self.disk, runtime }))
+                let result = self.list().map(|_| Observation { space: self.disk, runtime });
+                if result.is_ok() {
+                    self.observations.push((self.now.mono, self.disk));
+                }
+                Fact::Observed(result)
             }
             Effect::ListContainers if self.uses_fail => Fact::InUse(Err(Reason::Timeout)),
-            Effect::ListContainers => Fact::InUse(self.list().map(|_| self.used.clone())),
+            Effect::ListContainers => {
+                self.uses.push((self.now.mono, self.used.clone()));
+                Fact::InUse(self.list().map(|_| self.used.clone()))
+            }
             Effect::RemoveImage { image, held, is_dry_run } => {
                 let result = self.remove(&held, is_dry_run);
+                self.removed.push((self.now.mono, *held, result));
                 Fact::Removed { image, result }
             }
             Effect::PutInventory(_) => {
@@ -528,8 +543,8 @@ impl World {
             None => Ok(held(&name, &name)),
         };
         let result = result.map(|held| {
-            self.images.insert(name, held.clone());
-            PulledImage { image: held, took: ms(5) }
+            let before = self.images.insert(name, held.clone()).map(|image| image.runtime_id);
+            PulledImage { image: held, before, took: ms(5) }
         });
         Some(Fact::Pulled { id, result })
     }
