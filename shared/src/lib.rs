@@ -16,4 +16,5 @@ pub mod pool_set;
 pub mod reason;
 pub mod state;
 pub mod subject;
+pub mod text;
 pub mod wave;

@@ -26,6 +26,11 @@ pub use intent::Intent;
 pub use inventory::{Content, Disk, Exception, Inventory, Runtime};
 pub use meta::Meta;
 
+use crate::text::shown;
+
+/// The most characters of an error: it may repeat what the sender chose.
+const LONGEST: usize = 400;
+
 /// The major version this build speaks.
 pub const SCHEMA: u32 = 1;
 
@@ -53,7 +58,7 @@ pub mod header {
 #[derive(Debug, thiserror::Error)]
 pub enum DecodeError {
     /// Not JSON of the right shape.
-    #[error("{what}: {source}")]
+    #[error("{what}: {}", shown(&source.to_string(), LONGEST))]
     Json {
         /// The message's kind.
         what: &'static str,

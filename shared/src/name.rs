@@ -9,9 +9,11 @@ use data_encoding::BASE32_NOPAD;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
+use crate::text::{CLIP, shown};
+
 /// A name that does not follow its rule.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("`{value}` is not a valid {what}: {rule}")]
+#[error("`{}` is not a valid {what}: {rule}", shown(.value, CLIP))]
 pub struct NameError {
     /// The kind of name.
     pub what: &'static str,

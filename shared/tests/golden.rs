@@ -101,6 +101,27 @@ fn too_many_changes_send_only_headers() {
 }
 
 #[test]
+fn a_delta_of_empty_lines_has_no_changes_to_tell_and_is_read_as_it_is_written() {
+    let header = |name: &str| (name != "Warm-Epoch").then_some("1").or(Some("e"));
+    let delta = Delta::decode(&PoolId::all(), header, b"\n\n").unwrap();
+    assert_eq!(delta.entries, None);
+    assert_eq!(Delta::decode(&PoolId::all(), header, &delta.body()).unwrap(), delta);
+}
+
+#[test]
+fn an_error_is_short_and_on_one_line_whatever_was_sent() {
+    let pool = format!("x\\n{}", "y".repeat(100_000));
+    let texts = [
+        format!(r#"{{"v":1,"epoch":"e","term":1,"pool":"{pool}"}}"#),
+        format!(r#"{{"v":1,"epoch":"e","term":"{pool}"}}"#),
+    ];
+    for text in texts {
+        let error = Beat::decode(text.as_bytes()).unwrap_err().to_string();
+        assert!(error.starts_with("beat: ") && error.chars().count() < 500 && !error.contains('\n'), "{error}");
+    }
+}
+
+#[test]
 fn a_higher_major_is_refused_by_name_and_garbage_is_an_error() {
     let newer = golden("beat.json").replacen("\"v\":1", "\"v\":2", 1);
     let error = Beat::decode(newer.as_bytes()).unwrap_err();

@@ -123,7 +123,7 @@ impl Delta {
             prev: number(header::PREV)?,
             to: number(header::TO)?,
             spread_ms: number(header::SPREAD_MS).unwrap_or(0),
-            entries: if body.is_empty() { None } else { Some(entries) },
+            entries: if entries.is_empty() { None } else { Some(entries) },
         })
     }
 }
