@@ -2,6 +2,7 @@
 //!
 //! Owns keys, defaults and what makes a value wrong. Reading is `daemon::config`'s; what the values do is their users'.
 
+use std::os::unix::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -160,6 +161,8 @@ impl Validate for RuntimeConfig {
             } else if path.len() > SOCKET_BYTES {
                 found
                     .add("socket", format!("`{socket}` is too long: a socket's path has at most {SOCKET_BYTES} bytes"));
+            } else if let Err(error) = SocketAddr::from_pathname(path) {
+                found.add("socket", format!("`{socket}` cannot be the path of a socket: {error}"));
             }
         }
         // A namespace is a DNS label, and so is a cluster id.
@@ -184,10 +187,7 @@ impl Validate for PullConfig {
 
 impl Validate for AdminConfig {
     fn problems(&self, found: &mut Problems) {
-        let port = self.listen.rsplit_once(':').map(|(_, port)| port.parse::<u16>());
-        if !matches!(port, Some(Ok(_))) {
-            found.add("listen", format!("`{}` is not an address with a port, such as 0.0.0.0:9180", self.listen));
-        }
+        found.listen("listen", &self.listen);
     }
 }
 

@@ -163,10 +163,7 @@ impl Validate for ControllerConfig {
         });
         found.within("timing", |found| self.timing_problems(found));
         positive(found, "reload", self.reload);
-        if self.admin.listen.parse::<std::net::SocketAddr>().is_err() {
-            let text = format!("`{}` is not an address and port such as 0.0.0.0:9180", self.admin.listen);
-            found.add("admin.listen", text);
-        }
+        found.listen("admin.listen", &self.admin.listen);
         if let Some(path) = &self.kube.kubeconfig
             && path.as_os_str().is_empty()
         {

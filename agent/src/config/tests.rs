@@ -103,7 +103,7 @@ admin: { listen: '0.0.0.0:99999' }
         "timing.verifyMax: must not be less than timing.verifyMin",
         ":14: timing.poll: `soon` is not a duration such as 500ms, 30s, 5m or 1h",
         ":15: nats.urls: is empty",
-        ":16: admin.listen: `0.0.0.0:99999` is not an address with a port, such as 0.0.0.0:9180",
+        ":16: admin.listen: `0.0.0.0:99999` is not an address and port such as 0.0.0.0:9180",
     ] {
         assert!(all.contains(piece), "no `{piece}` in:\n{all}");
     }
@@ -112,6 +112,8 @@ admin: { listen: '0.0.0.0:99999' }
 #[test]
 fn a_socket_may_be_a_url_and_must_fit() {
     loaded("{node: a, runtime: {socket: 'unix:///run/x.sock'}}").unwrap();
+    let found = complaints("{node: a, runtime: {socket: \"/run/x\\0.sock\"}}");
+    assert!(found[0].contains("runtime.socket: `/run/x\\0.sock` cannot be the path of a socket"), "{found:?}");
     let long = format!("{{node: a, runtime: {{socket: '/{}'}}}}", "x".repeat(107));
     assert!(complaints(&long).iter().any(|c| c.contains("has at most 107 bytes")), "{:?}", complaints(&long));
 }
@@ -129,4 +131,12 @@ fn marks_in_an_order_that_makes_no_sense_are_refused() {
     assert_eq!(complaints("{ node: a, disk: { mark: 101 } }"), [":1: disk.mark: 101 is no percentage: 1-100"]);
     assert_eq!(complaints("{ node: a, gc: { low: 0 } }"), [":1: gc.low: 0 is no percentage: 1-100"]);
     assert!(loaded("{ node: a, gc: { mode: sometimes } }").unwrap_err().to_string().contains("dryRun"));
+}
+
+#[test]
+fn an_address_to_listen_on_is_whole() {
+    for address in [":9180", "host name:80", "::1:80", "1.2.3.4", ""] {
+        let found = complaints(&format!("{{node: a, admin: {{listen: '{address}'}}}}"));
+        assert!(found[0].contains("is not an address and port such as 0.0.0.0:9180"), "{found:?}");
+    }
 }

@@ -58,9 +58,10 @@ impl Reloader {
         if content == self.seen {
             return None;
         }
+        let news = self.news(content.as_deref());
         self.seen = content;
         let file = self.path.display();
-        match self.news() {
+        match news {
             Ok(News::None) => {
                 debug!(%file, "the configuration file says what runs");
                 None
@@ -81,8 +82,12 @@ impl Reloader {
         }
     }
 
-    fn news(&self) -> Result<News, ConfigError> {
-        let next: ControllerConfig = config::load(&self.path, ENVIRONMENT)?;
+    fn news(&self, content: Option<&str>) -> Result<News, ConfigError> {
+        let next: ControllerConfig = match content {
+            Some(text) => config::read(&self.path, text, ENVIRONMENT)?,
+            // It says why it cannot be read.
+            None => config::load(&self.path, ENVIRONMENT)?,
+        };
         let restart = keys_that_differ(&self.running, &next);
         let selection = (next.select != self.running.select).then(|| Box::new(next));
         if selection.is_none() && restart.is_empty() {

@@ -75,10 +75,18 @@ pub fn environment(name: &str) -> Option<String> {
     std::env::var(name).ok().filter(|value| !value.is_empty())
 }
 
+/// Reads `text` as [`load`] reads a file; `path` is what problems call it.
+pub fn read<T>(path: &Path, text: &str, env: &[EnvKey]) -> Result<T, ConfigError>
+where
+    T: DeserializeOwned + Serialize + Default + Validate,
+{
+    read_with(path, text, env, environment, Secrets::Later)
+}
+
 fn load_with<T>(
     path: &Path,
     env: &[EnvKey],
-    read: impl Fn(&str) -> Option<String>,
+    variable: impl Fn(&str) -> Option<String>,
     secrets: Secrets,
 ) -> Result<T, ConfigError>
 where
@@ -86,12 +94,26 @@ where
 {
     let text =
         std::fs::read_to_string(path).map_err(|source| ConfigError::Unreadable { path: path.to_owned(), source })?;
-    let tree = Tree::parse(&text).map_err(|(line, text)| {
+    read_with(path, &text, env, variable, secrets)
+}
+
+fn read_with<T>(
+    path: &Path,
+    text: &str,
+    env: &[EnvKey],
+    variable: impl Fn(&str) -> Option<String>,
+    secrets: Secrets,
+) -> Result<T, ConfigError>
+where
+    T: DeserializeOwned + Serialize + Default + Validate,
+{
+    let tree = Tree::parse(text).map_err(|(line, text)| {
         let origin = Origin::File { path: path.to_owned(), line };
-        ConfigError::Problems(vec![Problem::new(origin, Key::default(), text)])
+        ConfigError::Problems(vec![Problem::new(origin, Key::default(), &text)])
     })?;
     let tree = tree.ok_or_else(|| ConfigError::Empty { path: path.to_owned() })?;
-    let set = env.iter().filter_map(|&(name, key)| Some(Variable { name, key: Key::parse(key), value: read(name)? }));
+    let set =
+        env.iter().filter_map(|&(name, key)| Some(Variable { name, key: Key::parse(key), value: variable(name)? }));
     Layers { path: path.to_owned(), file: tree, env: set.collect() }.extract(secrets)
 }
 
@@ -130,7 +152,7 @@ impl Layers {
             for error in error {
                 let (key, text) = explain::explain(&error);
                 let key = self.file.original(&key);
-                problems.push(Problem::new(origin(&self.path, &key), key.clone(), text));
+                problems.push(Problem::new(origin(&self.path, &key), key.clone(), &text));
                 progress |= self.take_out(&key);
             }
             if !progress || problems.len() >= MOST {
@@ -142,7 +164,7 @@ impl Layers {
             value.problems(&mut found);
             for (key, text) in found.into_inner() {
                 if !problems.iter().any(|known| key.starts_with(known.key())) {
-                    problems.push(Problem::new(origin(&self.path, &key), key, text));
+                    problems.push(Problem::new(origin(&self.path, &key), key, &text));
                 }
             }
         }

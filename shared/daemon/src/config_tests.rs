@@ -213,3 +213,43 @@ fn a_secret_that_cannot_be_read_is_said_when_asked_and_waited_for_when_run() {
     assert!(asked.contains(":2: passwordFile: /does/not/exist: the secret cannot be read"), "{asked}");
     assert!(load::<crate::bus::NatsConfig>(&path, &[]).is_ok());
 }
+
+#[test]
+fn a_password_in_the_wrong_place_is_not_repeated() {
+    let found = problems(
+        "
+nats: nats://warm:S3CR3T@nats:4222
+labels: [nats://S3CR3T@nats]
+rules: tls://warm:S3 CR3T@nats
+node: x
+nats://warm:S3CR3T@nats: 1
+",
+    );
+    assert_eq!(
+        found,
+        [
+            "config.yaml:2: nats: \"nats://…@nats:4222\" stands there, a section of keys is expected",
+            "config.yaml:3: labels: a list stands there, a section of keys is expected",
+            "config.yaml:4: rules: \"tls://…@nats\" stands there, a list is expected",
+            "config.yaml:6: nats://…@nats: there is no such key; there are `nats`, `timing`, `rules`, `labels`, `node`",
+        ]
+    );
+}
+
+#[test]
+fn a_secret_in_place_of_its_path_is_not_repeated() {
+    for secret in ["83724619", "hunter2", "[hunter2]", "true"] {
+        let found = problems(&format!("node: a\nnats:\n  user: warm\n  passwordFile: {secret}\n"));
+        let said = found.iter().find(|said| said.starts_with("config.yaml:4: nats.passwordFile: is not ")).unwrap();
+        assert!(said.contains("put the secret into a file and its path here"), "{said}");
+        assert!(!found.concat().contains(secret.trim_matches(['[', ']'])), "{found:?}");
+    }
+}
+
+#[test]
+fn a_value_of_many_lines_is_one_problem_on_one_line() {
+    let found =
+        problems(&format!("node: a\ntiming: {{heartbeat: \"x\\nconfig.yaml:1: all is well{}\"}}\n", "y".repeat(900)));
+    assert_eq!(found.len(), 1, "{found:?}");
+    assert!(found[0].contains("`x\\nconfig.yaml:1: all is well") && found[0].chars().count() < 500, "{found:?}");
+}

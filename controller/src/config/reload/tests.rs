@@ -46,6 +46,6 @@ fn comments_are_no_news() {
 fn other_keys_are_named_and_left_alone() {
     let (_folder, path, reloader) = started("{}\n");
     std::fs::write(&path, "timing: { beat: 1s }\nstepWindow: 1ms\n").unwrap();
-    let Ok(News::Changed { selection: None, restart }) = reloader.news() else { panic!() };
+    let Ok(News::Changed { selection: None, restart }) = reloader.news(read(&path).as_deref()) else { panic!() };
     assert_eq!(restart, ["stepWindow", "timing"]);
 }

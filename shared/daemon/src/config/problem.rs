@@ -5,7 +5,12 @@
 use std::fmt;
 use std::path::PathBuf;
 
+use shared::text::{shown, without_credentials};
+
 use super::secret::SecretFile;
+
+/// The most characters of a key, and of what is said about it.
+const LONGEST: usize = 400;
 
 /// The path of a key. An element of a list is `[1]`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Default)]
@@ -65,8 +70,9 @@ pub struct Problem {
 }
 
 impl Problem {
-    pub(super) fn new(origin: Origin, key: Key, text: String) -> Self {
-        Self { origin, key, text }
+    /// `text` may repeat what stands in the file: it is shown on one line, clipped, without credentials.
+    pub(super) fn new(origin: Origin, key: Key, text: &str) -> Self {
+        Self { origin, key, text: presentable(text) }
     }
 
     pub(super) fn key(&self) -> &Key {
@@ -82,10 +88,14 @@ impl fmt::Display for Problem {
             Origin::Variable(name) => write!(f, "environment variable {name}: ")?,
         }
         if !self.key.0.is_empty() {
-            write!(f, "{}: ", self.key)?;
+            write!(f, "{}: ", presentable(&self.key.to_string()))?;
         }
         f.write_str(&self.text)
     }
+}
+
+fn presentable(text: &str) -> String {
+    shown(&without_credentials(text), LONGEST)
 }
 
 pub(super) fn lines(problems: &[Problem]) -> String {
@@ -122,13 +132,22 @@ impl Problems {
         Self { secrets, ..Self::default() }
     }
 
-    /// `key` holds the path of a secret.
+    /// `key` holds the path of a secret. What is no absolute path is not shown: it may be the secret itself.
     pub fn secret(&mut self, key: &str, file: Option<&SecretFile>) {
-        if self.secrets == Secrets::Now
-            && let Some(file) = file
+        let Some(file) = file else { return };
+        if !file.path().is_absolute() {
+            self.add(key, "is not an absolute path; put the secret into a file and its path here");
+        } else if self.secrets == Secrets::Now
             && let Err(error) = std::fs::read(file.path())
         {
             self.add(key, format!("{}: the secret cannot be read: {error}", file.path().display()));
+        }
+    }
+
+    /// `key` holds the address and port that a server of ours listens on.
+    pub fn listen(&mut self, key: &str, address: &str) {
+        if address.parse::<std::net::SocketAddr>().is_err() {
+            self.add(key, format!("`{address}` is not an address and port such as 0.0.0.0:9180"));
         }
     }
 

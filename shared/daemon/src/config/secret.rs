@@ -5,12 +5,32 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 
+use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
 
 /// The path of a file with a secret.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(transparent)]
+#[serde(try_from = "Given")]
 pub struct SecretFile(PathBuf);
+
+/// What stands where the path of a secret is expected. A number may be the secret itself, so that no error repeats it.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Given {
+    Path(PathBuf),
+    Else(IgnoredAny),
+}
+
+impl TryFrom<Given> for SecretFile {
+    type Error = &'static str;
+
+    fn try_from(given: Given) -> Result<Self, Self::Error> {
+        match given {
+            Given::Path(path) => Ok(Self(path)),
+            Given::Else(_) => Err("is not the path of a file; put the secret into a file and its path here, in quotes"),
+        }
+    }
+}
 
 /// A secret cannot be read.
 #[derive(Debug, thiserror::Error)]
