@@ -17,10 +17,9 @@ pub use error::CriError;
 pub use pull::Pulled;
 pub use socket::Sockets;
 
-/// Generated from `proto/runtime/v1/api.proto`.
-mod proto {
+/// Generated from `proto/runtime/v1/api.proto`. What runtimes send, before it is in our words.
+pub mod proto {
     #![allow(missing_docs, reason = "generated; the proto file has the words")]
-    #![allow(unreachable_pub, reason = "generated code is public in a private module")]
     #![allow(clippy::all, clippy::pedantic, reason = "generated; its style is the generator's")]
 
     tonic::include_proto!("runtime.v1");

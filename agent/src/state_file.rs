@@ -39,9 +39,11 @@ impl StateError {
 
 /// Why the content cannot be used.
 #[derive(Debug, thiserror::Error)]
-enum Unusable {
+pub enum Unusable {
+    /// Another shape, or no JSON at all.
     #[error("it is not the agent's state: {0}")]
     Json(#[from] serde_json::Error),
+    /// Of another version of the agent.
     #[error("it has version {0}, this agent reads {VERSION}")]
     Version(u32),
 }
@@ -107,7 +109,7 @@ impl StateFile {
             move |source| StateError { what, path, source }
         };
         // Maps have string keys and no type here fails to serialise; if one did, the old file stays.
-        let bytes = serde_json::to_vec(persisted).map_err(io::Error::other).map_err(failed("encoding", &path))?;
+        let bytes = encode(persisted).map_err(io::Error::other).map_err(failed("encoding", &path))?;
         tokio::fs::create_dir_all(&self.folder).await.map_err(failed("creating", &self.folder))?;
         let mut file = tokio::fs::File::create(&partial).await.map_err(failed("creating", &partial))?;
         file.write_all(&bytes).await.map_err(failed("writing", &partial))?;
@@ -119,7 +121,13 @@ impl StateFile {
     }
 }
 
-fn decode(bytes: &[u8]) -> Result<Persisted, Unusable> {
+/// The content of the file.
+pub fn encode(persisted: &Persisted) -> Result<Vec<u8>, serde_json::Error> {
+    serde_json::to_vec(persisted)
+}
+
+/// The inverse of [`encode`]; no bytes make it panic.
+pub fn decode(bytes: &[u8]) -> Result<Persisted, Unusable> {
     // The version first: another one may be another shape.
     #[derive(Deserialize)]
     struct Version {

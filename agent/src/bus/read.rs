@@ -75,3 +75,39 @@ fn entry(cluster: &ClusterId, pool: &PoolId, stored: &Read) -> Option<StoredInte
     };
     Some(StoredIntent { id, seq: stored.seq, value })
 }
+
+#[cfg(test)]
+mod tests {
+    use daemon::bus::Headers;
+    use shared::name::ImageKey;
+
+    use super::*;
+
+    fn read(key: &str, seq: u64, body: &str) -> Read {
+        let subject = Bucket::Intents.subject(&ClusterId::default(), key);
+        let payload = body.to_owned().into_bytes().into();
+        Read { subject, seq, time: String::new(), headers: Headers::default(), payload }
+    }
+
+    #[test]
+    fn one_bad_intent_or_key_of_a_pool_leaves_the_others() {
+        let ids = ["a", "b", "c", "d"].map(ImageKey::of);
+        let body = |id: &ImageKey| format!(r#"{{"v":1,"id":"{id}","image":"docker.io/library/x:1"}}"#);
+        let stored = [
+            read(&format!("all.i.{}", ids[0]), 1, &body(&ids[0])),
+            read(&format!("all.i.{}", ids[1]), 2, "{\"v\":1,"),
+            read("all.i.short", 3, &body(&ids[0])),
+            read(&format!("other.i.{}", ids[0]), 4, &body(&ids[0])),
+            read(&format!("all.i.{}", ids[2]), 5, &body(&ids[0])),
+            read(&format!("all.i.{}", ids[3]), 6, &body(&ids[3])),
+        ];
+        let found: Vec<_> =
+            stored.iter().filter_map(|stored| entry(&ClusterId::default(), &PoolId::all(), stored)).collect();
+        let kept: Vec<_> = found
+            .iter()
+            .map(|entry| (entry.id.clone(), entry.seq, matches!(entry.value, Some(Stored::Intent(_)))))
+            .collect();
+        let [a, b, c, d] = ids;
+        assert_eq!(kept, [(a, 1, true), (b, 2, false), (c, 5, false), (d, 6, true)]);
+    }
+}

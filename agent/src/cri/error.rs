@@ -7,9 +7,13 @@ use std::error::Error as _;
 use std::time::Duration;
 
 use shared::reason::{Class, Reason};
+use shared::text::{shown, without_credentials};
 use tonic::{Code, Status};
 
 use super::socket::Unreachable;
+
+/// The most characters of a runtime's own words: what a registry answers may stand in them whole.
+const LONGEST: usize = 800;
 
 /// A call that failed.
 #[derive(Debug, thiserror::Error)]
@@ -64,18 +68,20 @@ pub enum CriError {
 
 impl CriError {
     /// From the status of `call`, made on behalf of `image` if it names one.
-    pub(super) fn new(call: &'static str, image: &str, status: &Status) -> Self {
+    pub fn new(call: &'static str, image: &str, status: &Status) -> Self {
         if let Some(unreachable) = in_chain(status) {
             return Self::Unreachable(unreachable.to_string());
         }
-        let text = status.message().to_owned();
+        let text = status.message();
         // Only a status made on this side has a source: a peer's answer is code and text alone.
         if status.source().is_some() {
             return Self::Broken { call, text: chain(status) };
         }
+        // The reason is of the whole text; shown is what a log can bear.
+        let said = shown(&without_credentials(text), LONGEST);
         match status.code() {
-            Code::Unimplemented if text.contains("unknown service") => Self::NoCri { call, text },
-            code => Self::Refused { call, reason: reason_of(code, &text, image), text },
+            Code::Unimplemented if text.contains("unknown service") => Self::NoCri { call, text: said },
+            code => Self::Refused { call, reason: reason_of(code, text, image), text: said },
         }
     }
 

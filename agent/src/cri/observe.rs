@@ -29,10 +29,15 @@ impl Client {
     pub async fn image_mountpoint(&self) -> Result<Option<PathBuf>, CriError> {
         let request = proto::ImageFsInfoRequest {};
         let info = self.ask("ImageFsInfo", "", self.images().image_fs_info(request)).await?;
-        // The first entry is always the default snapshotter's.
-        let mountpoint = info.image_filesystems.into_iter().next().and_then(|usage| usage.fs_id);
-        Ok(mountpoint.map(|id| id.mountpoint).filter(|path| !path.is_empty()).map(PathBuf::from))
+        Ok(mountpoint(info))
     }
+}
+
+/// Where an answer says that images lie.
+pub fn mountpoint(info: proto::ImageFsInfoResponse) -> Option<PathBuf> {
+    // The first entry is always the default snapshotter's.
+    let first = info.image_filesystems.into_iter().next().and_then(|usage| usage.fs_id);
+    first.map(|id| id.mountpoint).filter(|path| !path.is_empty()).map(PathBuf::from)
 }
 
 /// The file system under the first of these paths that can be seen from here.

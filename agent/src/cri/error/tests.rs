@@ -131,3 +131,13 @@ fn a_status_of_the_peer_is_no_broken_connection() {
     assert!(no_cri.to_string().contains("`runtime.socket`"), "{no_cri}");
     assert_eq!(no_cri.reason(), Reason::RuntimeUnavailable);
 }
+
+#[test]
+fn what_a_registry_answers_is_shown_short_on_one_line_and_without_its_password() {
+    let text = pull(&format!("GET https://user:S3CR3T@reg.example/v2/: 403 Forbidden\n{}", "denied ".repeat(5_000)));
+    let error = CriError::new("PullImage", IMAGE, &Status::unknown(text));
+    assert_eq!(error.reason(), Reason::Unauthorized);
+    let shown = error.to_string();
+    assert!(shown.contains("https://…@reg.example/v2/: 403 Forbidden\\ndenied"), "{shown}");
+    assert!(shown.chars().count() < 900 && !shown.contains('\n'), "{shown}");
+}
