@@ -19,6 +19,7 @@ pub mod installation;
 pub mod launch;
 pub mod nats;
 pub mod node;
+pub mod outside;
 pub mod parts;
 pub mod pki;
 pub mod port;

@@ -1,10 +1,12 @@
 //! The commands of `cargo xtask`: owns their names and how a failure is shown; each command is a file of its own.
 
 mod bench;
+mod fuzz;
 mod generate;
 mod parts;
 mod replay;
 mod test;
+mod tool;
 mod up;
 
 use std::process::ExitCode;
@@ -34,6 +36,8 @@ enum Command {
     Test(test::Args),
     /// Play a recording of a controller or an agent again, step by step.
     Replay(replay::Args),
+    /// Run fuzz targets for a time (docs/fuzzing.md).
+    Fuzz(fuzz::Args),
     /// Measure on real parts; prints a table and one line of JSON.
     Bench(bench::Args),
 }
@@ -51,6 +55,7 @@ pub fn main() -> ExitCode {
         Command::Generate => generate::run(),
         Command::Test(args) => test::run(&args),
         Command::Replay(args) => replay::run(&args),
+        Command::Fuzz(args) => fuzz::run(&args),
         Command::Bench(args) => bench::run(&args),
     };
     match done {

@@ -9,10 +9,10 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, bail};
 
 use super::say;
-use crate::parts::{Parts, Tool};
+use super::tool::Tool;
+use crate::parts::{self, Parts};
 
-/// The version of cargo-deny that is installed when the machine has none of it.
-const CARGO_DENY: &str = "0.20.2";
+const CARGO_DENY: Tool = Tool { name: "cargo-deny", version: "0.20.2", takes: "some 3 minutes" };
 
 /// Which checks to run.
 #[derive(clap::Args)]
@@ -63,7 +63,7 @@ impl Stage {
     fn run(self) -> Result<()> {
         match self {
             Self::Fmt => cargo(&["fmt", "--all", "--check"], &[]),
-            Self::Parts => Parts::ensure(Tool::ALL).map(drop),
+            Self::Parts => Parts::ensure(parts::Tool::ALL).map(drop),
             Self::Clippy => cargo(&["clippy", "--locked", "--workspace", "--all-targets", "--", "-D", "warnings"], &[]),
             Self::Doc => cargo(
                 &["doc", "--locked", "--workspace", "--no-deps", "--document-private-items"],
@@ -168,7 +168,7 @@ fn tests() -> Result<Vec<String>> {
 }
 
 fn deny() -> Result<()> {
-    let program = cargo_deny()?;
+    let program = CARGO_DENY.ensure()?;
     // It looks at crates for other platforms too, which no build here has downloaded.
     cargo(&["fetch", "--locked"], &[])?;
     let status = Command::new(&program)
@@ -180,20 +180,4 @@ fn deny() -> Result<()> {
         bail!("cargo deny ended with {status}; what is allowed and why stands in deny.toml");
     }
     Ok(())
-}
-
-/// cargo-deny of the pinned version, built once into the cache.
-fn cargo_deny() -> Result<PathBuf> {
-    let folder = crate::parts::cache()?.join(format!("cargo-deny-{CARGO_DENY}"));
-    let program = folder.join("bin/cargo-deny");
-    if !program.is_file() {
-        say(&format!("building cargo-deny {CARGO_DENY} once (some 3 minutes on two cores)"));
-        let (root, version) = (folder.display().to_string(), format!("cargo-deny@{CARGO_DENY}"));
-        let target = folder.join("target");
-        let target_folder = target.display().to_string();
-        cargo(&["install", "--quiet", "--locked", &version, "--root", &root, "--target-dir", &target_folder], &[])?;
-        // What it was built from is not needed again.
-        std::fs::remove_dir_all(&target).with_context(|| format!("removing {}", target.display()))?;
-    }
-    Ok(program)
 }
