@@ -9,6 +9,7 @@ pub mod cri_answer;
 pub mod machine;
 pub mod message;
 pub mod persisted;
+pub mod recording;
 pub mod reference;
 pub mod registry_address;
 pub mod subject;
@@ -17,7 +18,7 @@ pub mod subject;
 pub type Check = fn(&[u8]);
 
 /// Every kind of input, by the name of its fuzz target.
-pub const TARGETS: [(&str, Check); 8] = [
+pub const TARGETS: [(&str, Check); 9] = [
     ("reference", reference::check),
     ("subject", subject::check),
     ("message", message::check),
@@ -26,6 +27,7 @@ pub const TARGETS: [(&str, Check); 8] = [
     ("persisted", persisted::check),
     ("registry_address", registry_address::check),
     ("machine", machine::check),
+    ("recording", recording::check),
 ];
 
 /// The most characters that an error about one input has.

@@ -82,6 +82,11 @@ fn no_message_of_the_right_form_upsets_a_machine() {
 }
 
 #[test]
+fn a_recording_is_played_or_refused() {
+    holds("recording");
+}
+
+#[test]
 fn every_target_has_a_fuzzer_and_a_test() {
     let files = std::fs::read_dir(fuzz().join("fuzz_targets")).unwrap();
     let fuzzers: BTreeSet<String> =

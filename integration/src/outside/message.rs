@@ -9,7 +9,7 @@ use agent::bus::receive::{self as agent_side, Incoming};
 use controller::bus::feed::stored;
 use controller::bus::{Assignments, Intents, Inventories, receive as controller_side};
 use shared::message::{
-    Assignment, Beat, Delta, Event, Heartbeat, Intent, Inventory, Message, Meta, delta::MAX_BYTES, header,
+    Assignment, Beat, Control, Delta, Event, Heartbeat, Intent, Inventory, Message, Meta, delta::MAX_BYTES, header,
 };
 use shared::name::{ClusterId, NodeName, PoolId};
 use shared::subject::{Bucket, Subject};
@@ -90,6 +90,7 @@ fn every_message(body: &[u8]) {
     survives::<Event>(body);
     survives::<Heartbeat>(body);
     survives::<Meta>(body);
+    survives::<Control>(body);
     survives::<Inventory>(body);
     if let Ok(inventory) = Inventory::decode(body) {
         let again = Inventory::decode(&inventory.encode());

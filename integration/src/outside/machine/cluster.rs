@@ -1,9 +1,9 @@
 //! The controller's machine: Kubernetes shows two workloads and two nodes, and every write succeeds.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use cluster_plan::fact::{Change, Stored, StoredValue};
+use cluster_plan::fact::{Change, IntentsDoc, Stored, StoredValue};
 use cluster_plan::input::{ContainerImage, Namespace, Node, Selection, Workload, WorkloadKey, WorkloadKind};
 use cluster_plan::{Effect, Fact, Settings, World};
 use controller::bus::feed::{Feed, stored};
@@ -14,7 +14,7 @@ use shared::label;
 use shared::machine::{Machine as _, Moment, Now};
 use shared::message::header as name;
 use shared::name::{ClusterId, NodeName};
-use shared::subject::IntentsKey;
+use shared::subject::{IntentsKey, Subject};
 
 use super::{Step, header};
 
@@ -25,6 +25,9 @@ pub(super) struct Play {
     now: Now,
     nodes: BTreeMap<NodeName, Node>,
     head: u64,
+    /// Questions, numbered from 1, and those that were answered.
+    asked: u64,
+    answered: BTreeSet<u64>,
 }
 
 impl Play {
@@ -37,6 +40,8 @@ impl Play {
             now,
             nodes: nodes.collect(),
             head: 0,
+            asked: 0,
+            answered: BTreeSet::new(),
         };
         play.learn(Fact::Lease(true));
         for fact in play.kubernetes() {
@@ -76,6 +81,10 @@ impl Play {
                     self.changed::<Intents>(place, body);
                     self.changed::<Assignments>(place, body);
                     self.changed::<Inventories>(place, body);
+                } else if let Some(Subject::Control(verb)) = Subject::parse(&ClusterId::default(), place) {
+                    self.asked += 1;
+                    let body = String::from_utf8_lossy(body).into_owned();
+                    self.learn(Fact::Asked { verb, body, reply: self.asked });
                 } else {
                     let from_stream = header(headers, name::STREAM).is_some();
                     match receive::fact(&ClusterId::default(), place, from_stream, body) {
@@ -107,6 +116,7 @@ impl Play {
             self.pass(due.since(self.now.mono).max(Duration::from_secs(1)));
         }
         assert!(self.world.summary(self.now).is_object());
+        assert_eq!(self.answered.len() as u64, self.asked, "a question has no answer");
     }
 
     fn learn(&mut self, fact: Fact) {
@@ -149,7 +159,7 @@ impl Play {
         match effect {
             Effect::TakeTerm { meta, .. } => {
                 let seq = self.next();
-                let value = StoredValue::Value(cluster_plan::fact::IntentsDoc::Meta(meta));
+                let value = StoredValue::Value(IntentsDoc::Meta(meta));
                 vec![Fact::TermTaken(Ok(seq)), Fact::IntentChanged(Stored { key: IntentsKey::Meta, seq, value })]
             }
             Effect::WriteIntents(batch) => {
@@ -172,12 +182,25 @@ impl Play {
             }
             Effect::LabelNode { node, labels, .. } => {
                 assert!(labels.keys().all(|label| label::is_ours(label)), "{labels:?}");
-                let mut facts = vec![Fact::NodeLabelled { node: node.clone(), result: Ok(()) }];
+                let mut facts = vec![Fact::NodeLabelled { node: node.clone(), result: Ok(()), retry_after: None }];
                 if let Some(there) = self.nodes.get_mut(&node) {
                     there.our_labels = labels;
                     facts.push(Fact::Node(Change::Upsert(node, Ok(there.clone()))));
                 }
                 facts
+            }
+            Effect::WriteControl { control, .. } => {
+                let seq = self.next();
+                let value = StoredValue::Value(IntentsDoc::Control(control));
+                vec![
+                    Fact::ControlWritten(Ok(seq)),
+                    Fact::IntentChanged(Stored { key: IntentsKey::Control, seq, value }),
+                ]
+            }
+            Effect::Reply { reply, body } => {
+                assert!(body.is_object(), "{body}");
+                assert!((1..=self.asked).contains(&reply) && self.answered.insert(reply), "{reply} is answered twice");
+                Vec::new()
             }
             _ => Vec::new(),
         }

@@ -1,6 +1,6 @@
 //! The agent's machine: a bucket and a runtime around it that answer what they hold, at once.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use agent::bus::receive::{self, Incoming};
@@ -33,6 +33,9 @@ pub(super) struct Play {
     failure: String,
     /// Until time passes.
     in_flight: BTreeMap<ImageKey, String>,
+    /// Questions, numbered from 1, and those that were answered.
+    asked: u64,
+    answered: BTreeSet<u64>,
 }
 
 impl Play {
@@ -53,6 +56,8 @@ impl Play {
             images: Vec::new(),
             failure: String::new(),
             in_flight: BTreeMap::new(),
+            asked: 0,
+            answered: BTreeSet::new(),
         }
     }
 
@@ -65,7 +70,12 @@ impl Play {
             Step::Message { place, headers, body } => {
                 let value = |name: &str| header(headers, name);
                 let incoming = Incoming { subject: place, reply: Some("_INBOX.1"), header: &value, payload: body };
-                match receive::fact(&incoming, &ClusterId::default(), &self.name, |_| 1) {
+                let asked = &mut self.asked;
+                let keep = |_: &str| {
+                    *asked += 1;
+                    *asked
+                };
+                match receive::fact(&incoming, &ClusterId::default(), &self.name, keep) {
                     Ok(fact) => self.learn(fact),
                     Err(refusal) => self.learn(Fact::Refused { kind: refusal.kind, reason: refusal.reason }),
                 }
@@ -86,6 +96,7 @@ impl Play {
         }
         assert!(self.machine.summary(self.now).is_object());
         assert!(self.machine.explain("nginx", self.now).is_object());
+        assert_eq!(self.answered.len() as u64, self.asked, "a question has no answer");
     }
 
     fn learn(&mut self, fact: Fact) {
@@ -150,6 +161,11 @@ impl Play {
                 let written = inventory.encode();
                 assert_eq!(shared::message::Inventory::decode(&written).ok(), Some(*inventory), "a report is readable");
                 Fact::InventoryPut(Ok(()))
+            }
+            Effect::Reply { reply, body } => {
+                assert!(body.is_object(), "{body}");
+                assert!((1..=self.asked).contains(&reply) && self.answered.insert(reply), "{reply} is answered twice");
+                return None;
             }
             Effect::Persist(_) => Fact::Persisted(Ok(())),
             _ => return None,
