@@ -27,6 +27,8 @@ use daemon::driver::Inbox;
 use daemon::replies::Replies;
 use shared::name::ClusterId;
 
+use crate::leader::Seat;
+
 /// Whom executors talk to. Cheap to clone.
 #[derive(Clone)]
 pub struct Peers {
@@ -36,6 +38,8 @@ pub struct Peers {
     pub cluster: ClusterId,
     /// Kubernetes.
     pub kube: kube::Client,
+    /// Whether this controller may write.
+    pub seat: Seat,
     /// Where outcomes go.
     pub inbox: Inbox<Fact>,
     /// Questions that wait for an answer.

@@ -29,6 +29,7 @@ use crate::bus::questions::Questions;
 use crate::bus::receive::Receiver;
 use crate::bus::session::Session;
 use crate::config::{ControllerConfig, reload};
+use crate::leader;
 use crate::readiness::{self, Parts};
 use crate::views::{self, Show};
 use crate::watch as kubernetes;
@@ -71,7 +72,11 @@ pub async fn run(path: PathBuf, config: ControllerConfig, log: LogHandle) -> Res
     let (inbox, facts) = driver::channel(DEFAULT_INBOX);
     inbox.send(Fact::Selection(config.selection())).await;
     kubernetes::start(&kube, config.kube.watch_timeout, &inbox, &tasks);
-    inbox.send(Fact::Lease(true)).await;
+    let (seat, elector) =
+        leader::stand(&config.leader, config.pod_namespace.as_deref(), &instance, &kube, &inbox).await;
+    if let Some(elector) = &elector {
+        tasks.spawn("election", Arc::clone(elector).run(shutdown.clone()));
+    }
     let session = Session::new(&bus, &config.cluster_id, &config.buckets, inbox.clone(), &tasks);
     let troubles = session.troubles();
     tasks.spawn("buckets", session.run(shutdown.clone()));
@@ -88,6 +93,7 @@ pub async fn run(path: PathBuf, config: ControllerConfig, log: LogHandle) -> Res
             bus: bus.clone(),
             cluster: config.cluster_id.clone(),
             kube,
+            seat,
             inbox: inbox.clone(),
             questions: replies,
             marker_ttl: config.timing.marker_ttl,
@@ -112,8 +118,11 @@ pub async fn run(path: PathBuf, config: ControllerConfig, log: LogHandle) -> Res
         driver::run(machine, facts, dispatcher, settings, clock, show, shutdown).await;
     });
 
-    // The end: the loop takes no more facts, effects finish, NATS gets what was published.
+    // The end: not ready, no more facts, effects finish; then the next may lead; NATS gets what was published.
     let ended = tasks.run_until_signal(config.shutdown_grace).await;
+    if let Some(elector) = elector {
+        elector.release().await;
+    }
     bus.flush().await;
     info!("warm-controller ends");
     Ok(ended?)

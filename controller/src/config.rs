@@ -3,6 +3,7 @@
 //! Owns the keys, their defaults and what makes a value wrong. Reading the file is `daemon::config`'s, watching it
 //! [`reload`]'s.
 
+mod leader;
 pub mod reload;
 
 use std::path::PathBuf;
@@ -16,6 +17,8 @@ use daemon::record::RecordSettings;
 use daemon::telemetry::LogSettings;
 use serde::{Deserialize, Serialize};
 use shared::name::{ClusterId, NodeName};
+
+pub use self::leader::LeaderSettings;
 
 /// The environment variables that are read, and the keys they set.
 pub const ENVIRONMENT: &[EnvKey] =
@@ -40,6 +43,8 @@ pub struct ControllerConfig {
     pub buckets: BucketSettings,
     /// The connection to Kubernetes.
     pub kube: KubeSettings,
+    /// The election of the one controller that writes.
+    pub leader: LeaderSettings,
     /// Whose images are wanted. Reloaded without a restart.
     pub select: Selection,
     /// What is written to Node objects.
@@ -72,6 +77,7 @@ impl Default for ControllerConfig {
             nats: NatsConfig::default(),
             buckets: BucketSettings::default(),
             kube: KubeSettings::default(),
+            leader: LeaderSettings::default(),
             select: Selection::default(),
             labels: LabelSettings::default(),
             admin: AdminSettings::default(),
@@ -157,6 +163,7 @@ impl Validate for ControllerConfig {
         found.section("log", &self.log);
         found.section("record", &self.record);
         found.section("buckets", &self.buckets);
+        found.section("leader", &self.leader);
         found.within("select.namespaces", |found| {
             patterns(found, "include", &self.select.namespaces.include);
             patterns(found, "exclude", &self.select.namespaces.exclude);

@@ -7,6 +7,7 @@ pub mod api;
 pub mod app;
 pub mod bus;
 pub mod config;
+pub mod leader;
 pub mod readiness;
 pub mod views;
 pub mod watch;

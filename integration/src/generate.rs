@@ -65,17 +65,13 @@ fn reasons() -> String {
 fn rbac() -> String {
     let mut text = heading("What the controller may do", "controller/src/api/access.rs");
     text.push_str(
-        "Agents have no rights in Kubernetes at all.\n\n| group | resources | verbs |\n| --- | --- | --- |\n",
+        "Agents have no rights in Kubernetes at all.\n\n| group | resources | verbs | where | what for |\n\
+         | --- | --- | --- | --- | --- |\n",
     );
-    let role = controller::api::access::cluster_role("warm-images-controller");
-    let words = |value: &serde_json::Value| {
-        let list: Vec<&str> = value.as_array().into_iter().flatten().filter_map(serde_json::Value::as_str).collect();
-        list.join(" ")
-    };
-    for rule in role.get("rules").and_then(serde_json::Value::as_array).into_iter().flatten() {
-        let group = words(&rule["apiGroups"]);
-        let group = if group.is_empty() { "core" } else { &group };
-        let _ = writeln!(text, "| {group} | {} | {} |", words(&rule["resources"]), words(&rule["verbs"]));
+    for row in controller::api::access::ACCESS {
+        let group = if row.group.is_empty() { "core" } else { row.group };
+        let (verbs, scope) = (row.verbs.join(" "), row.scope.as_str());
+        let _ = writeln!(text, "| {group} | {} | {verbs} | {scope} | {} |", row.resource, row.purpose);
     }
     text
 }

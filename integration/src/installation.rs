@@ -6,9 +6,10 @@ mod history;
 mod nats_users;
 mod programs;
 mod question;
+pub mod rights;
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -28,6 +29,7 @@ use between::{Api, ApiRoute, Runtimes};
 pub use nats_users::{agent_user, reader, users};
 pub use programs::Programs;
 pub use question::{Row, deployment};
+pub use rights::{LEASE, NAMESPACE};
 
 /// No start of one of our processes takes longer on a busy machine.
 const START: Duration = Duration::from_secs(30);
@@ -42,6 +44,7 @@ pub struct InstallationSpec {
     late: Vec<String>,
     intercepted: Vec<String>,
     api: ApiRoute,
+    controllers: usize,
     controller: Value,
     agent: Value,
     with_controllers: bool,
@@ -63,6 +66,7 @@ impl InstallationSpec {
             late: Vec::new(),
             intercepted: Vec::new(),
             api: ApiRoute::default(),
+            controllers: 1,
             controller: json!({}),
             agent: json!({}),
             with_controllers: false,
@@ -102,7 +106,14 @@ impl InstallationSpec {
         self
     }
 
-    /// Merged over the controller's configuration.
+    /// So many controllers, started at once; which of them leads is open.
+    #[must_use]
+    pub fn controllers(mut self, count: usize) -> Self {
+        self.controllers = count;
+        self
+    }
+
+    /// Merged over the configuration of every controller.
     #[must_use]
     pub fn controller(mut self, config: Value) -> Self {
         merge(&mut self.controller, config);
@@ -165,8 +176,10 @@ impl Member {
 
 /// A running installation. Fields drop in this order: ours before the parts.
 pub struct Installation {
-    /// The controller.
+    /// The controller: the first of them.
     pub controller: Member,
+    /// The other controllers.
+    pub others: Vec<Member>,
     /// The agents by node.
     pub agents: BTreeMap<String, Member>,
     runtimes: Runtimes,
@@ -208,7 +221,13 @@ impl Installation {
         let cluster = Cluster::start(run, parts).await?;
         let timings = if spec.with_defaults { (json!({}), json!({})) } else { test_timings() };
         let (api, kubeconfig) = Api::start(&cluster, spec.api).await?;
-        let controller = start_controller(&cluster, &programs, kubeconfig, &[timings.0, spec.controller]).await?;
+        rights::grant(&cluster.client(), USER).await?;
+        let configs = [timings.0, spec.controller];
+        let controller = start_controller(&cluster, &programs, &kubeconfig, 0, &configs).await?;
+        let mut others = Vec::new();
+        for number in 1..spec.controllers {
+            others.push(start_controller(&cluster, &programs, &kubeconfig, number, &configs).await?);
+        }
         let mut runtimes = Runtimes::new();
         for node in spec.intercepted {
             let proxy = between::intercept(&cluster, &node)?;
@@ -218,6 +237,7 @@ impl Installation {
         merge(&mut agent_config, spec.agent);
         let mut installation = Self {
             controller,
+            others,
             agents: BTreeMap::new(),
             runtimes,
             api,
@@ -267,10 +287,11 @@ impl Installation {
         self.agents.get_mut(node).with_context(|| format!("node {node} has no agent"))
     }
 
-    /// Waits until controller and agents say that they are ready.
+    /// Waits until controllers and agents say that they are ready.
     pub async fn until_ready(&mut self) -> Result<()> {
         let http = self.http.clone();
-        for member in std::iter::once(&mut self.controller).chain(self.agents.values_mut()) {
+        let controllers = std::iter::once(&mut self.controller).chain(&mut self.others);
+        for member in controllers.chain(self.agents.values_mut()) {
             until_ready(&http, member).await?;
         }
         Ok(())
@@ -323,13 +344,14 @@ async fn until_ready(http: &Http, member: &mut Member) -> Result<()> {
 async fn start_controller(
     cluster: &Cluster,
     programs: &Programs,
-    kubeconfig: PathBuf,
+    kubeconfig: &Path,
+    number: usize,
     configs: &[Value],
 ) -> Result<Member> {
-    grant(cluster).await?;
     let run = cluster.run();
+    let name = if number == 0 { "controller".to_owned() } else { format!("controller-{number}") };
     let (nats, admin) = (cluster.nats_proxy().await?, Port::free()?);
-    let password = run.write("controller/nats-password", "controller")?;
+    let password = run.write(&format!("{name}/nats-password"), "controller")?;
     let mut config = json!({
         "nats": { "urls": [format!("nats://{}", nats.address())], "user": "controller", "passwordFile": password },
         "kube": { "kubeconfig": kubeconfig },
@@ -339,33 +361,15 @@ async fn start_controller(
     for change in configs {
         merge(&mut config, change.clone());
     }
-    let config = run.write("controller/controller.yaml", serde_json::to_vec_pretty(&config)?)?;
+    let config = run.write(&format!("{name}/controller.yaml"), serde_json::to_vec_pretty(&config)?)?;
     let process = cluster.spawn(
-        Invocation::new("warm-controller", &programs.controller)
+        Invocation::new(format!("warm-{name}"), &programs.controller)
             .args(["run", "--config"])
             .arg(&config)
-            .env("WARM_POD_NAME", "warm-images-controller-0")
-            .env("WARM_POD_NAMESPACE", "warm-images"),
+            .env("WARM_POD_NAME", format!("warm-images-controller-{number}"))
+            .env("WARM_POD_NAMESPACE", NAMESPACE),
     )?;
     Ok(Member { process, nats, config, admin })
-}
-
-/// Gives the controller the rights its table of access declares, and no other.
-async fn grant(cluster: &Cluster) -> Result<()> {
-    use k8s_openapi::api::rbac::v1::{ClusterRole, ClusterRoleBinding};
-    use kube::api::{Api, PostParams};
-    let role: ClusterRole = serde_json::from_value(controller::api::access::cluster_role(USER))?;
-    Api::all(cluster.client()).create(&PostParams::default(), &role).await.context("creating the controller's role")?;
-    let binding: ClusterRoleBinding = serde_json::from_value(json!({
-        "metadata": { "name": USER },
-        "roleRef": { "apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": USER },
-        "subjects": [{ "kind": "User", "name": USER, "apiGroup": "rbac.authorization.k8s.io" }],
-    }))?;
-    Api::all(cluster.client())
-        .create(&PostParams::default(), &binding)
-        .await
-        .context("binding the controller's role")?;
-    Ok(())
 }
 
 /// Intervals that make a test fast; what they are for stands at their keys.

@@ -22,6 +22,7 @@ use controller::bus::questions::Questions;
 use controller::bus::receive::Receiver;
 use controller::bus::session::Session;
 use controller::config::BucketSettings;
+use controller::leader::Seat;
 use daemon::bus::Bus;
 use daemon::clock::Clock;
 use daemon::config::SecretFile;
@@ -111,7 +112,8 @@ impl Adapters {
         let questions = Arc::new(Replies::default());
         let asked = Questions::offer(&bus, &cluster, "test", inbox.clone(), Arc::clone(&questions)).await?;
         tasks.spawn("questions", asked.run(shutdown.clone()));
-        let peers = Peers { bus: bus.clone(), cluster: cluster.clone(), kube, inbox, questions, marker_ttl };
+        let seat = Seat::of_the_only_controller();
+        let peers = Peers { bus: bus.clone(), cluster: cluster.clone(), kube, seat, inbox, questions, marker_ttl };
         let dispatcher = Dispatcher::new(peers, &tasks);
         let said = Said::default();
         let machine = said.clone();

@@ -15,19 +15,20 @@ use cluster_plan::fact::{Change, Source};
 use cluster_plan::input::{Workload, WorkloadKey, WorkloadKind};
 use cluster_plan::{Effect, Fact};
 use controller::act::node_label;
-use controller::api::{access, client};
+use controller::api::client;
+use controller::leader::Seat;
 use daemon::clock::Clock;
 use daemon::driver::{self, DriverSettings};
 use daemon::metrics;
 use daemon::supervise::Tasks;
 use integration::apiserver::ApiServer;
 use integration::eventually::eventually;
+use integration::installation::rights;
 use integration::node::{NodeSpec, Nodes};
 use integration::parts::{Parts, Tool};
 use integration::run::{RunDir, scenario};
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{Node, Pod, ServiceAccount};
-use k8s_openapi::api::rbac::v1::{ClusterRole, ClusterRoleBinding};
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
 use kube::{Api, Client};
 use serde_json::{Value, json};
@@ -155,19 +156,6 @@ fn key(kind: WorkloadKind, name: &str) -> WorkloadKey {
     WorkloadKey { kind, namespace: "default".into(), name: name.into() }
 }
 
-/// The rights of the table and no other.
-async fn grant(admin: &Client) -> Result<()> {
-    let role: ClusterRole = serde_json::from_value(access::cluster_role(USER))?;
-    Api::all(admin.clone()).create(&PostParams::default(), &role).await.context("role")?;
-    let binding: ClusterRoleBinding = serde_json::from_value(json!({
-        "metadata": { "name": USER },
-        "roleRef": { "apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": USER },
-        "subjects": [{ "kind": "User", "name": USER, "apiGroup": "rbac.authorization.k8s.io" }],
-    }))?;
-    Api::all(admin.clone()).create(&PostParams::default(), &binding).await.context("binding")?;
-    Ok(())
-}
-
 async fn create_deployment(admin: &Client, name: &str, image: &str) -> Result<()> {
     let deployment: Deployment = serde_json::from_value(json!({
         "metadata": { "name": name },
@@ -196,7 +184,7 @@ fn a_source_tells_what_is_there_what_changes_and_what_goes_with_the_rights_of_th
     scenario("watch", TEST, async |run| {
         let api = control_plane(&run).await?;
         let admin = api.client();
-        grant(&admin).await?;
+        rights::grant(&admin, USER).await?;
         create_deployment(&admin, "old", "nginx:1").await?;
         Nodes::new(admin.clone()).create(&NodeSpec::new("n1").label("disk", "ssd")).await?;
         let sources = Sources::start(&api).await?;
@@ -240,7 +228,7 @@ fn a_bare_pod_counts_until_it_ends_and_a_node_heartbeat_says_nothing() -> Result
     scenario("pods", TEST, async |run| {
         let api = control_plane(&run).await?;
         let admin = api.client();
-        grant(&admin).await?;
+        rights::grant(&admin, USER).await?;
         let account: ServiceAccount = serde_json::from_value(json!({ "metadata": { "name": "default" } }))?;
         Api::default_namespaced(admin.clone()).create(&PostParams::default(), &account).await.context("account")?;
         let nodes = Nodes::new(admin.clone());
@@ -285,7 +273,7 @@ fn sources_go_on_after_the_api_server_was_away_and_say_nothing_twice() -> Result
     scenario("restart", TEST, async |run| {
         let mut api = control_plane(&run).await?;
         let admin = api.client();
-        grant(&admin).await?;
+        rights::grant(&admin, USER).await?;
         create_deployment(&admin, "kept", "a:1").await?;
         create_deployment(&admin, "gone", "b:1").await?;
         let sources = Sources::start(&api).await?;
@@ -338,7 +326,7 @@ fn a_source_without_rights_asks_again_until_it_has_them() -> Result<()> {
         })
         .await?;
         assert!(sources.all().is_empty(), "nothing is known, and nothing is said to be empty");
-        grant(&api.client()).await?;
+        rights::grant(&api.client(), USER).await?;
         sources.until_listed().await
     })
 }
@@ -348,21 +336,22 @@ struct Labelled {
     api: ApiServer,
     nodes: Nodes,
     hand: Client,
+    seat: Seat,
     uid: String,
 }
 
 impl Labelled {
     async fn start(run: &Arc<RunDir>) -> Result<Self> {
         let api = control_plane(run).await?;
-        grant(&api.client()).await?;
+        rights::grant(&api.client(), USER).await?;
         let nodes = Nodes::new(api.client());
         let node = nodes.create(&NodeSpec::new("n1").label("disk", "ssd")).await?;
         let hand = client::connect(Some(&api.kubeconfig_for(USER, None)?), SILENCE).await?;
-        Ok(Self { api, nodes, hand, uid: node.metadata.uid.context("uid")? })
+        Ok(Self { api, nodes, hand, seat: Seat::of_the_only_controller(), uid: node.metadata.uid.context("uid")? })
     }
 
     async fn apply(&self, node: &str, uid: &str, labels: &[(&str, &str)]) -> Result<(), Reason> {
-        node_label::apply(&self.hand, &NodeName::parse(node).unwrap(), uid, &map(labels))
+        node_label::apply(&self.hand, &self.seat.tenure(), &NodeName::parse(node).unwrap(), uid, &map(labels))
             .await
             .map_err(|refusal| refusal.reason)
     }
@@ -419,7 +408,7 @@ fn a_node_of_another_uid_is_refused_and_none_is_ever_created() -> Result<()> {
         // Even with every right: the UID alone keeps a Node from being created.
         let admin = node.api.client();
         let absent = NodeName::parse("absent")?;
-        let refused = node_label::apply(&admin, &absent, other, &map(&[(A, "1")])).await;
+        let refused = node_label::apply(&admin, &node.seat.tenure(), &absent, other, &map(&[(A, "1")])).await;
         assert_eq!(refused.map_err(|refusal| refusal.reason), Err(Reason::Conflict));
         let found: Option<Node> = node.nodes.api().get_opt("absent").await?;
         ensure!(found.is_none(), "a Node was created");
@@ -454,10 +443,10 @@ fn failures_of_a_patch_have_bounded_reasons() -> Result<()> {
         let stranger = node.api.client_for("stranger", None).await?;
         let n1 = NodeName::parse("n1")?;
         let uid = node.uid.clone();
-        let refused = node_label::apply(&stranger, &n1, &uid, &map(&[])).await;
+        let refused = node_label::apply(&stranger, &node.seat.tenure(), &n1, &uid, &map(&[])).await;
         assert_eq!(refused.map_err(|refusal| refusal.reason), Err(Reason::Forbidden));
         node.api.server().kill()?;
-        assert_eq!(node.apply("n1", &uid, &[(A, "1")]).await, Err(Reason::Network));
+        assert_eq!(node.apply("n1", &uid, &[(A, "1")]).await, Err(Reason::KubernetesUnavailable));
         Ok(())
     })
 }

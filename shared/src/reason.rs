@@ -58,6 +58,8 @@ reasons! {
     Invalid "invalid" "What was received cannot be decoded.",
     Forged "forged" "A message does not come from whom its subject says, or lacks the headers it must have.",
     Disconnected "disconnected" "There is no connection to NATS.",
+    KubernetesUnavailable "kubernetes-unavailable" "The Kubernetes API cannot be reached or answers with a server error (5xx).",
+    LeaseLost "lease-lost" "This controller holds the Lease no more: what was to be written was not sent, or is not awaited.",
     Superseded "superseded" "A controller with a higher term has taken over.",
     ForeignCluster "foreign-cluster" "The buckets belong to another cluster.",
     Storage "storage" "The state directory cannot be read or written.",

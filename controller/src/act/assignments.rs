@@ -3,27 +3,35 @@
 use bytes::Bytes;
 use cluster_plan::Fact;
 use cluster_plan::effect::AssignmentWrite;
-use daemon::bus::BusError;
 use shared::message::{Message as _, SCHEMA, header};
 use shared::reason::Reason;
 use shared::subject::{Bucket, Subject, assignment_key};
 
 use super::Peers;
-use super::outcome::{batch_done, said};
+use super::outcome::{NotDone, batch_done, flat, said};
 use super::puts::{Content, Put, write_all};
 use super::reread::reread;
 use crate::bus::Assignments;
+use crate::leader::tenure::Tenure;
 
 /// Writes all and sends the copies with `epoch` and `term` in their headers.
-pub(super) async fn write(peers: Peers, kind: &'static str, epoch: String, term: u64, writes: Vec<AssignmentWrite>) {
+pub(super) async fn write(
+    peers: Peers,
+    tenure: Tenure,
+    kind: &'static str,
+    epoch: String,
+    term: u64,
+    writes: Vec<AssignmentWrite>,
+) {
     let puts = writes.iter().map(|write| put(&peers, write)).collect();
-    let written = write_all(&peers.bus, puts).await;
+    let written = write_all(&peers.bus, &tenure, puts).await;
     let headers = [(header::SCHEMA, SCHEMA.to_string()), (header::EPOCH, epoch), (header::TERM, term.to_string())];
     for (write, result) in writes.iter().zip(&written) {
         if let (Some(assignment), Ok(_)) = (&write.assignment, result) {
             let subject = Subject::Assign(write.node.clone()).print(&peers.cluster);
             // One that is lost is read when the agent next looks.
-            if let Err(error) = peers.bus.publish(subject, &headers, Bytes::from(assignment.encode())).await {
+            let copy = peers.bus.publish(subject, &headers, Bytes::from(assignment.encode()));
+            if let Err(error) = flat(tenure.guard(copy).await) {
                 said("assign-copy", &error);
             }
         }
@@ -49,9 +57,9 @@ fn put(peers: &Peers, write: &AssignmentWrite) -> Put {
     }
 }
 
-async fn tell_conflicts(peers: &Peers, writes: &[AssignmentWrite], written: &[Result<u64, BusError>]) {
+async fn tell_conflicts(peers: &Peers, writes: &[AssignmentWrite], written: &[Result<u64, NotDone>]) {
     for (write, result) in writes.iter().zip(written) {
-        if matches!(result, Err(BusError::Conflict { .. })) {
+        if result.as_ref().is_err_and(NotDone::is_conflict) {
             let key = assignment_key(&write.node);
             if let Some(there) = reread::<Assignments>(&peers.bus, &peers.cluster, write.node.clone(), &key).await {
                 peers.inbox.send(Fact::AssignmentChanged(there)).await;

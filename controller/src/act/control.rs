@@ -7,8 +7,8 @@ use shared::subject::IntentsKey;
 use super::Peers;
 use super::document::write;
 
-/// Writes `control` if `_ctl` has the sequence `expected`. After a conflict, what is there is told first.
+/// Writes `control`, which any replica may, if `_ctl` has the sequence `expected`. After a conflict, what is there is told first.
 pub(super) async fn turn(peers: Peers, kind: &'static str, control: Control, expected: u64) {
-    let written = write(&peers, kind, IntentsKey::Control, control.encode(), expected).await;
+    let written = write(&peers, None, kind, IntentsKey::Control, control.encode(), expected).await;
     peers.inbox.send(Fact::ControlWritten(written)).await;
 }

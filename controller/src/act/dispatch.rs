@@ -1,7 +1,8 @@
 //! From an effect to its executor.
 //!
 //! Owns the one ordered lane: intents and beats go out in the order decided, since a beat that overtook the delta before
-//! it would make every agent of the pool read. Everything else runs beside it.
+//! it would make every agent of the pool read. Everything else runs beside it. Each effect gets the tenure in which it was
+//! decided: none goes on in a later one.
 
 use std::sync::Arc;
 
@@ -17,6 +18,7 @@ use tokio::sync::{Semaphore, mpsc};
 use tracing::error;
 
 use super::{Peers, assignments, beat, control, intents, node_label, reply, request, term};
+use crate::leader::tenure::Tenure;
 
 /// Effects that may wait in the lane. While NATS is slow beats are dropped beyond it: the next ones say the same.
 const LANE: usize = 8_192;
@@ -32,7 +34,7 @@ enum Ordered {
 pub struct Dispatcher {
     peers: Peers,
     tasks: Tasks,
-    lane: mpsc::Sender<(&'static str, Ordered)>,
+    lane: mpsc::Sender<(&'static str, Tenure, Ordered)>,
     patches: Arc<Semaphore>,
 }
 
@@ -42,10 +44,10 @@ impl Dispatcher {
         let (lane, mut queue) = mpsc::channel(LANE);
         let ordered = peers.clone();
         tasks.spawn("intents-and-beats", async move {
-            while let Some((kind, effect)) = queue.recv().await {
+            while let Some((kind, tenure, effect)) = queue.recv().await {
                 match effect {
-                    Ordered::Intents(batch) => intents::write(&ordered, kind, batch).await,
-                    Ordered::Beat(beat) => beat::publish(&ordered, kind, beat).await,
+                    Ordered::Intents(batch) => intents::write(&ordered, &tenure, kind, batch).await,
+                    Ordered::Beat(beat) => beat::publish(&ordered, &tenure, kind, beat).await,
                 }
             }
         });
@@ -53,11 +55,11 @@ impl Dispatcher {
     }
 
     fn in_order(&self, kind: &'static str, effect: Ordered) {
-        let Err(refused) = self.lane.try_send((kind, effect)) else {
+        let Err(refused) = self.lane.try_send((kind, self.peers.seat.tenure(), effect)) else {
             return;
         };
         effect_done(kind, Outcome::Transient, Some(Reason::Timeout));
-        if let (_, Ordered::Intents(batch)) = refused.into_inner() {
+        if let (_, _, Ordered::Intents(batch)) = refused.into_inner() {
             error!("the lane of intents and beats is full: NATS takes nothing");
             self.tell(kind, intents::untried(&batch, Reason::Timeout));
         }
@@ -73,34 +75,37 @@ impl Dispatch<Effect> for Dispatcher {
     fn dispatch(&mut self, effect: Effect) {
         let kind = effect.kind();
         let peers = self.peers.clone();
+        let tenure = peers.seat.tenure();
         match effect {
             Effect::WriteIntents(batch) => self.in_order(kind, Ordered::Intents(batch)),
             Effect::PublishBeat(beat) => self.in_order(kind, Ordered::Beat(beat)),
             Effect::TakeTerm { meta, expected } => {
-                self.tasks.spawn_effect(kind, term::take(peers, kind, meta, expected));
+                self.tasks.spawn_effect(kind, term::take(peers, tenure, kind, meta, expected));
             }
             Effect::WriteControl { control, expected } => {
                 self.tasks.spawn_effect(kind, control::turn(peers, kind, control, expected));
             }
             Effect::Reply { reply, body } => self.tasks.spawn_effect(kind, reply::send(peers, kind, reply, body)),
             Effect::WriteAssignments { epoch, term, writes } => {
-                self.tasks.spawn_effect(kind, assignments::write(peers, kind, epoch, term, writes));
+                self.tasks.spawn_effect(kind, assignments::write(peers, tenure, kind, epoch, term, writes));
             }
             Effect::LabelNode { node, uid, labels } => {
                 let patches = Arc::clone(&self.patches);
                 self.tasks.spawn_effect(kind, async move {
                     // An error would mean that the semaphore is closed, which nobody does.
                     let _permit = patches.acquire().await;
-                    let result = node_label::apply(&peers.kube, &node, &uid, &labels).await;
+                    let result = node_label::apply(&peers.kube, &tenure, &node, &uid, &labels).await;
                     let retry_after = result.as_ref().err().and_then(|refusal| refusal.retry_after);
                     let result = result.map_err(|refusal| refusal.reason);
                     peers.inbox.send(Fact::NodeLabelled { node, result, retry_after }).await;
                 });
             }
-            // There is no Lease that could be given up yet.
-            Effect::ReleaseLease => {}
+            Effect::ReleaseLease => {
+                peers.seat.give_up();
+                effect_done(kind, Outcome::Ok, None);
+            }
             Effect::RequestInventory(node) => {
-                self.tasks.spawn_effect(kind, request::inventory(peers, kind, node));
+                self.tasks.spawn_effect(kind, request::inventory(peers, tenure, kind, node));
             }
         }
     }

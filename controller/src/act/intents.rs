@@ -8,7 +8,6 @@ use std::time::Duration;
 use bytes::Bytes;
 use cluster_plan::Fact;
 use cluster_plan::effect::{IntentBatch, IntentChange, IntentWrite};
-use daemon::bus::BusError;
 use shared::message::Message as _;
 use shared::name::{ClusterId, PoolId};
 use shared::reason::Reason;
@@ -16,18 +15,19 @@ use shared::subject::{Bucket, IntentsKey, Subject};
 
 use super::Peers;
 use super::delta::deltas;
-use super::outcome::{batch_done, said};
+use super::outcome::{NotDone, batch_done, flat, said};
 use super::puts::{Content, Put, write_all};
 use super::reread::reread;
 use crate::bus::Intents;
+use crate::leader::tenure::Tenure;
 
 /// Writes `batch` and tells what was acknowledged.
-pub(super) async fn write(peers: &Peers, kind: &'static str, batch: IntentBatch) {
+pub(super) async fn write(peers: &Peers, tenure: &Tenure, kind: &'static str, batch: IntentBatch) {
     let puts = batch.writes.iter().map(|write| put(&peers.cluster, write, batch.marker_ttl)).collect();
-    let written = write_all(&peers.bus, puts).await;
+    let written = write_all(&peers.bus, tenure, puts).await;
     let results: Vec<Result<u64, Reason>> =
         written.iter().map(|result| result.as_ref().copied().map_err(|error| said(kind, error))).collect();
-    let deltas = publish(peers, &batch, &results).await;
+    let deltas = publish(peers, tenure, &batch, &results).await;
     batch_done(kind, written.iter().filter_map(|result| result.as_ref().err()));
     tell_conflicts(peers, &batch, &written).await;
     let results = batch.writes.iter().map(key_of).zip(results).collect();
@@ -54,11 +54,17 @@ fn put(cluster: &ClusterId, write: &IntentWrite, marker_ttl: Duration) -> Put {
 }
 
 /// `to` of each delta that went out.
-async fn publish(peers: &Peers, batch: &IntentBatch, results: &[Result<u64, Reason>]) -> BTreeMap<PoolId, u64> {
+async fn publish(
+    peers: &Peers,
+    tenure: &Tenure,
+    batch: &IntentBatch,
+    results: &[Result<u64, Reason>],
+) -> BTreeMap<PoolId, u64> {
     let mut told = BTreeMap::new();
     for delta in deltas(batch, results) {
         let subject = Subject::Delta(delta.pool.clone()).print(&peers.cluster);
-        match peers.bus.publish(subject, &delta.headers(), Bytes::from(delta.body())).await {
+        let headers = delta.headers();
+        match flat(tenure.guard(peers.bus.publish(subject, &headers, Bytes::from(delta.body()))).await) {
             Ok(()) => {
                 told.insert(delta.pool, delta.to);
             }
@@ -71,9 +77,9 @@ async fn publish(peers: &Peers, batch: &IntentBatch, results: &[Result<u64, Reas
     told
 }
 
-async fn tell_conflicts(peers: &Peers, batch: &IntentBatch, written: &[Result<u64, BusError>]) {
+async fn tell_conflicts(peers: &Peers, batch: &IntentBatch, written: &[Result<u64, NotDone>]) {
     for (write, result) in batch.writes.iter().zip(written) {
-        if matches!(result, Err(BusError::Conflict { .. })) {
+        if result.as_ref().is_err_and(NotDone::is_conflict) {
             let key = key_of(write);
             let printed = key.to_string();
             if let Some(there) = reread::<Intents>(&peers.bus, &peers.cluster, key, &printed).await {

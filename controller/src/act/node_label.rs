@@ -20,6 +20,9 @@ use shared::name::NodeName;
 use shared::reason::Reason;
 use tracing::{debug, warn};
 
+use crate::api::failure;
+use crate::leader::tenure::{LeaseLost, Tenure};
+
 /// A patch that takes longer has failed; whether it took effect the watch will show.
 const TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -47,16 +50,22 @@ impl From<kube::Error> for Failed {
     }
 }
 
-/// Applies `labels` to the Node `node` whose UID is `uid`, once.
+/// Applies `labels` to the Node `node` whose UID is `uid`, once, as long as the tenure lasts.
 pub async fn apply(
     client: &Client,
+    tenure: &Tenure,
     node: &NodeName,
     uid: &str,
     labels: &BTreeMap<String, String>,
 ) -> Result<(), Refusal> {
-    let result = match tokio::time::timeout(TIMEOUT, patch(client, node, uid, labels)).await {
-        Ok(Ok(())) => Ok(()),
-        Ok(Err(Failed { error, retry_after })) => {
+    let patching = tokio::time::timeout(TIMEOUT, patch(client, node, uid, labels));
+    let result = match tenure.guard(patching).await {
+        Err(LeaseLost) => {
+            debug!(%node, "labelling ends with the tenure");
+            Err(Refusal { reason: Reason::LeaseLost, retry_after: None })
+        }
+        Ok(Ok(Ok(()))) => Ok(()),
+        Ok(Ok(Err(Failed { error, retry_after }))) => {
             let reason = reason(&error);
             // A Node that has just gone is no trouble.
             if reason == Reason::Conflict {
@@ -66,7 +75,7 @@ pub async fn apply(
             }
             Err(Refusal { reason, retry_after })
         }
-        Err(_) => {
+        Ok(Err(_)) => {
             warn!(%node, "labelling got no answer in {TIMEOUT:?}");
             Err(Refusal { reason: Reason::Timeout, retry_after: None })
         }
@@ -122,16 +131,7 @@ fn reason(error: &kube::Error) -> Reason {
     match error {
         // Seen on 1.36: another UID is 422 over `metadata.uid` when the Node exists, and 409 when it does not.
         kube::Error::Api(status) if status.code == 422 && is_about_uid(status) => Reason::Conflict,
-        kube::Error::Api(status) => match status.code {
-            404 | 409 => Reason::Conflict,
-            401 | 403 => Reason::Forbidden,
-            429 => Reason::Throttled,
-            400 | 422 => Reason::Invalid,
-            504 => Reason::Timeout,
-            _ => Reason::Unknown,
-        },
-        kube::Error::BuildRequest(_) => Reason::Invalid,
-        _ => Reason::Network,
+        _ => failure::reason(error),
     }
 }
 
@@ -145,20 +145,6 @@ mod tests {
     use rstest::rstest;
 
     use super::*;
-
-    #[rstest]
-    #[case(404, Reason::Conflict)]
-    #[case(409, Reason::Conflict)]
-    #[case(403, Reason::Forbidden)]
-    #[case(429, Reason::Throttled)]
-    #[case(422, Reason::Invalid)]
-    #[case(500, Reason::Unknown)]
-    #[case(503, Reason::Unknown)]
-    #[case(504, Reason::Timeout)]
-    fn an_answer_becomes_a_bounded_reason(#[case] code: u16, #[case] expected: Reason) {
-        let status = Status { code, ..Status::default() };
-        assert_eq!(reason(&kube::Error::Api(Box::new(status))), expected);
-    }
 
     #[rstest]
     #[case(Some("3"), Some(3))]

@@ -5,25 +5,67 @@
 
 use daemon::bus::BusError;
 use daemon::metrics::{Outcome, effect_done};
-use shared::reason::Reason;
+use shared::reason::{Class, Reason};
 use tracing::{debug, warn};
 
+use crate::leader::tenure::LeaseLost;
+
+/// Why something over NATS was not done.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(super) enum NotDone {
+    /// NATS, or the way to it.
+    #[error(transparent)]
+    Bus(#[from] BusError),
+    /// This controller may write no more.
+    #[error(transparent)]
+    LeaseLost(#[from] LeaseLost),
+}
+
+impl NotDone {
+    /// The bounded word.
+    pub(super) fn reason(&self) -> Reason {
+        match self {
+            Self::Bus(error) => error.reason(),
+            Self::LeaseLost(_) => Reason::LeaseLost,
+        }
+    }
+
+    /// Whether another writer was first.
+    pub(super) fn is_conflict(&self) -> bool {
+        matches!(self, Self::Bus(BusError::Conflict { .. }))
+    }
+
+    fn class(&self) -> Class {
+        match self {
+            Self::Bus(error) => error.class(),
+            Self::LeaseLost(_) => Class::Transient,
+        }
+    }
+}
+
+/// What became of a guarded message.
+pub(super) fn flat<T>(guarded: Result<Result<T, BusError>, LeaseLost>) -> Result<T, NotDone> {
+    Ok(guarded??)
+}
+
 /// Counts one effect over NATS, logs its failure, and leaves what the machine is told.
-pub(super) fn done<T>(kind: &'static str, result: Result<T, BusError>) -> Result<T, Reason> {
+pub(super) fn done<T>(kind: &'static str, result: Result<T, impl Into<NotDone>>) -> Result<T, Reason> {
+    let result = result.map_err(Into::into);
     count(kind, result.as_ref().err());
     result.map_err(|error| said(kind, &error))
 }
 
 /// Counts a batch as one effect: as its first failure, if it has one.
-pub(super) fn batch_done<'a>(kind: &'static str, failures: impl IntoIterator<Item = &'a BusError>) {
+pub(super) fn batch_done<'a>(kind: &'static str, failures: impl IntoIterator<Item = &'a NotDone>) {
     count(kind, failures.into_iter().next());
 }
 
 /// Logs a failure and gives its reason.
-pub(super) fn said(kind: &'static str, error: &BusError) -> Reason {
+pub(super) fn said(kind: &'static str, error: &NotDone) -> Reason {
     let reason = error.reason();
-    // Without a connection everything fails, and the bus has said so already; a conflict is read and decided again.
-    if matches!(reason, Reason::Disconnected | Reason::Conflict) {
+    // Without a connection everything fails, and the bus has said so already, as the elector has of the Lease; a conflict
+    // is read and decided again.
+    if matches!(reason, Reason::Disconnected | Reason::LeaseLost | Reason::Conflict) {
         debug!(effect = kind, %reason, "{error}");
     } else {
         warn!(effect = kind, %reason, "{error}");
@@ -31,7 +73,7 @@ pub(super) fn said(kind: &'static str, error: &BusError) -> Reason {
     reason
 }
 
-fn count(kind: &'static str, error: Option<&BusError>) {
+fn count(kind: &'static str, error: Option<&NotDone>) {
     match error {
         None => effect_done(kind, Outcome::Ok, None),
         Some(error) => effect_done(kind, error.class().into(), Some(error.reason())),

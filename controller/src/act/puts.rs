@@ -1,14 +1,17 @@
 //! A batch of compare-and-set writes to one bucket.
 //!
 //! Owns pipelining: sent one after the other, so that sequences follow the order of the batch, with a bounded number of
-//! acknowledgements outstanding. Never retries.
+//! acknowledgements outstanding; none is sent once the tenure is over, and what was sent is awaited. Never retries.
 
 use std::time::Duration;
 
 use bytes::Bytes;
-use daemon::bus::{Bus, BusError};
+use daemon::bus::{Bus, PutAck};
 use futures::StreamExt as _;
 use futures::stream::FuturesOrdered;
+
+use super::outcome::NotDone;
+use crate::leader::tenure::{LeaseLost, Tenure};
 
 /// Acknowledgements outstanding at most.
 const IN_FLIGHT: usize = 256;
@@ -32,20 +35,28 @@ pub(super) enum Content {
 }
 
 /// Writes all, in order. The results, in the same order.
-pub(super) async fn write_all(bus: &Bus, puts: Vec<Put>) -> Vec<Result<u64, BusError>> {
+pub(super) async fn write_all(bus: &Bus, tenure: &Tenure, puts: Vec<Put>) -> Vec<Result<u64, NotDone>> {
     let mut results = Vec::new();
     let mut in_flight = FuturesOrdered::new();
     for put in puts {
         if in_flight.len() == IN_FLIGHT {
             results.extend(in_flight.next().await);
         }
-        in_flight.push_back(match put.content {
-            Content::Value(body) => bus.put(put.subject, &[], body, Some(put.expected)).await,
-            Content::Purge(ttl) => bus.purge(put.subject, ttl, Some(put.expected)).await,
-        });
+        in_flight.push_back(acknowledged(tenure.guard(send(bus, put)).await));
     }
     while let Some(result) = in_flight.next().await {
         results.push(result);
     }
     results
+}
+
+async fn send(bus: &Bus, put: Put) -> PutAck {
+    match put.content {
+        Content::Value(body) => bus.put(put.subject, &[], body, Some(put.expected)).await,
+        Content::Purge(ttl) => bus.purge(put.subject, ttl, Some(put.expected)).await,
+    }
+}
+
+async fn acknowledged(sent: Result<PutAck, LeaseLost>) -> Result<u64, NotDone> {
+    Ok(sent?.await?)
 }

@@ -5,10 +5,12 @@ use shared::name::NodeName;
 use shared::subject::{RequestVerb, Subject};
 
 use super::Peers;
-use super::outcome::done;
+use super::outcome::{done, flat};
+use crate::leader::tenure::Tenure;
 
 /// Publishes the request.
-pub(super) async fn inventory(peers: Peers, kind: &'static str, node: NodeName) {
+pub(super) async fn inventory(peers: Peers, tenure: Tenure, kind: &'static str, node: NodeName) {
     let subject = Subject::Request(node, RequestVerb::Inventory).print(&peers.cluster);
-    let _ = done(kind, peers.bus.publish(subject, &[], Bytes::new()).await);
+    let sent = tenure.guard(peers.bus.publish(subject, &[], Bytes::new())).await;
+    let _ = done(kind, flat(sent));
 }

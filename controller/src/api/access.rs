@@ -5,7 +5,29 @@
 
 use serde_json::{Value, json};
 
-/// One row: `verbs` on `resource` of `group`, in every namespace.
+/// Where a row holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Scope {
+    /// In every namespace, and for what is in none.
+    Cluster,
+    /// In the controller's own namespace.
+    OwnNamespace,
+    /// There, for the Lease of the election alone. `create` cannot be limited so: its request has no name yet.
+    OwnLease,
+}
+
+impl Scope {
+    /// For people.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Cluster => "everywhere",
+            Self::OwnNamespace => "own namespace",
+            Self::OwnLease => "own namespace, `leader.leaseName` only",
+        }
+    }
+}
+
+/// One row: `verbs` on `resource` of `group`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Access {
     /// API group; empty is core.
@@ -14,34 +36,65 @@ pub struct Access {
     pub resource: &'static str,
     /// What is done.
     pub verbs: &'static [&'static str],
+    /// Where.
+    pub scope: Scope,
     /// What for.
     pub purpose: &'static str,
 }
 
 const WATCH: &[&str] = &["list", "watch"];
 
+const fn watched(group: &'static str, resource: &'static str, purpose: &'static str) -> Access {
+    Access { group, resource, verbs: WATCH, scope: Scope::Cluster, purpose }
+}
+
+const fn lease(verbs: &'static [&'static str], scope: Scope) -> Access {
+    Access { group: "coordination.k8s.io", resource: "leases", verbs, scope, purpose: "election of the leader" }
+}
+
 /// The table. Nodes are patched without `create`: a server-side apply can never bring a Node into being.
 pub const ACCESS: &[Access] = &[
-    Access { group: "", resource: "namespaces", verbs: WATCH, purpose: "selection; the UID of kube-system" },
-    Access { group: "", resource: "nodes", verbs: &["list", "watch", "patch"], purpose: "placement; labels" },
-    Access { group: "", resource: "pods", verbs: WATCH, purpose: "images of Pods without a controller" },
-    Access { group: "apps", resource: "daemonsets", verbs: WATCH, purpose: "images" },
-    Access { group: "apps", resource: "deployments", verbs: WATCH, purpose: "images" },
-    Access { group: "apps", resource: "statefulsets", verbs: WATCH, purpose: "images" },
+    watched("", "namespaces", "selection; the UID of kube-system"),
+    Access { verbs: &["list", "watch", "patch"], ..watched("", "nodes", "placement; labels") },
+    watched("", "pods", "images of Pods without a controller"),
+    watched("apps", "daemonsets", "images"),
+    watched("apps", "deployments", "images"),
+    watched("apps", "statefulsets", "images"),
+    lease(&["create"], Scope::OwnNamespace),
+    lease(&["get", "list", "watch", "update"], Scope::OwnLease),
 ];
 
-/// The `ClusterRole` that grants the table and nothing else.
+/// The `ClusterRole` that grants the rows of the whole cluster and nothing else.
 pub fn cluster_role(name: &str) -> Value {
-    let rules: Vec<Value> = ACCESS
-        .iter()
-        .map(|row| json!({ "apiGroups": [row.group], "resources": [row.resource], "verbs": row.verbs }))
-        .collect();
     json!({
         "apiVersion": "rbac.authorization.k8s.io/v1",
         "kind": "ClusterRole",
         "metadata": { "name": name },
-        "rules": rules,
+        "rules": rules(|scope| scope == Scope::Cluster, ""),
     })
+}
+
+/// The `Role` that grants the rows of the controller's own namespace and nothing else. `lease`: `leader.leaseName`.
+pub fn role(name: &str, namespace: &str, lease: &str) -> Value {
+    json!({
+        "apiVersion": "rbac.authorization.k8s.io/v1",
+        "kind": "Role",
+        "metadata": { "name": name, "namespace": namespace },
+        "rules": rules(|scope| scope != Scope::Cluster, lease),
+    })
+}
+
+fn rules(is_granted: impl Fn(Scope) -> bool, lease: &str) -> Vec<Value> {
+    let rule = |row: &Access| {
+        let mut rule = json!({ "apiGroups": [row.group], "resources": [row.resource], "verbs": row.verbs });
+        if row.scope == Scope::OwnLease
+            && let Some(rule) = rule.as_object_mut()
+        {
+            rule.insert("resourceNames".to_owned(), json!([lease]));
+        }
+        rule
+    };
+    ACCESS.iter().filter(|row| is_granted(row.scope)).map(rule).collect()
 }
 
 #[cfg(test)]
@@ -49,20 +102,28 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_role_grants_the_table_and_nothing_that_creates_deletes_or_reads_secrets() {
-        let role = cluster_role("warm-images-controller");
-        let rules = role["rules"].as_array().unwrap();
-        assert_eq!(rules.len(), ACCESS.len());
+    fn the_roles_grant_the_table_and_nothing_that_deletes_or_reads_secrets() {
+        let (everywhere, own) = (cluster_role("c"), role("c", "warm", "the-lease"));
+        let rules = everywhere["rules"].as_array().unwrap();
         assert_eq!(rules[1], json!({ "apiGroups": [""], "resources": ["nodes"], "verbs": ["list", "watch", "patch"] }));
+        let own = own["rules"].as_array().unwrap();
+        assert_eq!(own[0]["verbs"], json!(["create"]));
+        assert_eq!(own[1]["resourceNames"], json!(["the-lease"]));
+        assert_eq!(rules.len() + own.len(), ACCESS.len());
         for row in ACCESS {
             assert_ne!(row.resource, "secrets");
-            assert!(row.verbs.iter().all(|verb| ["list", "watch", "patch"].contains(verb)), "{row:?}");
+            let allowed: &[&str] = match row.scope {
+                Scope::Cluster => &["list", "watch", "patch"],
+                Scope::OwnNamespace => &["create"],
+                Scope::OwnLease => &["get", "list", "watch", "update"],
+            };
+            assert!(row.verbs.iter().all(|verb| allowed.contains(verb)), "{row:?}");
         }
     }
 
     #[test]
     fn rows_are_sorted_and_unique() {
-        let names: Vec<_> = ACCESS.iter().map(|row| (row.group, row.resource)).collect();
+        let names: Vec<_> = ACCESS.iter().map(|row| (row.group, row.resource, row.scope.as_str())).collect();
         let mut sorted = names.clone();
         sorted.sort_unstable();
         sorted.dedup();
