@@ -143,7 +143,7 @@ fn a_call_hangs_until_it_is_given_up_or_the_rule_goes() -> Result<()> {
         };
         let (pulled, healed) = tokio::join!(pull, heal);
         healed?;
-        ensure!(pulled?.runtime_id == image.id, "it went on as if nothing had been");
+        ensure!(pulled?.image.runtime_id == image.id, "it went on as if nothing had been");
         Ok(())
     })
 }

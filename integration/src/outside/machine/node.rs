@@ -200,9 +200,11 @@ impl Play {
     fn pull(&mut self, image: &str) -> Result<PulledImage, PullFailure> {
         let took = Duration::from_millis(5);
         if self.failure.is_empty() {
+            let there = self.images.iter().find(|held| held.repo_tags.iter().any(|tag| tag == image));
+            let before = there.map(|held| held.runtime_id.clone());
             let image = held(image, None);
             self.images.push(image.clone());
-            return Ok(PulledImage { image, took });
+            return Ok(PulledImage { image, before, took });
         }
         let error = CriError::new("PullImage", image, &Status::new(Code::Unknown, &self.failure));
         Err(PullFailure { reason: error.reason(), retry_after: None, took })
