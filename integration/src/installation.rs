@@ -2,6 +2,7 @@
 //! users, and what a test or a person asks of them. The parts themselves are `cluster`'s.
 
 mod between;
+mod content;
 mod history;
 mod nats_users;
 mod programs;
@@ -26,6 +27,7 @@ use crate::proxy::tcp::TcpProxy;
 use crate::run::RunDir;
 
 use between::{Api, ApiRoute, Runtimes};
+pub use content::Content;
 pub use nats_users::{agent_user, reader, users};
 pub use programs::Programs;
 pub use question::{Row, deployment};
@@ -280,6 +282,17 @@ impl Installation {
         )?;
         self.agents.insert(node.to_owned(), Member { process, nats, config, admin });
         Ok(())
+    }
+
+    /// SIGKILLs the agent of a node and starts it again, with its state file or without it. Not waited for.
+    pub fn restart_agent(&mut self, node: &str, with_state: bool) -> Result<()> {
+        let file = self.cluster.run().path().join(node).join("state/state.json");
+        let agent = self.agent(node)?;
+        agent.process.kill()?;
+        if !with_state && file.exists() {
+            std::fs::remove_file(&file).with_context(|| format!("removing {}", file.display()))?;
+        }
+        agent.process.start_again()
     }
 
     /// The agent of a node.

@@ -24,6 +24,7 @@ pub mod parts;
 pub mod pki;
 pub mod port;
 pub mod process;
+pub mod progress;
 pub mod proxy;
 pub mod registry;
 pub mod replay;

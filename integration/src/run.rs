@@ -101,10 +101,25 @@ impl Drop for RunDir {
     }
 }
 
-/// Prints how long something took, for people: `cargo test … -- --nocapture`. A test never asserts it.
+/// The number that the environment variable `name` has, or `usual`: what a test draws its choices from. Says which.
+pub fn seed(name: &str, usual: u64) -> Result<u64> {
+    let seed = match std::env::var(name) {
+        Ok(text) => text.parse().with_context(|| format!("{name} is {text}, not a number"))?,
+        Err(_) => usual,
+    };
+    said(&format!("{name}={seed}"));
+    Ok(seed)
+}
+
+/// Prints a line for people, who see it when the test fails or with `-- --nocapture`.
 #[expect(clippy::print_stderr, reason = "the test's captured output is where a person looks for it")]
+pub fn said(line: &str) {
+    eprintln!("{line}");
+}
+
+/// Says how long something took. A test never asserts it.
 pub fn measured(what: &str, took: Duration) {
-    eprintln!("measured: {what}: {:.1} s", took.as_secs_f64());
+    said(&format!("measured: {what}: {:.1} s", took.as_secs_f64()));
 }
 
 /// Runs one test body in a folder and a runtime of its own. Every failure, be it an error, a panic or the time limit,

@@ -19,7 +19,7 @@ use tokio::task::JoinHandle;
 use crate::cluster::REGISTRY;
 use crate::eventually::eventually;
 use crate::image::Published;
-use crate::proxy::log::RequestLog;
+use crate::proxy::log::{Request, RequestLog};
 
 /// A version of a Node is seen within this time, on a busy machine.
 const CATCH_UP: Duration = Duration::from_secs(20);
@@ -101,7 +101,7 @@ impl Witness {
                     image.digest
                 );
             }
-            let again = requests.select(|r| r.node == node && r.is_of(&image.repository) && r.at > since);
+            let again = requests.select(|r| r.node == node && is_of(r, image) && r.at > since);
             ensure!(again.is_empty(), "{node} held {} and asked for it again: {again:?}", image.repository);
         }
         Ok(())
@@ -128,6 +128,12 @@ async fn see(nodes: Api<Node>, sights: Arc<Mutex<Vec<Sight>>>) {
 
 fn lock(sights: &Mutex<Vec<Sight>>) -> MutexGuard<'_, Vec<Sight>> {
     sights.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Whether a request is for this image, and not for another one of its repository.
+fn is_of(request: &Request, image: &Published) -> bool {
+    let named = [&image.tag, &image.digest, &image.id].into_iter().chain(&image.layers);
+    request.is_of(&image.repository) && named.into_iter().any(|name| request.path.ends_with(&format!("/{name}")))
 }
 
 fn key_of(image: &Published) -> Result<String> {

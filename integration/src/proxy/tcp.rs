@@ -24,7 +24,17 @@ enum Mode {
     Stall,
     /// Connections with a lower number.
     StallBefore(usize),
+    StallWay(Way),
     Cut,
+}
+
+/// One direction of a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Way {
+    /// From the client.
+    ToServer,
+    /// From the server.
+    ToClient,
 }
 
 /// Chunks in flight per direction; beyond them the sender is held back as by a full socket.
@@ -101,6 +111,11 @@ impl TcpProxy {
     /// without a word and was replaced.
     pub fn stall_open(&self) {
         self.mode.send_replace(Mode::StallBefore(self.log.lock().len()));
+    }
+
+    /// No byte passes in one direction; what the other side says still arrives.
+    pub fn stall_way(&self, way: Way) {
+        self.mode.send_replace(Mode::StallWay(way));
     }
 
     /// Every byte arrives that much later, in both directions.
@@ -235,11 +250,11 @@ async fn connection(mut client: TcpStream, target: SocketAddr, modes: watch::Rec
     {
         let (from_client, to_client) = client.split();
         let (from_server, to_server) = server.split();
-        let gate = || Gate { modes: modes.clone(), number: line.number };
+        let gate = |way| Gate { modes: modes.clone(), number: line.number, way };
         let both = async {
             tokio::join!(
-                pump(from_client, to_server, gate(), |bytes| line.update(|line| line.to_server += bytes)),
-                pump(from_server, to_client, gate(), |bytes| line.update(|line| line.to_client += bytes)),
+                pump(from_client, to_server, gate(Way::ToServer), |n| line.update(|line| line.to_server += n)),
+                pump(from_server, to_client, gate(Way::ToClient), |n| line.update(|line| line.to_client += n)),
             )
         };
         tokio::select! {
@@ -289,11 +304,12 @@ async fn write(
     let _ = to.shutdown().await;
 }
 
-/// What lets the bytes of one connection pass.
+/// What lets the bytes of one connection pass, in one direction.
 struct Gate {
     modes: watch::Receiver<Mode>,
     /// The connection's.
     number: usize,
+    way: Way,
 }
 
 impl Gate {
@@ -304,9 +320,12 @@ impl Gate {
             let due = match mode {
                 Mode::Pass => return,
                 Mode::StallBefore(number) if self.number >= number => return,
+                Mode::StallWay(stalled) if stalled != self.way => return,
                 Mode::Delay(by) => arrived + by,
                 // Not in this mode; a cut ends the whole connection.
-                Mode::Stall | Mode::StallBefore(_) | Mode::Cut => arrived + Duration::from_hours(24),
+                Mode::Stall | Mode::StallBefore(_) | Mode::StallWay(_) | Mode::Cut => {
+                    arrived + Duration::from_hours(24)
+                }
             };
             tokio::select! {
                 () = tokio::time::sleep_until(due) => return,
