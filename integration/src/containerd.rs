@@ -2,6 +2,8 @@
 //! configuration and where registry names lead. What it pulls is the test's or the agent's business.
 
 use std::fmt::Write as _;
+use std::fs::File;
+use std::io::Write as _;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -118,12 +120,17 @@ impl Containerd {
         let store = store(&self.folder);
         let seen = Path::new("/proc").join(process.to_string()).join("root").join(store.strip_prefix("/")?);
         let filler = seen.join("filler");
-        std::fs::write(&filler, []).context("emptying the filler")?;
+        // It grows or shrinks in one go: nobody sees the disk emptier than before or after.
+        let mut file = File::options().create(true).append(true).open(&filler).context("opening the filler")?;
+        let size = file.metadata().context("the size of the filler")?.len();
         let disk = rustix::fs::statvfs(&seen).with_context(|| format!("the file system of {}", seen.display()))?;
         let total = disk.f_blocks * disk.f_frsize;
-        let used = total - disk.f_bavail * disk.f_frsize;
-        let wanted = (total * percent / 100).saturating_sub(used);
-        std::fs::write(&filler, vec![1; usize::try_from(wanted)?]).context("filling the disk")
+        let others = (total - disk.f_bavail * disk.f_frsize).saturating_sub(size);
+        let wanted = (total * percent / 100).saturating_sub(others);
+        match usize::try_from(wanted.saturating_sub(size))? {
+            0 => file.set_len(wanted).context("freeing the disk"),
+            more => file.write_all(&vec![1; more]).context("filling the disk"),
+        }
     }
 
     /// A client of its CRI.
