@@ -113,6 +113,9 @@ impl StateFile {
         tokio::fs::create_dir_all(&self.folder).await.map_err(failed("creating", &self.folder))?;
         let mut file = tokio::fs::File::create(&partial).await.map_err(failed("creating", &partial))?;
         file.write_all(&bytes).await.map_err(failed("writing", &partial))?;
+        // tokio writes in the background, and only a flush tells how that ended: without it a full disk would leave half a
+        // file, which would then replace the whole one.
+        file.flush().await.map_err(failed("writing", &partial))?;
         file.sync_all().await.map_err(failed("syncing", &partial))?;
         drop(file);
         tokio::fs::rename(&partial, &path).await.map_err(failed("renaming to", &path))?;
@@ -223,6 +226,18 @@ mod tests {
         assert_eq!(error.reason(), Reason::Storage);
         let text = error.to_string();
         assert!(text.contains("file/sub") && text.contains("mounted"), "{text}");
+    }
+
+    #[tokio::test]
+    async fn a_full_disk_leaves_the_old_file_as_it_was() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = StateFile::new(folder.path());
+        file.save(&state(1)).await.unwrap();
+        // The kernel answers every write to it with ENOSPC.
+        std::os::unix::fs::symlink("/dev/full", folder.path().join(PARTIAL)).unwrap();
+        let error = file.save(&state(2)).await.unwrap_err();
+        assert_eq!((error.reason(), error.what), (Reason::NoSpace, "writing"), "{error}");
+        assert_eq!(file.load().await, Some(state(1)));
     }
 
     #[test]
