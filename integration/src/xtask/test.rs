@@ -116,7 +116,14 @@ pub(crate) fn root() -> PathBuf {
 /// Runs cargo in the work tree with the terminal as its own.
 pub(crate) fn cargo(args: &[&str], envs: &[(&str, &str)]) -> Result<()> {
     let program = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let status = Command::new(program)
+    let mut command = Command::new(program);
+    // What cargo says of the package whose test or command this is: build scripts look at it, so that, were it handed on,
+    // ring and everything above it would be built anew in each system test and again after it.
+    let is_of_package = |name: &str| name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_");
+    for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_str().is_some_and(is_of_package)) {
+        command.env_remove(name);
+    }
+    let status = command
         .args(args)
         .envs(envs.iter().copied())
         .current_dir(root())
