@@ -28,8 +28,9 @@ fn play(recording: &str, telling: &Telling) -> Result<(Replayed, String)> {
     Ok((replayed, String::from_utf8(told)?))
 }
 
+/// Why it is not played; empty if it was.
 fn refusal(recording: &str) -> String {
-    play(recording, &Telling::default()).map(|(done, _)| format!("{done:?}")).unwrap_err().root_cause().to_string()
+    play(recording, &Telling::default()).err().map(|error| error.root_cause().to_string()).unwrap_or_default()
 }
 
 #[test]
