@@ -154,9 +154,9 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn the_duration_waited_is_that_of_the_holder() {
         let mut seen = Record::unseen();
-        let patient = Candidate { duration: Duration::from_secs(60), ..candidate("a") };
+        let patient = Candidate { duration: Duration::from_mins(1), ..candidate("a") };
         seen.see(Some(seen.held_by(&patient, at(0))));
-        assert_eq!(seen.free_at(&candidate("b")), Instant::now() + Duration::from_secs(60));
+        assert_eq!(seen.free_at(&candidate("b")), Instant::now() + Duration::from_mins(1));
     }
 
     #[tokio::test(start_paused = true)]
