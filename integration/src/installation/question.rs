@@ -237,6 +237,13 @@ impl Installation {
             .sum())
     }
 
+    /// What the controllers answer `user` on `ctl.<verb>`, asked with the `nats` CLI; be it an error of theirs.
+    pub async fn ask(&self, user: &str, verb: &str, body: &str) -> Result<Value> {
+        let subject = format!("warm.v1.default.ctl.{verb}");
+        let said = self.cluster.nats.cli(user, &["req", &subject, body, "--raw", "--timeout", "10s"]).await?;
+        serde_json::from_str(&said).with_context(|| format!("the answer on {subject} is no JSON: {said}"))
+    }
+
     /// What a person's `nats` prints.
     pub async fn nats(&self, args: &[&str]) -> Result<String> {
         self.cluster.nats.cli(super::reader(), args).await
