@@ -169,6 +169,10 @@ impl Validate for ControllerConfig {
             patterns(found, "exclude", &self.select.namespaces.exclude);
         });
         found.within("timing", |found| self.timing_problems(found));
+        // As many missed heartbeats as make a node unknown are no reason yet.
+        if self.labels.stale_after <= self.timing.heartbeat * 3 {
+            found.add("labels.staleAfter", "is not above three timing.heartbeat; raise it, or labels come and go");
+        }
         positive(found, "reload", self.reload);
         found.listen("admin.listen", &self.admin.listen);
         if let Some(path) = &self.kube.kubeconfig

@@ -78,6 +78,7 @@ metrics! {
     TERM = Gauge Controller "warm_term" [] "The newest term seen.";
     WORKLOADS = Gauge Controller "warm_workloads_objects" [] "Workloads whose images are wanted.";
     INTENTS = Gauge Controller "warm_intents_objects" [] "Intents over all pools.";
+    NEWER_KEYS = Gauge Controller "warm_newer_keys_objects" [] "Keys that a newer version has written; they are left alone.";
     POOLS = Gauge Controller "warm_pools_objects" [] "Pools with at least one intent.";
     NODES = Gauge Controller "warm_nodes_objects" ["state"] "Nodes by what is known of their agent: ready, unknown, no-agent.";
     NODE_IMAGES = Gauge Controller "warm_node_images_objects" ["state"] "Pairs of node and wanted image by state; `unknown` has no evidence.";

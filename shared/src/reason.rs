@@ -56,6 +56,7 @@ reasons! {
     Timeout "timeout" "A request got no answer in time.",
     Forbidden "forbidden" "The peer refuses the request for lack of rights.",
     Invalid "invalid" "What was received cannot be decoded.",
+    NewerSchema "newer-schema" "What was received is of a newer major of the protocol; it is left alone.",
     Forged "forged" "A message does not come from whom its subject says, or lacks the headers it must have.",
     Disconnected "disconnected" "There is no connection to NATS.",
     KubernetesUnavailable "kubernetes-unavailable" "The Kubernetes API cannot be reached or answers with a server error (5xx).",

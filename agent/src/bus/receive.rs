@@ -118,7 +118,8 @@ fn refused(kind: &'static str, reason: Reason, text: impl Into<String>) -> Refus
 fn undecodable(kind: &'static str, error: &DecodeError) -> Refusal {
     let reason = match error {
         DecodeError::Header { .. } => Reason::Forged,
-        DecodeError::Json { .. } | DecodeError::Newer { .. } => Reason::Invalid,
+        DecodeError::Newer { .. } => Reason::NewerSchema,
+        DecodeError::Json { .. } => Reason::Invalid,
     };
     refused(kind, reason, error.to_string())
 }

@@ -19,7 +19,7 @@ pub(crate) use self::assigned::AssignBucket;
 pub(crate) use self::control::ControlKey;
 pub(crate) use self::pool::PoolBucket;
 use crate::effect::IntentChange;
-use crate::fact::{IntentsDoc, Stored, StoredValue};
+use crate::fact::{IntentsDoc, Newer, Stored, StoredValue};
 
 /// What a key holds now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -29,6 +29,8 @@ pub(crate) enum Held {
     Nothing,
     /// Something that cannot be decoded.
     Undecodable,
+    /// Something of a newer major: it is left alone.
+    Newer,
     /// A value: the good one.
     Value,
 }
@@ -42,11 +44,13 @@ pub(crate) struct Key<T> {
     pub(crate) held: Held,
     /// The last value that could be decoded, since the key last held nothing.
     pub(crate) good: Option<T>,
+    /// Who wrote what this version does not know, while that is there.
+    newer: Option<Newer>,
 }
 
 impl<T> Default for Key<T> {
     fn default() -> Self {
-        Self { seq: 0, held: Held::Nothing, good: None }
+        Self { seq: 0, held: Held::Nothing, good: None, newer: None }
     }
 }
 
@@ -55,6 +59,7 @@ impl<T: PartialEq> Key<T> {
     fn take(&mut self, seq: u64, value: StoredValue<T>) -> bool {
         let before = (self.seq, self.held);
         self.seq = seq;
+        self.newer = None;
         let mut changed = false;
         match value {
             StoredValue::Value(value) => {
@@ -62,6 +67,7 @@ impl<T: PartialEq> Key<T> {
                 (self.held, self.good) = (Held::Value, Some(value));
             }
             StoredValue::Undecodable => self.held = Held::Undecodable,
+            StoredValue::Newer(newer) => (self.held, self.newer) = (Held::Newer, Some(newer)),
             StoredValue::Marker => (self.held, self.good) = (Held::Nothing, None),
         }
         changed || before != (self.seq, self.held)
@@ -70,6 +76,16 @@ impl<T: PartialEq> Key<T> {
     /// The value, if it is what is there.
     pub(crate) fn value(&self) -> Option<&T> {
         self.good.as_ref().filter(|_| self.held == Held::Value)
+    }
+
+    /// Who wrote what is there, if that is of a newer major.
+    pub(crate) fn newer(&self) -> Option<&Newer> {
+        self.newer.as_ref()
+    }
+
+    /// Whether it may be written: what a newer version has written is not overwritten.
+    pub(crate) fn is_ours(&self) -> bool {
+        self.held != Held::Newer
     }
 }
 
@@ -144,6 +160,14 @@ impl IntentsBucket {
     /// The pause switch.
     pub(crate) fn control(&self) -> &ControlKey {
         &self.control
+    }
+
+    /// How many keys, `_meta` apart, hold what a newer version has written.
+    pub(crate) fn newer(&self) -> usize {
+        let of_pool = |pool: &PoolBucket| {
+            usize::from(!pool.definition().is_ours()) + pool.intents().filter(|(_, key)| !key.is_ours()).count()
+        };
+        self.pools.values().map(of_pool).sum::<usize>() + usize::from(self.control.is_newer())
     }
 
     /// Every pool that has or had a key.
@@ -287,6 +311,7 @@ fn only<T>(value: StoredValue<IntentsDoc>, get: impl Fn(IntentsDoc) -> Option<T>
     match value {
         StoredValue::Value(doc) => get(doc).map_or(StoredValue::Undecodable, StoredValue::Value),
         StoredValue::Undecodable => StoredValue::Undecodable,
+        StoredValue::Newer(newer) => StoredValue::Newer(newer),
         StoredValue::Marker => StoredValue::Marker,
     }
 }

@@ -8,10 +8,10 @@ use std::collections::BTreeMap;
 use shared::machine::Moment;
 use shared::message::Assignment;
 use shared::message::assignment::PULLS_IN_FLIGHT;
-use shared::name::{NodeName, PoolId};
+use shared::name::{ImageKey, NodeName, PoolId};
 use shared::subject::IntentsKey;
 
-use crate::bucket::{AssignBucket, Held, IntentsBucket, PoolBucket};
+use crate::bucket::{AssignBucket, Held, IntentsBucket, Key, PoolBucket};
 use crate::effect::{AssignmentWrite, IntentChange, IntentWrite};
 use crate::ledger::Retries;
 use crate::plan::Plan;
@@ -39,14 +39,16 @@ fn puts(plan: &Plan, bucket: &IntentsBucket, term: u64) -> impl Iterator<Item = 
     plan.pools.iter().flat_map(move |(id, planned)| {
         let held = bucket.pool(id);
         let of_definition = held.map(PoolBucket::definition);
-        let definition = (of_definition.and_then(|k| k.value()) != Some(&planned.definition)).then(|| IntentWrite {
+        let is_another = of_definition.and_then(|k| k.value()) != Some(&planned.definition);
+        let definition = (is_another && of_definition.is_none_or(Key::is_ours)).then(|| IntentWrite {
             pool: id.clone(),
             expected: of_definition.map_or(0, |k| k.seq),
             write: IntentChange::PutDefinition(planned.definition.clone()),
         });
         let missing = planned.intents.values().filter_map(move |intent| {
             let key = held.and_then(|p| p.intent(&intent.id));
-            if key.and_then(|k| k.value()).is_some_and(|there| there.asks_the_same(intent)) {
+            let is_there = key.and_then(|k| k.value()).is_some_and(|there| there.asks_the_same(intent));
+            if is_there || !key.is_none_or(Key::is_ours) {
                 return None;
             }
             let mut intent = Box::new(intent.clone());
@@ -60,14 +62,16 @@ fn puts(plan: &Plan, bucket: &IntentsBucket, term: u64) -> impl Iterator<Item = 
 fn purges(plan: &Plan, bucket: &IntentsBucket) -> impl Iterator<Item = IntentWrite> {
     bucket.pools().flat_map(move |(id, held)| {
         let planned = plan.pools.get(id);
-        let unwanted = held.live().filter(move |(i, _)| planned.is_none_or(|p| !p.intents.contains_key(*i)));
+        let is_unwanted = move |id: &ImageKey| planned.is_none_or(|p| !p.intents.contains_key(id));
+        let unwanted = held.live().filter(move |(i, key)| key.is_ours() && is_unwanted(i));
         let withdrawn = unwanted.map(move |(i, key)| IntentWrite {
             pool: id.clone(),
             expected: key.seq,
             write: IntentChange::Purge(i.clone()),
         });
         let definition = held.definition();
-        let is_over = planned.is_none() && held.len() == 0 && definition.held != Held::Nothing;
+        let is_there = definition.held != Held::Nothing && definition.is_ours();
+        let is_over = planned.is_none() && held.len() == 0 && is_there;
         withdrawn.chain(is_over.then(|| IntentWrite {
             pool: id.clone(),
             expected: definition.seq,
@@ -101,7 +105,7 @@ pub(crate) fn assignments(
                 && there.pressure == planned.pressure
                 && there.limits == limits
         };
-        if key.and_then(|k| k.value()).is_some_and(says) {
+        if key.and_then(|k| k.value()).is_some_and(says) || !key.is_none_or(Key::is_ours) {
             return None;
         }
         let assignment = Assignment {
@@ -118,7 +122,7 @@ pub(crate) fn assignments(
     let is_over = |node: &NodeName, held: Held| held != Held::Nothing && !plan.nodes.contains_key(node);
     let purges = bucket
         .iter()
-        .filter(|(node, key)| is_over(node, key.held) && !exists(node))
+        .filter(|(node, key)| key.is_ours() && is_over(node, key.held) && !exists(node))
         .map(|(node, key)| AssignmentWrite { node: node.clone(), expected: key.seq, assignment: None });
     puts.chain(purges).filter(|write| retries.may(&write.node, now)).take(MAX_BATCH).collect()
 }

@@ -176,7 +176,7 @@ impl Evidence {
         let Stored { key, value, .. } = stored;
         match value {
             // Whoever damaged it or took it away says nothing of the node: it is asked for again.
-            StoredValue::Undecodable | StoredValue::Marker => {
+            StoredValue::Undecodable | StoredValue::Newer(_) | StoredValue::Marker => {
                 if let Some(node) = self.nodes.get_mut(&key) {
                     node.forget_report();
                 }

@@ -90,10 +90,21 @@ pub struct Stored<K, T> {
 pub enum StoredValue<T> {
     /// A value.
     Value(T),
+    /// A value of a newer major: never overwritten, and never replaces the last good one.
+    Newer(Newer),
     /// A value that cannot be decoded: never replaces the last good one, and is put right by the next step.
     Undecodable,
     /// A delete or purge marker, or the marker that expiry leaves (`Nats-Marker-Reason`).
     Marker,
+}
+
+/// What a newer version has written.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Newer {
+    /// Its major.
+    pub schema: u32,
+    /// Who wrote it, if it says so.
+    pub by: Option<String>,
 }
 
 /// A document of the intents bucket.

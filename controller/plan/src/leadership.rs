@@ -12,7 +12,7 @@ use shared::subject::IntentsKey;
 
 use crate::bucket::{Held, IntentsBucket};
 use crate::effect::Effect;
-use crate::fact::{IntentsDoc, Stored};
+use crate::fact::{IntentsDoc, Newer, Stored};
 
 /// Where this controller stands.
 #[derive(Debug, Clone, PartialEq)]
@@ -39,6 +39,14 @@ pub(crate) enum Standing {
         /// What the other wrote.
         there: Meta,
         /// Whether the Lease was given up already, so that the two do not wait for each other.
+        released: bool,
+    },
+    /// `_meta` is of a newer major: whoever wrote it leads in ways that this version does not know. It writes nothing as
+    /// long as that is there.
+    Newer {
+        /// What is there.
+        there: Newer,
+        /// Whether the Lease was given up already, so that a newer version can take it.
         released: bool,
     },
     /// The buckets belong to another cluster: it writes nothing, ever.
@@ -85,8 +93,12 @@ impl Leadership {
         self.lease = holds;
         if holds {
             (self.failures, self.last, self.retry) = (0, None, Moment::default());
-        } else if matches!(self.standing, Standing::Leading { .. } | Standing::Superseded { .. }) {
-            self.standing = Standing::Idle;
+        } else {
+            match &mut self.standing {
+                Standing::Leading { .. } | Standing::Superseded { .. } => self.standing = Standing::Idle,
+                Standing::Newer { released, .. } => *released = false,
+                Standing::Idle | Standing::Taking { .. } | Standing::Foreign(_) => {}
+            }
         }
         true
     }
@@ -114,6 +126,9 @@ impl Leadership {
     /// Judges what `_meta` says now.
     pub(crate) fn judge(&mut self, bucket: &IntentsBucket, cluster: &str) {
         let meta = bucket.meta();
+        if self.is_newer(meta.newer()) {
+            return;
+        }
         let is_final = matches!(self.standing, Standing::Superseded { .. } | Standing::Foreign(_));
         if let Some(there) = &meta.good {
             self.highest = self.highest.max(there.term);
@@ -136,6 +151,19 @@ impl Leadership {
             // Gone, damaged, rolled back, or of another stream: the term is taken again.
             _ => self.standing = Standing::Idle,
         }
+    }
+
+    /// Judges whether `_meta` is of a newer major; says whether there is nothing else to judge. What is in flight is
+    /// answered first.
+    fn is_newer(&mut self, newer: Option<&Newer>) -> bool {
+        match (&mut self.standing, newer) {
+            (Standing::Foreign(_) | Standing::Taking { .. }, _) => return false,
+            (Standing::Newer { there, .. }, Some(newer)) => *there = newer.clone(),
+            (standing, Some(newer)) => *standing = Standing::Newer { there: newer.clone(), released: false },
+            (standing @ Standing::Newer { .. }, None) => *standing = Standing::Idle,
+            (_, None) => {}
+        }
+        newer.is_some()
     }
 
     /// Tries for the term, if it is not held and may be tried for.
@@ -162,10 +190,10 @@ impl Leadership {
         Some(Effect::TakeTerm { meta, expected: there.seq })
     }
 
-    /// Gives the Lease up, once, if another controller holds a higher term: whoever that is holds it or is to have it.
+    /// Gives the Lease up, once, if another controller leads: whoever that is holds it or is to have it.
     pub(crate) fn release(&mut self) -> Option<Effect> {
         match &mut self.standing {
-            Standing::Superseded { released, .. } if !*released => {
+            Standing::Superseded { released, .. } | Standing::Newer { released, .. } if self.lease && !*released => {
                 *released = true;
                 Some(Effect::ReleaseLease)
             }

@@ -23,6 +23,7 @@ mod plan;
 mod pool;
 mod select;
 pub mod settings;
+mod silence;
 mod switch;
 pub mod timing;
 pub mod world;

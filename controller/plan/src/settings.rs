@@ -2,6 +2,8 @@
 //!
 //! Owns the form of `labels:` in the configuration.
 
+use std::time::Duration;
+
 use serde::{Deserialize, Serialize};
 
 use crate::Timing;
@@ -30,11 +32,15 @@ pub struct LabelSettings {
     pub max_per_node: usize,
     /// Most patches a second over the whole cluster; 0 counts as 1.
     pub per_second: u32,
+    /// A node without a heartbeat for this long loses its labels: at most 1 % of the nodes an hour, and at least one. Only
+    /// time counts in which this controller was connected to NATS.
+    #[serde(with = "shared::duration")]
+    pub stale_after: Duration,
 }
 
 impl Default for LabelSettings {
     fn default() -> Self {
-        Self { mode: LabelMode::All, max_per_node: 64, per_second: 20 }
+        Self { mode: LabelMode::All, max_per_node: 64, per_second: 20, stale_after: Duration::from_hours(24) }
     }
 }
 

@@ -33,6 +33,7 @@ use crate::pace::Pace;
 use crate::plan::Plan;
 use crate::select::Reading;
 use crate::settings::Settings;
+use crate::silence::Silence;
 use crate::switch::Switch;
 
 /// The namespace whose UID names the cluster.
@@ -69,6 +70,7 @@ pub struct World {
     was_paused: bool,
     beats: Beats,
     pace: Pace,
+    silence: Silence,
     judged: Moment,
     due: Option<Moment>,
     /// Asked since the last step.
@@ -117,6 +119,7 @@ impl World {
             was_paused: false,
             beats: Beats::default(),
             pace,
+            silence: Silence::default(),
             judged: now.mono,
             due: None,
             questions: Vec::new(),

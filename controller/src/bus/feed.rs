@@ -4,7 +4,7 @@
 //! decoded is handed on as such, a marker as a marker. Never decides what a document means.
 
 use cluster_plan::Fact;
-use cluster_plan::fact::{Stored, StoredValue};
+use cluster_plan::fact::{Newer, Stored, StoredValue};
 use shared::message::DecodeError;
 use shared::reason::Reason;
 use shared::subject::Bucket;
@@ -50,6 +50,7 @@ pub enum Undecodable {
 impl Undecodable {
     fn reason(&self) -> Reason {
         match self {
+            Self::Form(DecodeError::Newer { .. }) => Reason::NewerSchema,
             Self::Form(_) => Reason::Invalid,
             Self::Foreign(_) => Reason::Forged,
         }
@@ -69,10 +70,21 @@ pub fn stored<F: Feed>(key: &str, seq: u64, body: Option<&[u8]>) -> Option<Store
         Some(Err(error)) => {
             refused(F::KIND, error.reason());
             warn!(bucket = F::BUCKET.word(), key, seq, %error, "a stored value is not taken in; the last good one stays");
-            StoredValue::Undecodable
+            match error {
+                Undecodable::Form(DecodeError::Newer { version, .. }) => {
+                    StoredValue::Newer(Newer { schema: version, by: body.and_then(author) })
+                }
+                _ => StoredValue::Undecodable,
+            }
         }
     };
     Some(Stored { key: parsed, seq, value })
+}
+
+/// Who wrote a document whose form is not known: every `_meta` so far has said it in `by`.
+fn author(body: &[u8]) -> Option<String> {
+    let document: serde_json::Value = serde_json::from_slice(body).ok()?;
+    document.get("by")?.as_str().map(ToOwned::to_owned)
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 
 use cluster_plan::Fact;
 use cluster_plan::fact::{IntentsDoc, Stored};
-use shared::message::{Control, DecodeError, Intent, Message as _, Meta};
+use shared::message::{Control, DecodeError, Intent, Message as _, Meta, SCHEMA};
 use shared::subject::{Bucket, IntentsKey};
 
 use super::feed::{Feed, Undecodable};
@@ -27,7 +27,14 @@ impl Feed for Intents {
             IntentsKey::Control => Ok(IntentsDoc::Control(Control::decode(body)?)),
             IntentsKey::Definition(_) => {
                 let json = |source| DecodeError::Json { what: "definition", source };
-                Ok(IntentsDoc::Definition(serde_json::from_slice(body).map_err(json)?))
+                let definition: serde_json::Value = serde_json::from_slice(body).map_err(json)?;
+                match definition.get("v").and_then(serde_json::Value::as_u64) {
+                    Some(v) if v > u64::from(SCHEMA) => {
+                        let version = u32::try_from(v).unwrap_or(u32::MAX);
+                        Err(DecodeError::Newer { what: "definition", version }.into())
+                    }
+                    _ => Ok(IntentsDoc::Definition(definition)),
+                }
             }
             IntentsKey::Intent(_, id) => {
                 let intent = Intent::decode(body)?;

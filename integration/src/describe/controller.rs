@@ -113,6 +113,7 @@ fn stored<K: Display, T>(stored: &Stored<K, T>) -> String {
     let what = match stored.value {
         StoredValue::Value(_) => "",
         StoredValue::Undecodable => " undecodable",
+        StoredValue::Newer(_) => " newer",
         StoredValue::Marker => " removed",
     };
     format!("{}#{}{what}", stored.key, stored.seq)

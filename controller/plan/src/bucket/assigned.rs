@@ -71,6 +71,11 @@ impl AssignBucket {
         self.keys.get(node)
     }
 
+    /// How many keys hold what a newer version has written.
+    pub(crate) fn newer(&self) -> usize {
+        self.keys.values().filter(|key| !key.is_ours()).count()
+    }
+
     /// Every key.
     pub(crate) fn iter(&self) -> impl Iterator<Item = (&NodeName, &Key<Assignment>)> {
         self.keys.iter()

@@ -38,6 +38,7 @@ impl ControlKey {
         match value {
             StoredValue::Value(control) => (self.held, self.obeyed) = (Held::Value, Some(control)),
             StoredValue::Undecodable => (self.held, self.is_wrong) = (Held::Undecodable, true),
+            StoredValue::Newer(_) => self.held = Held::Newer,
             // Not even a marker: lost.
             StoredValue::Marker if seq == 0 => self.lose(),
             StoredValue::Marker => (self.held, self.obeyed) = (Held::Nothing, None),
@@ -59,6 +60,11 @@ impl ControlKey {
     pub(super) fn lose(&mut self) {
         (self.seq, self.held) = (0, Held::Nothing);
         self.is_wrong = self.obeyed.as_ref().is_some_and(|control| control.paused);
+    }
+
+    /// Whether a newer version has written it: it is left alone.
+    pub(crate) fn is_newer(&self) -> bool {
+        self.held == Held::Newer
     }
 
     /// Whether the leader has to write what is obeyed.

@@ -69,9 +69,13 @@ impl World {
                 self.may_exist(&heartbeat.node) && self.evidence.heartbeat(&heartbeat, uid.as_deref(), now)
             }
             Fact::Event(event) => self.event(&event, now),
-            Fact::Connected => !std::mem::replace(&mut self.connected, true),
+            Fact::Connected => {
+                self.silence.connected(now);
+                !std::mem::replace(&mut self.connected, true)
+            }
             Fact::Disconnected => {
                 self.connected = false;
+                self.silence.disconnected();
                 self.intents.disconnected();
                 self.assigned.disconnected();
                 true
@@ -231,6 +235,7 @@ impl World {
             }
             self.ledger.deltas.clear();
             self.beats.restart();
+            self.silence.leads(now);
             self.stale.intents = true;
             self.stale.assignments = true;
             for (name, _) in self.nodes.good() {

@@ -64,8 +64,11 @@ impl World {
 
     /// An order that cannot be stored now is refused, not kept: whoever gave it would not know that it is carried out.
     fn may_turn(&self) -> Result<(), String> {
-        let is_foreign = matches!(self.leadership.standing(), Standing::Foreign(_));
-        if is_foreign || self.cluster().is_none() || !self.is_synced() || !self.sees_buckets() {
+        let is_not_ours = matches!(self.leadership.standing(), Standing::Foreign(_) | Standing::Newer { .. });
+        if self.intents.control().is_newer() {
+            return Err("`_ctl` was written by a newer version; ask that one, or upgrade this".to_owned());
+        }
+        if is_not_ours || self.cluster().is_none() || !self.is_synced() || !self.sees_buckets() {
             return self.readiness().map(drop);
         }
         Ok(())

@@ -108,6 +108,7 @@ impl World {
         let held = match key.map(|k| k.held) {
             Some(Held::Value) => "intent",
             Some(Held::Undecodable) => "undecodable",
+            Some(Held::Newer) => "newer",
             Some(Held::Nothing) | None => "nothing",
         };
         let there = key.and_then(|k| k.value());

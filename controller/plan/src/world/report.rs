@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 use shared::image::Digest;
-use shared::message::Intent;
+use shared::message::{Intent, SCHEMA};
 use shared::metric::{self, Metric};
 use shared::name::{ImageKey, NodeName};
 use shared::reason::Reason;
@@ -14,7 +14,7 @@ use shared::state::ImageState;
 
 use super::{CLUSTER_NAMESPACE, World};
 use crate::evidence::{Agent, Classes, NodeEvidence};
-use crate::fact::Source;
+use crate::fact::{Newer, Source};
 use crate::input::WorkloadKind;
 use crate::leadership::Standing;
 use crate::select;
@@ -69,6 +69,7 @@ impl World {
     pub fn readiness(&self) -> Result<String, String> {
         match self.leadership.standing() {
             Standing::Foreign(meta) => return Err(self.foreign(&meta.cluster)),
+            Standing::Newer { there, .. } => return Err(newer(there)),
             Standing::Superseded { there, .. } => {
                 return Err(format!(
                     "a controller with a higher term has taken over (term {}, pod {:?}); this one has stopped writing",
@@ -113,6 +114,7 @@ impl World {
         match self.leadership.standing() {
             Standing::Leading { .. } => "leading",
             Standing::Superseded { .. } => "superseded",
+            Standing::Newer { .. } => "newer-schema",
             Standing::Foreign(_) => "foreign-cluster",
             Standing::Taking { .. } | Standing::Idle if self.leadership.holds_lease() => "taking-term",
             Standing::Taking { .. } | Standing::Idle => "following",
@@ -141,6 +143,7 @@ impl World {
             (metric::TERM, vec![], self.leadership.term() as f64),
             (metric::WORKLOADS, vec![], count(self.plan.workloads)),
             (metric::INTENTS, vec![], count(intents)),
+            (metric::NEWER_KEYS, vec![], count(self.intents.newer() + self.assigned.newer())),
             (metric::POOLS, vec![], count(self.plan.pools.len())),
         ];
         for source in Source::ALL {
@@ -216,4 +219,13 @@ impl World {
         let of_namespaces = namespaces.chain(annotated).map(|(name, text)| ("Namespace", name.clone(), vec![text]));
         of_workloads.chain(of_namespaces).chain(nodes).collect()
     }
+}
+
+fn newer(there: &Newer) -> String {
+    let by = there.by.as_deref().unwrap_or("somebody who does not say who");
+    format!(
+        "the buckets are of schema version {}, written by {by:?}; this build speaks {SCHEMA} and writes nothing. Upgrade \
+         it, or let the newer controllers lead",
+        there.schema
+    )
 }

@@ -63,6 +63,7 @@ impl World {
             "workloads": self.plan.workloads,
             "intents": self.plan.pools.values().map(|p| p.intents.len()).sum::<usize>(),
             "poolsOverflowing": self.plan.overflow,
+            "newerKeys": self.intents.newer() + self.assigned.newer(),
             "nodes": nodes,
             "nodesAssigned": self.assigned.iter().filter(|(_, key)| key.value().is_some()).count(),
             "images": self.images_by_state(),

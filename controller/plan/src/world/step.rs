@@ -14,7 +14,8 @@ use crate::diff;
 use crate::effect::{Effect, IntentBatch};
 use crate::evidence::{Classes, NodeEvidence, Scope};
 use crate::input::Node;
-use crate::label::Ranking;
+use crate::label::{Labels, Ranking};
+use crate::silence::Candidate;
 
 /// How many nodes are looked at together for their labels.
 const LOOKED_AT: usize = 256;
@@ -68,6 +69,21 @@ impl World {
         if self.judged + self.settings.timing.judge <= now {
             self.judged = now;
             self.evidence.look_for_late(now);
+            self.give_up_silent(now);
+        }
+    }
+
+    /// Has those nodes looked at that are silent for too long, or were and are heard again.
+    fn give_up_silent(&mut self, now: Moment) {
+        let candidates = self.nodes.good().map(|(node, there)| Candidate {
+            node,
+            heard: self.evidence.get(node).and_then(NodeEvidence::heard),
+            is_labelled: !there.our_labels.is_empty(),
+        });
+        let leads = self.leadership.leads().is_some();
+        let patience = self.settings.labels.stale_after;
+        for node in self.silence.judge(candidates, leads, patience, now) {
+            self.pace.touch(&node);
         }
     }
 
@@ -194,7 +210,11 @@ impl World {
             for (name, node) in nodes {
                 let singles = self.evidence.get(name).into_iter().flat_map(NodeEvidence::singles);
                 let shown = self.pace.shown(name, &node.our_labels);
-                let labels = ranking.decide(shown, singles, &self.settings.labels);
+                let labels = if self.silence.has_given_up(name) {
+                    Labels::new()
+                } else {
+                    ranking.decide(shown, singles, &self.settings.labels)
+                };
                 if labels == *shown {
                     self.pace.rest(name);
                 } else if self.pace.has_token(now) {
@@ -211,7 +231,8 @@ impl World {
 
     fn next_timer(&self, now: Moment) -> Option<Moment> {
         let timing = &self.settings.timing;
-        let judge = (!self.evidence.is_empty()).then_some(self.judged + timing.judge);
+        let is_labelled = || self.nodes.good().any(|(_, node)| !node.our_labels.is_empty());
+        let judge = (!self.evidence.is_empty() || is_labelled()).then_some(self.judged + timing.judge);
         let leads = self.leadership.leads().is_some();
         let labels = || self.pace.next(timing.label_window, timing.write_backoff_max, now);
         let mut timers = vec![judge, leads.then(labels).flatten()];

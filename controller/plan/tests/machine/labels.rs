@@ -226,3 +226,108 @@ fn what_was_applied_to_the_old_node_is_not_remembered_of_the_new_one() {
     stage.pass(Duration::from_secs(31));
     assert_eq!(stage.labels("n1").keys().collect::<Vec<_>>(), [&image_label(&key("nginx"))]);
 }
+
+const HOUR: Duration = Duration::from_hours(1);
+
+/// Judges and beats rarely, for days pass.
+fn unhurried() -> Settings {
+    let mut settings = settings();
+    (settings.timing.judge, settings.timing.beat) = (Duration::from_secs(30), Duration::from_mins(10));
+    settings
+}
+
+/// Nodes `n1` … with everything warm and labelled, and from then on silent.
+fn labelled(nodes: usize) -> Stage {
+    let mut stage = Stage::with(unhurried());
+    for n in 1..=nodes {
+        stage.nodes.insert(name(&format!("n{n}")), node(&format!("u{n}")));
+    }
+    stage.want("web", workload(&["nginx"]));
+    stage.start();
+    for n in 1..=nodes {
+        stage.report(&format!("n{n}"), 1, &[]);
+    }
+    stage.pass(Duration::from_secs(60));
+    assert_eq!(unlabelled(&stage), Vec::<String>::new());
+    stage
+}
+
+fn unlabelled(stage: &Stage) -> Vec<String> {
+    let bare = stage.nodes.iter().filter(|(_, node)| node.our_labels.is_empty());
+    bare.map(|(name, _)| name.to_string()).collect()
+}
+
+fn reconnect(stage: &mut Stage) {
+    stage.learn(Fact::Disconnected);
+    for fact in stage.reads() {
+        stage.tell(fact);
+    }
+    stage.learn(Fact::Connected);
+}
+
+#[test]
+fn a_node_that_is_silent_for_a_day_loses_its_labels_one_an_hour_and_gets_them_back_when_it_is_heard() {
+    let mut stage = labelled(3);
+    stage.pass(Duration::from_mins(24 * 60 - 2));
+    assert_eq!(unlabelled(&stage).len(), 0);
+    stage.pass(Duration::from_mins(3));
+    assert_eq!(unlabelled(&stage).len(), 1);
+    stage.pass(Duration::from_mins(56));
+    assert_eq!(unlabelled(&stage).len(), 1);
+    stage.pass(Duration::from_mins(4));
+    assert_eq!(unlabelled(&stage).len(), 2);
+    // At rest: nothing comes back by itself, not even after a reconnect.
+    reconnect(&mut stage);
+    assert_eq!(patches(&stage.pass(HOUR * 20)), 0);
+
+    let back = unlabelled(&stage).remove(0);
+    stage.report(&back, 2, &[]);
+    stage.pass(Duration::from_secs(60));
+    assert_eq!(unlabelled(&stage).len(), 1);
+    assert!(!stage.labels(&back).is_empty(), "{}", stage.world.summary(stage.now));
+}
+
+#[test]
+fn silence_while_nats_is_away_or_before_the_start_counts_for_nothing() {
+    let mut stage = labelled(1);
+    stage.pass(HOUR * 23);
+    stage.learn(Fact::Disconnected);
+    stage.pass(HOUR * 48);
+    assert_eq!(unlabelled(&stage).len(), 0);
+    reconnect(&mut stage);
+    stage.pass(HOUR * 23);
+    assert_eq!(unlabelled(&stage).len(), 0);
+
+    // Another controller, which has never heard the node.
+    let mut again = Stage { intents: stage.intents.clone(), assign: stage.assign.clone(), ..Stage::with(unhurried()) };
+    again.nodes = stage.nodes.clone();
+    again.workloads = stage.workloads.clone();
+    again.start();
+    again.pass(HOUR * 23);
+    assert_eq!(unlabelled(&again).len(), 0);
+    again.pass(HOUR * 2);
+    assert_eq!(unlabelled(&again).len(), 1);
+}
+
+#[test]
+fn a_hundredth_of_a_large_fleet_loses_its_labels_in_an_hour() {
+    let mut stage = labelled(400);
+    stage.pass(HOUR * 25);
+    let count = unlabelled(&stage).len();
+    assert!((3..=5).contains(&count), "{count}");
+}
+
+#[test]
+fn a_follower_that_takes_over_does_not_label_a_silent_node_again() {
+    let mut stage = labelled(1);
+    stage.learn(Fact::Lease(false));
+    stage.pass(HOUR * 25);
+    assert_eq!(unlabelled(&stage).len(), 0, "a follower writes nothing");
+    // The leader has taken them away.
+    stage.nodes.get_mut(&name("n1")).unwrap().our_labels.clear();
+    stage.show(&name("n1"));
+    stage.pass(HOUR);
+    stage.learn(Fact::Lease(true));
+    stage.pass(HOUR * 2);
+    assert_eq!(unlabelled(&stage).len(), 1);
+}

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use cluster_plan::fact::{Change, IntentsDoc};
+use cluster_plan::fact::{Change, IntentsDoc, Newer, Stored, StoredValue};
 use cluster_plan::{Effect, Fact};
 use shared::machine::Machine as _;
 use shared::message::Meta;
@@ -247,5 +247,49 @@ fn a_refused_term_is_said_and_tried_again_ever_more_rarely() {
     assert!(stage.world.readiness().unwrap_err().contains("forbidden"));
     stage.faults.clear();
     stage.pass(Duration::from_secs(60));
+    assert!(stage.world.readiness().is_ok());
+}
+
+/// A newer version writes under a key, and the watch tells.
+fn newer(stage: &mut Stage, key: IntentsKey) -> Vec<Effect> {
+    let seq = stage.intents.put(&key, None, Some(IntentsDoc::Meta(meta(9, CLUSTER)))).unwrap();
+    let value = StoredValue::Newer(Newer { schema: 2, by: Some("pod-z".to_owned()) });
+    stage.learn(Fact::IntentChanged(Stored { key, seq, value }))
+}
+
+#[test]
+fn an_epoch_document_of_a_newer_major_is_never_overwritten_and_its_author_is_named() {
+    let mut stage = led();
+    assert_eq!(newer(&mut stage, IntentsKey::Meta), [Effect::ReleaseLease]);
+    let text = stage.world.readiness().unwrap_err();
+    assert!(text.contains("version 2") && text.contains("pod-z"), "{text}");
+    let mut effects = stage.want("more", workload(&["redis"]));
+    effects.extend(stage.learn(Fact::Lease(false)));
+    effects.extend(stage.pass(Duration::from_secs(600)));
+    assert!(effects.is_empty(), "{effects:?}");
+    // A Lease that nobody else wants comes back, and is given up again.
+    assert_eq!(stage.learn(Fact::Lease(true)), [Effect::ReleaseLease]);
+    assert!(stage.pass(Duration::from_secs(600)).is_empty());
+
+    // The newer version is gone, and what it wrote was put back.
+    supersede(&mut stage, 11);
+    assert_eq!(stage.world.readiness(), Ok(leads(12)));
+    assert_eq!(stage.held(&PoolId::all()).len(), 2);
+}
+
+#[test]
+fn a_key_of_a_newer_major_is_left_alone_whether_it_is_wanted_or_not() {
+    let mut stage = led();
+    let key = IntentsKey::Intent(PoolId::all(), super::stage::key("nginx:1.27"));
+    newer(&mut stage, key.clone());
+    newer(&mut stage, IntentsKey::Definition(PoolId::all()));
+    let seq = stage.intents.stored(&key).seq;
+    stage.want("more", workload(&["redis"]));
+    stage.withdraw("web");
+    stage.withdraw("more");
+    stage.pass(Duration::from_secs(600));
+    assert_eq!(stage.intents.stored(&key).seq, seq);
+    assert_eq!(stage.world.summary(stage.now)["newerKeys"], 2);
+    assert_eq!(stage.held(&PoolId::all()).len(), 0, "what is ours comes and goes");
     assert!(stage.world.readiness().is_ok());
 }

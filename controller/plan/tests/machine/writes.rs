@@ -111,7 +111,9 @@ fn foreign_damaged_and_missing_keys_are_put_right() {
     for (key, value) in cases {
         let doc = match &value {
             StoredValue::Value(doc) => Some(doc.clone()),
-            StoredValue::Undecodable => Some(IntentsDoc::Definition(serde_json::json!("damaged"))),
+            StoredValue::Newer(_) | StoredValue::Undecodable => {
+                Some(IntentsDoc::Definition(serde_json::json!("damaged")))
+            }
             StoredValue::Marker => None,
         };
         let seq = stage.intents.put(&key, None, doc).unwrap();

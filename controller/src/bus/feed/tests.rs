@@ -1,6 +1,6 @@
 //! Keys and values of the three buckets, good and bad.
 
-use cluster_plan::fact::IntentsDoc;
+use cluster_plan::fact::{IntentsDoc, Newer};
 use rstest::rstest;
 use shared::name::{ImageKey, NodeName, PoolId};
 use shared::subject::IntentsKey;
@@ -38,12 +38,23 @@ fn every_document_of_the_intents_bucket_is_read_under_its_key() {
 fn a_value_that_is_no_document_of_its_key_is_undecodable() {
     let key = format!("all.i.{}", ImageKey::of("nginx"));
     let foreign = intent("redis");
-    let newer = intent("nginx").replace("\"v\":1", "\"v\":2");
-    for body in ["", "not json", "{}", foreign.as_str(), newer.as_str()] {
+    for body in ["", "not json", "{}", foreign.as_str()] {
         assert_eq!(intents(&key, Some(body)), Some(StoredValue::Undecodable), "{body}");
     }
     assert_eq!(intents("_meta", Some("{\"v\":1}")), Some(StoredValue::Undecodable));
     assert_eq!(intents("all.def", Some("{")), Some(StoredValue::Undecodable));
+}
+
+#[test]
+fn a_value_of_a_newer_major_is_told_as_such_with_its_author() {
+    let newer = |by: Option<&str>| Some(StoredValue::Newer(Newer { schema: 2, by: by.map(str::to_owned) }));
+    assert_eq!(intents("_meta", Some("{\"v\":2,\"by\":\"pod-z\",\"shape\":[]}")), newer(Some("pod-z")));
+    assert_eq!(intents("_ctl", Some("{\"v\":2}")), newer(None));
+    assert_eq!(intents("all.def", Some("{\"v\":2}")), newer(None));
+    let intent = intent("nginx").replace("\"v\":1", "\"v\":2");
+    assert_eq!(intents(&format!("all.i.{}", ImageKey::of("nginx")), Some(&intent)), newer(None));
+    let assignment = stored::<Assignments>("n1", 1, Some(b"{\"v\":2}")).unwrap();
+    assert_eq!(assignment.value, StoredValue::Newer(Newer { schema: 2, by: None }));
 }
 
 #[test]
