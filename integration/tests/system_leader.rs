@@ -9,16 +9,21 @@
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, anyhow, ensure};
+use integration::cluster::REGISTRY;
 use integration::eventually::eventually;
 use integration::http::Http;
 use integration::image::Published;
-use integration::installation::{Installation, InstallationSpec, Member};
+use integration::installation::{Installation, InstallationSpec, LEASE as NAME, Member, NAMESPACE};
 use integration::run::scenario;
+use k8s_openapi::api::coordination::v1::Lease;
+use kube::Api;
+use kube::api::DeleteParams;
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
 const LIMIT: Duration = Duration::from_secs(200);
 const SOON: Duration = Duration::from_secs(30);
+const STOP: Duration = Duration::from_secs(20);
 
 /// What the issue asks of a clean stop.
 const CLEAN: Duration = Duration::from_secs(2);
@@ -74,19 +79,19 @@ async fn until_follows(installation: &Installation, number: usize, leader: usize
     .await
 }
 
-/// Starts, and waits until one leads and the other follows it.
+/// Waits until one leads and the other follows it.
 async fn until_settled(installation: &Installation) -> Result<Pair> {
-    let leader = eventually("one of them leads", SOON, async || {
-        for number in 0..2 {
-            if term_of(installation, number).await.is_ok() {
-                return Ok(Some(number));
+    eventually("one of them leads and the other follows it", SOON, async || {
+        let said = [standing(installation, 0).await?, standing(installation, 1).await?];
+        for leader in 0..2 {
+            let term = said[leader].strip_prefix("leads term ");
+            if let Some(term) = term.filter(|_| said[1 - leader] == format!("follows {}", pod(leader))) {
+                return Ok(Some(Pair { leader, term: term.parse()? }));
             }
         }
-        Err(anyhow!("{} and {}", standing(installation, 0).await?, standing(installation, 1).await?))
+        Err(anyhow!("{said:?}"))
     })
-    .await?;
-    until_follows(installation, 1 - leader, leader).await?;
-    Ok(Pair { leader, term: term_of(installation, leader).await? })
+    .await
 }
 
 async fn meta(installation: &Installation) -> Result<Value> {
@@ -110,13 +115,12 @@ fn a_clean_stop_hands_over_within_two_seconds_and_a_kill_within_the_lease_time()
         let before = works(&installation, "before").await?;
 
         let start = Instant::now();
-        let stop = Duration::from_secs(20);
         let (stopped, took_over) = {
             let (old, new) = (leader, 1 - leader);
             let url = format!("{}/readyz", member(&installation, new).admin());
             let old = member_mut(&mut installation, old);
             let http = Http::new();
-            tokio::join!(old.process.terminate(stop), async {
+            tokio::join!(old.process.terminate(STOP), async {
                 let leads = async || {
                     let body = http.get(&url).await?.success()?;
                     let text = String::from_utf8_lossy(&body).into_owned();
@@ -146,5 +150,80 @@ fn a_clean_stop_hands_over_within_two_seconds_and_a_kill_within_the_lease_time()
         ensure!(took_over < LEASE + CLEAN, "{took_over:?}");
         let killed = works(&installation, "killed").await?;
         installation.pulled_once(&["node-a", "node-b"], &[&before, &after, &killed])
+    })
+}
+
+/// What would show a write: the last sequence of the intents bucket, and the version of each Node.
+async fn traces(installation: &Installation) -> Result<(Value, Vec<Option<String>>)> {
+    let info = installation.nats(&["stream", "info", "KV_warm-default-intents", "--json"]).await?;
+    let info: Value = serde_json::from_str(&info).context("stream info")?;
+    let mut versions = Vec::new();
+    for node in ["node-a", "node-b"] {
+        versions.push(installation.cluster.node_objects().get(node).await?.metadata.resource_version);
+    }
+    Ok((info["state"]["last_seq"].clone(), versions))
+}
+
+#[test]
+fn a_leader_that_was_stopped_past_its_lease_writes_nothing_follows_and_can_lead_again() -> Result<()> {
+    scenario("stopped", LIMIT, async |run| {
+        let mut installation = Installation::start(&run, two_controllers()).await?;
+        let Pair { leader, .. } = until_settled(&installation).await?;
+        let other = 1 - leader;
+        let before = works(&installation, "before").await?;
+
+        // It has work under way, and more comes while it is stopped.
+        let early = installation.deploy_new("early").await?;
+        member(&installation, leader).process.pause()?;
+        let start = Instant::now();
+        until_leads(&installation, other, SOON).await?;
+        println!("SIGSTOP: the other leads after {:?}, the lease is {LEASE:?}", start.elapsed());
+        installation.until_warm(&["node-a", "node-b"], &early).await?;
+        let meanwhile = works(&installation, "meanwhile").await?;
+        installation.undeploy("default", "before").await?;
+        installation.until_unlabelled("node-a", &before.by_tag(REGISTRY)).await?;
+        installation.until_unlabelled("node-b", &before.by_tag(REGISTRY)).await?;
+
+        let shown = traces(&installation).await?;
+        member(&installation, leader).process.resume()?;
+        until_follows(&installation, leader, other).await?;
+        let now = traces(&installation).await?;
+        ensure!(now == shown, "somebody wrote: {shown:?}, then {now:?}");
+        let sentinel = works(&installation, "sentinel").await?;
+        for id in installation.kv_keys("intents").await?.iter().filter(|key| key.contains(".i.")) {
+            let intent = installation.kv("intents", id).await?;
+            let image = intent["image"].as_str().unwrap_or_default();
+            ensure!(image.contains("early") || intent["term"] == 2, "the old leader wrote {intent}");
+        }
+        ensure!(installation.image_label("node-a", &before.by_tag(REGISTRY)).await?.is_none(), "labelled again");
+
+        // It goes on when it is its turn.
+        member_mut(&mut installation, other).process.terminate(STOP).await?;
+        ensure!(until_leads(&installation, leader, SOON).await? == 3);
+        let again = works(&installation, "again").await?;
+        installation.pulled_once(&["node-a", "node-b"], &[&early, &meanwhile, &sentinel, &again])
+    })
+}
+
+#[test]
+fn a_lease_that_is_deleted_under_the_leader_leaves_one_leader_and_the_epoch() -> Result<()> {
+    scenario("deleted", LIMIT, async |run| {
+        let installation = Installation::start(&run, two_controllers()).await?;
+        until_settled(&installation).await?;
+        let epoch = meta(&installation).await?["epoch"].clone();
+        let leases: Api<Lease> = Api::namespaced(installation.cluster.client(), NAMESPACE);
+        for round in 0..3 {
+            let before = leases.get(NAME).await?.metadata.uid;
+            leases.delete(NAME, &DeleteParams::default()).await?;
+            eventually("there is a Lease again", SOON, async || {
+                let there = leases.get_opt(NAME).await?;
+                Ok::<_, anyhow::Error>(there.is_some_and(|lease| lease.metadata.uid != before))
+            })
+            .await?;
+            until_settled(&installation).await?;
+            works(&installation, &format!("round-{round}")).await?;
+        }
+        ensure!(meta(&installation).await?["epoch"] == epoch, "the epoch is another");
+        Ok(())
     })
 }
