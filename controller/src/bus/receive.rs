@@ -9,7 +9,7 @@ use daemon::driver::Inbox;
 use daemon::supervise::Shutdown;
 use futures::StreamExt as _;
 use futures::stream::{self, SelectAll};
-use shared::message::{Event, Heartbeat, Message as _};
+use shared::message::{DecodeError, Event, Heartbeat, Message as _};
 use shared::name::ClusterId;
 use shared::reason::Reason;
 use shared::subject::Subject;
@@ -71,7 +71,7 @@ pub fn fact(cluster: &ClusterId, subject: &str, from_stream: bool, body: &[u8]) 
     match Subject::parse(cluster, subject) {
         Some(Subject::Heartbeat(node)) => {
             let refuse = |reason| Refusal { kind: Heartbeat::KIND, reason };
-            let heartbeat = Heartbeat::decode(body).map_err(|_| refuse(unreadable(from_stream)))?;
+            let heartbeat = Heartbeat::decode(body).map_err(|error| refuse(unreadable(from_stream, &error)))?;
             if from_stream || heartbeat.node != node {
                 return Err(refuse(Reason::Forged));
             }
@@ -79,7 +79,7 @@ pub fn fact(cluster: &ClusterId, subject: &str, from_stream: bool, body: &[u8]) 
         }
         Some(Subject::Event(node, state)) => {
             let refuse = |reason| Refusal { kind: Event::KIND, reason };
-            let event = Event::decode(body).map_err(|_| refuse(unreadable(from_stream)))?;
+            let event = Event::decode(body).map_err(|error| refuse(unreadable(from_stream, &error)))?;
             if from_stream || event.node != node || event.st != state {
                 return Err(refuse(Reason::Forged));
             }
@@ -89,8 +89,12 @@ pub fn fact(cluster: &ClusterId, subject: &str, from_stream: bool, body: &[u8]) 
     }
 }
 
-fn unreadable(from_stream: bool) -> Reason {
-    if from_stream { Reason::Forged } else { Reason::Invalid }
+fn unreadable(from_stream: bool, error: &DecodeError) -> Reason {
+    match error {
+        _ if from_stream => Reason::Forged,
+        DecodeError::Newer { .. } => Reason::NewerSchema,
+        _ => Reason::Invalid,
+    }
 }
 
 #[cfg(test)]

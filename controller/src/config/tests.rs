@@ -20,6 +20,12 @@ fn an_empty_section_takes_every_default() {
     assert_eq!((config.step_window, config.reload), (Duration::from_millis(50), Duration::from_secs(2)));
     assert_eq!((config.kube.watch_timeout, config.kube.silence()), (Duration::from_secs(30), Duration::from_secs(40)));
     assert!(config.buckets.manage && config.buckets.replicas == 1);
+    assert_eq!(config.labels.stale_after, Duration::from_hours(24));
+    let leader = serde_json::to_string(&config.leader).unwrap();
+    assert_eq!(
+        leader,
+        r#"{"enabled":true,"leaseName":"warm-images-controller","leaseDuration":"15s","renewDeadline":"10s","retryPeriod":"2s"}"#
+    );
 }
 
 #[test]
@@ -42,6 +48,11 @@ fn every_default_can_be_written_down_and_read_again() {
 #[case::backoff("timing: { writeBackoff: 10s, writeBackoffMax: 1s }", "timing.writeBackoffMax: is below writeBackoff")]
 #[case::marker("timing: { markerTtl: 10ms }", "timing.markerTtl: is below 1s")]
 #[case::watch("kube: { watchTimeout: 500ms }", "kube.watchTimeout: is not within 1s and 300s")]
+#[case::renewal("leader: { leaseDuration: 10s }", "leader.renewDeadline: is not below leaseDuration")]
+#[case::retry("leader: { retryPeriod: 10s }", "leader.renewDeadline: is not above retryPeriod")]
+#[case::lease("leader: { leaseDuration: 10500ms, renewDeadline: 5s }", "leader.leaseDuration: is not whole seconds")]
+#[case::lease_name("leader: { leaseName: My_Lease }", "leader.leaseName: `My_Lease` is no name")]
+#[case::stale("labels: { staleAfter: 90s }", "labels.staleAfter: is not above three timing.heartbeat")]
 #[case::duration("stepWindow: fast", "`fast` is not a duration")]
 #[case::cluster("clusterId: Prod_1", "`Prod_1` is not a valid cluster id")]
 #[case::listen("admin: { listen: '9180' }", "admin.listen: `9180` is not an address and port")]

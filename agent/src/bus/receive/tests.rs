@@ -124,17 +124,17 @@ fn a_body_that_contradicts_its_subject_is_forged() {
 }
 
 #[test]
-fn what_cannot_be_decoded_or_is_newer_is_invalid() {
+fn what_cannot_be_decoded_is_invalid_and_what_is_newer_is_said_to_be() {
     assert_eq!(reason(take("warm.v1.default.beat.all", &[], b"{")), ("beat", Reason::Invalid));
     assert_eq!(reason(take("warm.v1.default.beat.all", &[], b"{\"v\":2}")), ("beat", Reason::NewerSchema));
     let mut headers = delta().headers();
     headers[0].1 = "2".into();
-    assert_eq!(reason(take("warm.v1.default.delta.all", &headers, b"")), ("delta", Reason::Invalid));
+    assert_eq!(reason(take("warm.v1.default.delta.all", &headers, b"")), ("delta", Reason::NewerSchema));
     assert_eq!(reason(take("warm.v1.default.delta.all", &delta().headers(), b"{}\n")), ("delta", Reason::Invalid));
     let mut headers = controller_headers();
     headers[0].1 = "2".into();
     let subject = "warm.v1.default.assign.ip-10-0-1-5_ec2_internal";
-    assert_eq!(reason(take(subject, &headers, b"{}")), ("assignment", Reason::Invalid));
+    assert_eq!(reason(take(subject, &headers, b"{}")), ("assignment", Reason::NewerSchema));
     assert_eq!(reason(take(subject, &controller_headers(), b"")), ("assignment", Reason::Invalid));
     assert_eq!(reason(take("warm.v1.other.beat.all", &[], b"")), ("unknown", Reason::Invalid));
     assert_eq!(reason(take("warm.v1.default.node.a.hb", &[], b"")), ("heartbeat", Reason::Invalid));

@@ -41,7 +41,7 @@ fn a_message_whose_body_agrees_with_its_subject_is_believed() {
 #[case::junk_out_of_a_stream("node.a.hb", true, "{}".into(), "heartbeat", Reason::Forged)]
 #[case::junk("node.a.hb", false, "junk".into(), "heartbeat", Reason::Invalid)]
 #[case::empty("node.a.ev.warm", false, String::new(), "event", Reason::Invalid)]
-#[case::newer("node.a.hb", false, heartbeat("a").replace("\"v\":1", "\"v\":2"), "heartbeat", Reason::Invalid)]
+#[case::newer("node.a.hb", false, heartbeat("a").replace("\"v\":1", "\"v\":2"), "heartbeat", Reason::NewerSchema)]
 #[case::no_state("node.a.ev.hot", false, event("a", "warm"), "unknown", Reason::Invalid)]
 #[case::another_subject("beat.all", false, heartbeat("a"), "unknown", Reason::Invalid)]
 fn any_other_message_is_dropped_with_its_reason(
