@@ -62,20 +62,3 @@ async fn tasks_that_end_at_the_shutdown_end_the_wait() {
     tasks.run_until_signal(GRACE).await.unwrap();
     assert!(start.elapsed() < Duration::from_secs(1));
 }
-
-#[tokio::test]
-async fn sigterm_begins_the_shutdown() {
-    let (tasks, shutdown) = Tasks::new();
-    let seen = shutdown.clone();
-    tasks.spawn("loop", async move { shutdown.cancelled().await });
-    let id = std::process::id().to_string();
-    let kill = async {
-        // The handlers are installed when the supervision is first polled.
-        tokio::task::yield_now().await;
-        std::process::Command::new("kill").args(["-TERM", &id]).status().unwrap()
-    };
-    let (ended, killed) = tokio::join!(tasks.run_until_signal(GRACE), kill);
-    assert!(killed.success());
-    ended.unwrap();
-    assert!(seen.is_cancelled());
-}
