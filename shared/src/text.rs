@@ -5,12 +5,16 @@
 /// The most characters of an offending text that an error repeats.
 pub const CLIP: usize = 120;
 
+/// What follows the `@` of a reference.
+const DIGESTS: [&str; 3] = ["sha256:", "sha384:", "sha512:"];
+
 /// At most `most` characters on one line, so that text from outside can neither flood a log nor forge lines in it. A cut
-/// ends in `…`.
+/// ends in `…`. User and password in an address are left out.
 pub fn shown(text: &str, most: usize) -> String {
     let mut shown = String::new();
     let mut length = 0;
-    for c in text.chars() {
+    // Before the cut: what is cut at its `@` is no address any more.
+    for c in without_credentials(text).chars() {
         let piece = if matches!(c, '"' | '\'' | '\\') { c.to_string() } else { c.escape_debug().to_string() };
         length += piece.chars().count();
         if length > most {
@@ -22,9 +26,9 @@ pub fn shown(text: &str, most: usize) -> String {
     shown
 }
 
-/// The text without the user and password that stand before the host in addresses such as `nats://user:password@host`.
-/// Without `://` before it, only what has a colon counts: `name@sha256:…` and `user@host` stay as they are.
-pub fn without_credentials(text: &str) -> String {
+/// The text without what stands before the host in addresses such as `nats://user:password@host`. Without `://` before it,
+/// only what has a colon counts, so that `user@host` stays; and no `@` before a digest is one of an address.
+fn without_credentials(text: &str) -> String {
     let mut clean = String::with_capacity(text.len());
     let mut rest = text;
     while let Some((before, after)) = rest.split_once('@') {
@@ -36,7 +40,8 @@ pub fn without_credentials(text: &str) -> String {
         };
         let (kept, user) = before.split_at_checked(scheme).unwrap_or((before, ""));
         clean.push_str(kept);
-        let is_secret = !user.is_empty() && (found || user.contains(':'));
+        let is_digest = DIGESTS.iter().any(|algorithm| after.starts_with(algorithm));
+        let is_secret = !user.is_empty() && !is_digest && (found || user.contains(':'));
         clean.push_str(if is_secret { "…" } else { user });
         clean.push('@');
         rest = after;
@@ -61,13 +66,21 @@ mod tests {
     }
 
     #[test]
+    fn a_password_does_not_show_because_the_cut_falls_behind_it() {
+        let text = "nats://user:S3CR3T@host";
+        for most in 0..text.len() {
+            assert!(!shown(text, most).contains('S'), "{}", shown(text, most));
+        }
+    }
+
+    #[test]
     fn user_and_password_of_an_address_are_left_out() {
         for (given, clean) in [
             ("nats://user:pass@host:4222", "nats://…@host:4222"),
             ("\"nats://token@host\" stands there", "\"nats://…@host\" stands there"),
             ("nats://user:pa ss@host, tls://u:p@h", "nats://…@host, tls://…@h"),
             ("urls: [user:pass@host]", "urls: […@host]"),
-            ("a/b@sha256:0123", "a/b@sha256:0123"),
+            ("a/b:1@sha256:0123", "a/b:1@sha256:0123"),
             ("somebody@host", "somebody@host"),
             ("nothing", "nothing"),
         ] {

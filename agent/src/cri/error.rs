@@ -7,7 +7,7 @@ use std::error::Error as _;
 use std::time::Duration;
 
 use shared::reason::{Class, Reason};
-use shared::text::{shown, without_credentials};
+use shared::text::shown;
 use tonic::{Code, Status};
 
 use super::socket::Unreachable;
@@ -78,7 +78,7 @@ impl CriError {
             return Self::Broken { call, text: chain(status) };
         }
         // The reason is of the whole text; shown is what a log can bear.
-        let said = shown(&without_credentials(text), LONGEST);
+        let said = shown(text, LONGEST);
         match status.code() {
             Code::Unimplemented if text.contains("unknown service") => Self::NoCri { call, text: said },
             code => Self::Refused { call, reason: reason_of(code, text, image), text: said },

@@ -5,7 +5,7 @@
 use std::fmt;
 use std::path::PathBuf;
 
-use shared::text::{shown, without_credentials};
+use shared::text::shown;
 
 use super::secret::SecretFile;
 
@@ -72,7 +72,7 @@ pub struct Problem {
 impl Problem {
     /// `text` may repeat what stands in the file: it is shown on one line, clipped, without credentials.
     pub(super) fn new(origin: Origin, key: Key, text: &str) -> Self {
-        Self { origin, key, text: presentable(text) }
+        Self { origin, key, text: shown(text, LONGEST) }
     }
 
     pub(super) fn key(&self) -> &Key {
@@ -88,14 +88,10 @@ impl fmt::Display for Problem {
             Origin::Variable(name) => write!(f, "environment variable {name}: ")?,
         }
         if !self.key.0.is_empty() {
-            write!(f, "{}: ", presentable(&self.key.to_string()))?;
+            write!(f, "{}: ", shown(&self.key.to_string(), LONGEST))?;
         }
         f.write_str(&self.text)
     }
-}
-
-fn presentable(text: &str) -> String {
-    shown(&without_credentials(text), LONGEST)
 }
 
 pub(super) fn lines(problems: &[Problem]) -> String {
