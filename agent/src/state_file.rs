@@ -9,7 +9,9 @@ use std::path::{Path, PathBuf};
 use node_plan::Persisted;
 use node_plan::persisted::VERSION;
 use serde::Deserialize;
+use serde_json::{Map, Value};
 use shared::reason::Reason;
+use shared::text::{CLIP, shown};
 use tokio::io::AsyncWriteExt as _;
 use tracing::{info, warn};
 
@@ -17,6 +19,8 @@ const NAME: &str = "state.json";
 /// What cannot be used is kept under this name, for people.
 const BAD: &str = "state.json.bad";
 const PARTIAL: &str = "state.json.partial";
+/// So many damaged entries are named.
+const NAMED: usize = 10;
 
 /// The file could not be written.
 #[derive(Debug, thiserror::Error)]
@@ -65,8 +69,8 @@ impl StateFile {
         &self.folder
     }
 
-    /// What was written last. `None` if nothing was, or if it cannot be used: then the log says why, the file is moved
-    /// aside and everything is learned anew.
+    /// What was written last, less the entries that cannot be used. `None` if nothing was, or if nothing of it can be used:
+    /// then everything is learned anew. In both cases the log says why, and the file is kept aside.
     pub async fn load(&self) -> Option<Persisted> {
         let path = self.folder.join(NAME);
         let shown = path.display();
@@ -83,7 +87,14 @@ impl StateFile {
             }
         };
         match decode(&bytes) {
-            Ok(persisted) => Some(persisted),
+            Ok(Decoded { persisted, lost }) => {
+                if !lost.is_empty() {
+                    let (count, first) = (lost.len(), lost.iter().take(NAMED).map(String::as_str).collect::<Vec<_>>());
+                    warn!(path = %shown, count, entries = first.join(", "), "the state has damaged entries, starting without them");
+                    self.copy_aside().await;
+                }
+                Some(persisted)
+            }
             Err(error) => {
                 warn!(path = %shown, %error, "the state cannot be used, starting without it");
                 self.set_aside().await;
@@ -98,6 +109,15 @@ impl StateFile {
             Ok(()) => info!(path = %to.display(), "the unusable state is kept here"),
             // It is overwritten by the next write, or stays as unusable as it is.
             Err(error) => warn!(path = %from.display(), %error, "the unusable state cannot be moved aside"),
+        }
+    }
+
+    /// The next write replaces what was damaged.
+    async fn copy_aside(&self) {
+        let to = self.folder.join(BAD);
+        match tokio::fs::copy(self.folder.join(NAME), &to).await {
+            Ok(_) => info!(path = %to.display(), "the damaged state is kept here"),
+            Err(error) => warn!(path = %to.display(), %error, "the damaged state cannot be kept"),
         }
     }
 
@@ -129,8 +149,18 @@ pub fn encode(persisted: &Persisted) -> Result<Vec<u8>, serde_json::Error> {
     serde_json::to_vec(persisted)
 }
 
-/// The inverse of [`encode`]; no bytes make it panic.
-pub fn decode(bytes: &[u8]) -> Result<Persisted, Unusable> {
+/// What a file holds.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Decoded {
+    /// What can be used.
+    pub persisted: Persisted,
+    /// Entries that cannot, as `pools.all`.
+    pub lost: Vec<String>,
+}
+
+/// The inverse of [`encode`]; no bytes make it panic. An entry of a map that cannot be used costs that entry: a pool is read
+/// again, an image out of the ledger is never removed. Anything else costs the whole.
+pub fn decode(bytes: &[u8]) -> Result<Decoded, Unusable> {
     // The version first: another one may be another shape.
     #[derive(Deserialize)]
     struct Version {
@@ -140,7 +170,36 @@ pub fn decode(bytes: &[u8]) -> Result<Persisted, Unusable> {
     if v != VERSION {
         return Err(Unusable::Version(v));
     }
-    Ok(serde_json::from_slice(bytes)?)
+    match serde_json::from_slice(bytes) {
+        Ok(persisted) => Ok(Decoded { persisted, lost: Vec::new() }),
+        Err(error) => without_bad_entries(bytes).ok_or(Unusable::Json(error)),
+    }
+}
+
+/// `None` if more than entries of maps is bad.
+fn without_bad_entries(bytes: &[u8]) -> Option<Decoded> {
+    let mut fields: Map<String, Value> = serde_json::from_slice(bytes).ok()?;
+    let mut lost = Vec::new();
+    for (field, value) in &mut fields {
+        if is_usable(field, value) {
+            continue;
+        }
+        let Value::Object(entries) = value else { return None };
+        entries.retain(|key, entry| {
+            let is_good = is_usable(field, &Value::Object(Map::from_iter([(key.clone(), entry.clone())])));
+            if !is_good {
+                lost.push(shown(&format!("{field}.{key}"), CLIP));
+            }
+            is_good
+        });
+    }
+    let persisted = serde_json::from_value(Value::Object(fields)).ok()?;
+    Some(Decoded { persisted, lost })
+}
+
+fn is_usable(field: &str, value: &Value) -> bool {
+    let alone = [("v".to_owned(), Value::from(VERSION)), (field.to_owned(), value.clone())];
+    serde_json::from_value::<Persisted>(Value::Object(Map::from_iter(alone))).is_ok()
 }
 
 #[cfg(test)]
@@ -195,6 +254,28 @@ mod tests {
             file.save(&state(8)).await.unwrap();
             assert_eq!(file.load().await, Some(state(8)));
         }
+    }
+
+    #[tokio::test]
+    async fn one_bad_entry_costs_that_entry_and_the_file_is_kept_aside() {
+        let good = r#"{"head":3,"intents":{}}"#;
+        let entry = r#"{"runtimeId":"x","pulled":"2026-01-01T00:00:00Z","bytes":5}"#;
+        let bad = format!(
+            r#"{{"v":1,"epoch":"e","n":9,"pools":{{"all":{good},"NOT A POOL":{good},"auto-1":{{"head":-1}}}},
+                "ledger":{{"docker.io/library/a:1":{entry},"docker.io/library/b:1":7}}}}"#
+        );
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join(NAME), &bad).unwrap();
+        let loaded = StateFile::new(folder.path()).load().await.unwrap();
+        assert_eq!((loaded.epoch.as_deref(), loaded.n), (Some("e"), 9));
+        assert_eq!(loaded.pools.keys().map(ToString::to_string).collect::<Vec<_>>(), ["all"]);
+        assert_eq!(loaded.ledger.keys().collect::<Vec<_>>(), ["docker.io/library/a:1"]);
+        assert_eq!(
+            decode(bad.as_bytes()).unwrap().lost,
+            ["ledger.docker.io/library/b:1", "pools.NOT A POOL", "pools.auto-1"]
+        );
+        assert_eq!(content(folder.path()), ["state.json", "state.json.bad"]);
+        assert_eq!(std::fs::read_to_string(folder.path().join(BAD)).unwrap(), bad);
     }
 
     #[tokio::test]
