@@ -173,7 +173,11 @@ impl Installation {
         let expected = label::image_label_value(&Digest::parse(digest)?);
         eventually(format!("{node} is labelled with {reference} = {expected}"), LIMIT, async || {
             let found = self.image_label(node, reference).await?;
-            ensure!(found.as_ref() == Some(&expected), "label {found:?}; table {:?}", self.row(node, reference).await);
+            ensure!(
+                found.as_ref() == Some(&expected),
+                "label {found:?}; table {:?}",
+                self.said_row(node, reference).await
+            );
             Ok(())
         })
         .await
@@ -183,7 +187,7 @@ impl Installation {
     pub async fn until_unlabelled(&self, node: &str, reference: &str) -> Result<()> {
         eventually(format!("{node} is not labelled with {reference}"), LIMIT, async || {
             let found = self.image_label(node, reference).await?;
-            ensure!(found.is_none(), "label {found:?}; table {:?}", self.row(node, reference).await);
+            ensure!(found.is_none(), "label {found:?}; table {:?}", self.said_row(node, reference).await);
             Ok(())
         })
         .await
@@ -198,6 +202,11 @@ impl Installation {
             Ok(Some(row))
         })
         .await
+    }
+
+    /// The controller's row, for a message: the controller may be stopped and never answer.
+    async fn said_row(&self, node: &str, reference: &str) -> Result<Option<Row>> {
+        tokio::time::timeout(Duration::from_secs(1), self.row(node, reference)).await?
     }
 
     /// The controller's row for an image on a node.
