@@ -33,11 +33,19 @@ pub(crate) struct Content {
     set: PoolSet,
     intents: BTreeMap<ImageKey, Intent>,
     retained: BTreeMap<ImageKey, Retained>,
+    /// Withdrawn here since somebody asked.
+    withdrawn: BTreeMap<ImageKey, Intent>,
 }
 
 impl Content {
     pub(crate) fn new(pool: PoolId) -> Self {
-        Self { set: PoolSet::new(pool.clone()), pool, intents: BTreeMap::new(), retained: BTreeMap::new() }
+        Self {
+            set: PoolSet::new(pool.clone()),
+            pool,
+            intents: BTreeMap::new(),
+            retained: BTreeMap::new(),
+            withdrawn: BTreeMap::new(),
+        }
     }
 
     pub(crate) fn restore(pool: PoolId, stored: PersistedPool) -> Self {
@@ -69,6 +77,11 @@ impl Content {
         self.set.summary_up_to(head)
     }
 
+    /// Whether nothing is live.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.set.is_empty()
+    }
+
     /// The sequence of a live intent.
     pub(crate) fn sequence(&self, id: &ImageKey) -> Option<u64> {
         self.set.get(id)
@@ -83,11 +96,25 @@ impl Content {
         self.set.insert(id, seq);
     }
 
-    /// Withdraws an intent: a positive statement, so it goes at once.
+    /// Withdraws an intent: a positive statement, so it goes from this pool at once.
     pub(crate) fn withdraw(&mut self, id: &ImageKey) {
         self.set.remove(id);
-        self.intents.remove(id);
-        self.retained.remove(id);
+        let (live, kept) = (self.intents.remove(id), self.retained.remove(id));
+        if let Some(intent) = live.or(kept.map(|kept| kept.intent)) {
+            self.withdrawn.insert(id.clone(), intent);
+        }
+    }
+
+    /// What was withdrawn since the last call: another pool may want it.
+    pub(crate) fn take_withdrawn(&mut self) -> BTreeMap<ImageKey, Intent> {
+        std::mem::take(&mut self.withdrawn)
+    }
+
+    /// Withdraws everything: the node is no longer in this pool.
+    pub(crate) fn leave(mut self) -> BTreeMap<ImageKey, Intent> {
+        self.withdrawn.append(&mut self.intents);
+        self.withdrawn.extend(self.retained.into_iter().map(|(id, kept)| (id, kept.intent)));
+        self.withdrawn
     }
 
     /// Takes what a full read found in place of what was known; sequences may fall. What `touched` names was changed
@@ -146,9 +173,11 @@ impl Content {
 
     /// Lets go what is due; gives whether anything was.
     pub(crate) fn release(&mut self, now: Moment) -> bool {
-        let before = self.retained.len();
-        self.retained.retain(|_, kept| kept.release.is_none_or(|due| due > now));
-        self.retained.len() != before
+        let due = self.retained.extract_if(.., |_, kept| kept.release.is_some_and(|due| due <= now));
+        let due: Vec<(ImageKey, Intent)> = due.map(|(id, kept)| (id, kept.intent)).collect();
+        let is_any = !due.is_empty();
+        self.withdrawn.extend(due);
+        is_any
     }
 
     /// When the next retained intent is let go.

@@ -42,7 +42,8 @@ impl Evidence {
     ) -> Self {
         let complete = is_listed && pools.values().all(Pool::is_current);
         let (mut warm, mut except, mut digests) = (Vec::new(), Vec::new(), BTreeMap::new());
-        for (id, image) in images.iter().filter(|(_, image)| !image.want.is_retained) {
+        // Before the runtime has been seen nothing is known of any image, so nothing is said of it.
+        for (id, image) in images.iter().filter(|(_, image)| is_listed && !image.want.is_retained) {
             if image.st == ImageState::Warm {
                 warm.push(id.clone());
                 if let Some(digest) = image.digest().filter(|d| image.want.digest.as_ref() != Some(d)) {
@@ -105,6 +106,8 @@ pub(crate) fn reported(pools: &BTreeMap<PoolId, Pool>) -> BTreeMap<PoolId, PoolS
 pub(crate) struct Claim {
     pub(crate) epoch: String,
     pub(crate) uid: String,
+    /// The pools this node is in: by those that are not named the controller sees that an assignment was missed.
+    pub(crate) pools: Vec<PoolId>,
     pub(crate) digest: SetDigest,
 }
 

@@ -65,6 +65,10 @@ pub(crate) struct Pool {
     is_exact: bool,
     /// This process has read it in this epoch, or a beat agreed with it.
     is_current: bool,
+    /// A beat has agreed with it since it was last read in full.
+    is_agreed: bool,
+    /// The epoch changed, and no beat has agreed since: whoever writes it may be in the middle.
+    is_renewed: bool,
     due: Option<(Moment, Depth)>,
     in_flight: Option<InFlight>,
     failures: u32,
@@ -97,6 +101,8 @@ impl Pool {
             head,
             is_exact,
             is_current: false,
+            is_agreed: false,
+            is_renewed: false,
             due: None,
             in_flight: None,
             failures: 0,
@@ -134,6 +140,13 @@ impl Pool {
         self.agreed.is_some_and(|agreed| agreed >= since)
             && (self.due, self.in_flight.is_none(), self.doubt.is_none()) == (None, true, true)
             && self.content.unknown().next().is_none()
+    }
+
+    /// Whether nothing says that it wants more than is known: nothing is to be read, and what was read is believed. An
+    /// empty set is so only when a beat has said it.
+    pub(crate) fn is_settled(&self) -> bool {
+        let is_believed = self.is_agreed || !(self.is_renewed || self.content.is_empty());
+        self.is_exact && self.due.is_none() && self.in_flight.is_none() && is_believed
     }
 
     /// When a beat was last heard, or when listening began.
@@ -185,7 +198,7 @@ impl Pool {
     pub(crate) fn reset_epoch(&mut self, id: PoolId, now: Moment) {
         let mut content = std::mem::replace(&mut self.content, Content::new(id));
         content.retire();
-        *self = Self::of(content, 0, false, now);
+        *self = Self { is_renewed: true, ..Self::of(content, 0, false, now) };
     }
 
     /// A delta of this epoch.
@@ -264,6 +277,7 @@ impl Pool {
         self.head = self.ranges.connect(self.head);
         let is_news = !self.is_current;
         (self.is_exact, self.is_current) = (true, true);
+        (self.is_agreed, self.is_renewed) = (true, false);
         Verdict { changed: self.content.agreed(now) || is_news, read: None }
     }
 
@@ -289,6 +303,7 @@ impl Pool {
             self.take_in(content);
         } else {
             self.take_all(content);
+            self.is_agreed = false;
         }
         self.head = if depth == Depth::Reset { newest } else { self.head.max(newest) };
         self.touched.clear();

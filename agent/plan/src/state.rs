@@ -13,7 +13,8 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use shared::machine::{Changed, Machine, Moment, Now};
 use shared::message::{Assignment, Disk, Event};
-use shared::name::{ImageKey, NodeName};
+use shared::name::{ImageKey, NodeName, PoolId};
+use shared::pool_set::PoolSummary;
 use shared::state::ImageState;
 
 use crate::ack;
@@ -33,8 +34,9 @@ use crate::sync::Sync;
 use crate::timing::Timing;
 use crate::want::wanted;
 
-/// The counter starts this far beyond the persisted one: more than a run says between two writes of the state file.
-const COUNTER_MARGIN: u64 = 1 << 20;
+/// The counter starts this far beyond the persisted one: more than a run says between two writes of the state file, and
+/// so little that the clock, in milliseconds, soon has passed it: an agent that lost the file then still begins beyond.
+const COUNTER_MARGIN: u64 = 1 << 13;
 
 /// Who speaks.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -164,6 +166,16 @@ impl NodeState {
         self.runtime.disk.report()
     }
 
+    /// What it holds on to: every image that is wanted, or not yet known to be withdrawn.
+    pub fn wanted(&self) -> impl Iterator<Item = &ImageKey> {
+        self.images.keys()
+    }
+
+    /// Its pools, each with the set it knows.
+    pub fn pools(&self) -> impl Iterator<Item = (&PoolId, PoolSummary)> {
+        self.sync.pools().iter().map(|(id, pool)| (id, pool.summary()))
+    }
+
     /// What this agent knows, for people.
     pub fn summary(&self, now: Now) -> serde_json::Value {
         explain::summary(self, now)
@@ -203,7 +215,7 @@ impl NodeState {
             return;
         }
         self.wanted_revision = self.sync.revision();
-        let wanted = wanted(&self.identity.node, self.sync.pools());
+        let wanted = wanted(&self.identity.node, self.sync.pools(), self.sync.leaving());
         // Of use once: what is not wanted now was not when it was written, or is of another node.
         let restored = std::mem::take(&mut self.restored);
         self.images.retain(|id, _| wanted.contains_key(id));
@@ -296,6 +308,9 @@ impl NodeState {
 
     /// Judges every image and says what changed.
     fn judge(&mut self, climate: &Climate, now: Now, effects: &mut Vec<Effect>) {
+        if !climate.is_listed {
+            return; // nobody knows what is there: any word but "warm" would take a label away
+        }
         let uid = self.uid();
         let mut events = Vec::new();
         for (id, image) in &mut self.images {

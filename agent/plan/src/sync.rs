@@ -10,8 +10,8 @@ use std::time::Duration;
 use fastrand::Rng;
 use shared::backoff::random_up_to;
 use shared::machine::Moment;
-use shared::message::{Assignment, Beat, Delta};
-use shared::name::{NodeName, PoolId};
+use shared::message::{Assignment, Beat, Delta, Intent};
+use shared::name::{ImageKey, NodeName, PoolId};
 use shared::reason::Reason;
 
 use crate::assignment::Held;
@@ -59,7 +59,11 @@ pub(crate) struct Sync {
     /// Read before `_meta` was, so not yet judged.
     stash: Option<Assignment>,
     told: Told,
+    /// The assignment was read, or arrived, since the connection, the last gap or the last sign of a new leader.
+    is_assignment_fresh: bool,
     pools: BTreeMap<PoolId, Pool>,
+    /// Withdrawn from this pool, or left with it, while not all others are read: another one may want it.
+    leaving: BTreeMap<ImageKey, (PoolId, Intent)>,
     subscription: Subscription,
     spread: Option<Duration>,
     /// What happens now was caused by a live message and not by a connection: no fleet does the same.
@@ -97,6 +101,8 @@ impl Sync {
             assignment: Held::restore(assignment),
             stash: None,
             told: Told::Nothing,
+            is_assignment_fresh: false,
+            leaving: BTreeMap::new(),
             subscription: Subscription::default(),
             spread: None,
             is_live: false,
@@ -127,6 +133,11 @@ impl Sync {
 
     pub(crate) fn pools(&self) -> &BTreeMap<PoolId, Pool> {
         &self.pools
+    }
+
+    /// What is withdrawn where it was known, and may be wanted where it is yet to be read.
+    pub(crate) fn leaving(&self) -> impl Iterator<Item = (&ImageKey, &Intent)> {
+        self.leaving.iter().map(|(id, (_, intent))| (id, intent))
     }
 
     /// Moves when what is wanted may have changed.
@@ -201,7 +212,7 @@ impl Sync {
     }
 
     fn read_again(&mut self, now: Moment, delay: Duration) {
-        self.is_meta_fresh = false;
+        (self.is_meta_fresh, self.is_assignment_fresh) = (false, false);
         self.meta.request(now + delay);
         self.assigning.request(now + delay);
         let ids: Vec<PoolId> = self.pools.keys().cloned().collect();
@@ -212,6 +223,11 @@ impl Sync {
                 pool.schedule(Depth::Since, at);
             }
         }
+    }
+
+    /// The assignment may be another one.
+    pub(crate) fn read_assignment(&mut self, now: Moment) {
+        self.assigning.request(now);
     }
 
     /// Somebody asks for everything to be read, of this agent alone.
@@ -310,6 +326,7 @@ impl Sync {
         if self.pools.values_mut().fold(false, |any, pool| pool.content.release(now) | any) {
             self.changed();
         }
+        self.let_go();
         if !self.is_connected() {
             return;
         }
@@ -332,6 +349,24 @@ impl Sync {
                 self.reads += 1;
                 effects.push(Effect::ReadPool { pool: id.clone(), from, read: self.reads });
             }
+        }
+    }
+
+    /// An image that moves between pools is withdrawn in one before the other is read, so it goes only when nothing is
+    /// left to be read.
+    fn let_go(&mut self) {
+        for (pool, known) in &mut self.pools {
+            let withdrawn = known.content.take_withdrawn().into_iter();
+            self.leaving.extend(withdrawn.map(|(id, intent)| (id, (pool.clone(), intent))));
+        }
+        if self.leaving.is_empty() || !self.is_assignment_fresh {
+            return;
+        }
+        let before = self.leaving.len();
+        let open: Vec<&PoolId> = self.pools.iter().filter(|(_, p)| !p.is_settled()).map(|(id, _)| id).collect();
+        self.leaving.retain(|_, (from, _)| open.iter().any(|pool| *pool != from));
+        if self.leaving.len() != before {
+            self.revision += 1;
         }
     }
 

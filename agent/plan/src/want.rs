@@ -72,8 +72,12 @@ impl Want {
     }
 }
 
-/// The union over all pools.
-pub(crate) fn wanted(node: &NodeName, pools: &BTreeMap<PoolId, Pool>) -> BTreeMap<ImageKey, Want> {
+/// The union over all pools, and what is leaving them.
+pub(crate) fn wanted<'a>(
+    node: &NodeName,
+    pools: &BTreeMap<PoolId, Pool>,
+    leaving: impl Iterator<Item = (&'a ImageKey, &'a Intent)>,
+) -> BTreeMap<ImageKey, Want> {
     let mut all: BTreeMap<ImageKey, Want> = BTreeMap::new();
     let mut add = |id: &ImageKey, intent: &Intent, is_retained: bool| {
         let want = Want::of(node, id, intent, is_retained);
@@ -91,6 +95,9 @@ pub(crate) fn wanted(node: &NodeName, pools: &BTreeMap<PoolId, Pool>) -> BTreeMa
         for (id, kept) in pool.content.retained() {
             add(id, &kept.intent, !kept.is_pullable);
         }
+    }
+    for (id, intent) in leaving {
+        add(id, intent, true);
     }
     all
 }

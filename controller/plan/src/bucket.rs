@@ -120,6 +120,8 @@ pub(crate) struct IntentsBucket {
     head: u64,
     acked: u64,
     fresh: bool,
+    /// How often it was read in full.
+    reads: u64,
     meta: Key<Meta>,
     control: ControlKey,
     pools: BTreeMap<PoolId, PoolBucket>,
@@ -130,6 +132,13 @@ impl IntentsBucket {
     /// When the server says the stream was created.
     pub(crate) fn created(&self) -> &str {
         &self.created
+    }
+
+    /// How often it was read in full. What was acknowledged before a read may be lost by then (a restored copy has the
+    /// same age), so an outcome counts only if nothing was read since its write was issued: the read, or the watch after
+    /// it, tells of the write as well.
+    pub(crate) fn reads(&self) -> u64 {
+        self.reads
     }
 
     /// Last sequence that was read or watched.
@@ -210,6 +219,7 @@ impl IntentsBucket {
             self.control.lose();
         }
         (self.created, self.head, self.acked, self.fresh) = (created, head, 0, true);
+        self.reads += 1;
         let listed: BTreeSet<IntentsKey> = entries.iter().map(|e| e.key.clone()).collect();
         for key in self.keys() {
             if !listed.contains(&key) {

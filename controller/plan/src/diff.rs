@@ -3,7 +3,8 @@
 //! Owns the comparison, the order of writes and the size of a batch. Compares with what the buckets hold, never with
 //! memory of what was sent.
 
-use std::collections::BTreeMap;
+use std::cell::OnceCell;
+use std::collections::{BTreeMap, BTreeSet};
 
 use shared::machine::Moment;
 use shared::message::Assignment;
@@ -19,17 +20,37 @@ use crate::plan::Plan;
 /// Most writes of one batch.
 pub(crate) const MAX_BATCH: usize = 256;
 
+/// What the buckets that the controller writes hold.
+#[derive(Clone, Copy)]
+pub(crate) struct Buckets<'a> {
+    pub(crate) intents: &'a IntentsBucket,
+    pub(crate) assigned: &'a AssignBucket,
+}
+
 /// The next writes to the intents bucket. Definitions come before the intents of their pool, and every put before any
-/// purge: an image that moves from one pool to another is wanted at every moment.
+/// purge: an image that moves from one pool to another is wanted at every moment. For the same reason it stays in a pool
+/// while a node that was told that pool has not been told the other, or the other does not hold it yet: deltas are one a
+/// pool, so a purge in the same batch could overtake its put.
 pub(crate) fn intents(
     plan: &Plan,
-    bucket: &IntentsBucket,
+    Buckets { intents: bucket, assigned }: Buckets<'_>,
     retries: &Retries<IntentsKey>,
     term: u64,
     now: Moment,
 ) -> Vec<IntentWrite> {
+    // What nodes were told and are to be told; few differ.
+    let classes: OnceCell<BTreeSet<(&[PoolId], &[PoolId])>> = OnceCell::new();
+    let all = || plan.nodes.iter().map(|(node, planned)| (assigned.pools_of(node), &planned.pools[..])).collect();
+    let is_awaited = |pool: &PoolId, id: &ImageKey| {
+        let wants = |pool: &PoolId| plan.pools.get(pool).is_some_and(|p| p.intents.contains_key(id));
+        let has = |pool: &PoolId| bucket.born(pool, id).is_some() && wants(pool);
+        plan.pools.keys().any(wants)
+            && classes.get_or_init(all).iter().any(|(told, planned)| {
+                told.contains(pool) && planned.iter().any(wants) && !told.iter().any(has)
+            })
+    };
     puts(plan, bucket, term)
-        .chain(purges(plan, bucket))
+        .chain(purges(plan, bucket, &is_awaited))
         .filter(|write| retries.may(&crate::ledger::key_of(write), now))
         .take(MAX_BATCH)
         .collect()
@@ -59,11 +80,15 @@ fn puts(plan: &Plan, bucket: &IntentsBucket, term: u64) -> impl Iterator<Item = 
     })
 }
 
-fn purges(plan: &Plan, bucket: &IntentsBucket) -> impl Iterator<Item = IntentWrite> {
+fn purges<'a>(
+    plan: &'a Plan,
+    bucket: &'a IntentsBucket,
+    is_awaited: &'a impl Fn(&PoolId, &ImageKey) -> bool,
+) -> impl Iterator<Item = IntentWrite> + 'a {
     bucket.pools().flat_map(move |(id, held)| {
         let planned = plan.pools.get(id);
         let is_unwanted = move |id: &ImageKey| planned.is_none_or(|p| !p.intents.contains_key(id));
-        let unwanted = held.live().filter(move |(i, key)| key.is_ours() && is_unwanted(i));
+        let unwanted = held.live().filter(move |(i, key)| key.is_ours() && is_unwanted(i) && !is_awaited(id, i));
         let withdrawn = unwanted.map(move |(i, key)| IntentWrite {
             pool: id.clone(),
             expected: key.seq,
@@ -82,10 +107,10 @@ fn purges(plan: &Plan, bucket: &IntentsBucket) -> impl Iterator<Item = IntentWri
 
 /// The next writes to the assign bucket. `exists` says whether there is such a Node object: one whose content cannot
 /// be used keeps its assignment. While paused every agent is told to start no pull, and keeps the pools it has: leaving
-/// one would be a withdrawal.
+/// one would be a withdrawal. For the same reason nobody leaves a pool before the others hold what is to come from them.
 pub(crate) fn assignments(
     plan: &Plan,
-    bucket: &AssignBucket,
+    Buckets { intents, assigned: bucket }: Buckets<'_>,
     retries: &Retries<NodeName>,
     exists: impl Fn(&NodeName) -> bool,
     is_paused: bool,
@@ -108,11 +133,17 @@ pub(crate) fn assignments(
         if key.and_then(|k| k.value()).is_some_and(says) || !key.is_none_or(Key::is_ours) {
             return None;
         }
+        let is_missing = |id: &ImageKey| plan.wants(node, id) && !pools.iter().any(|p| intents.born(p, id).is_some());
+        let mut left = bucket.pools_of(node).iter().filter(|pool| !pools.contains(pool));
+        let is_same_node = there.is_some_and(|there| there.uid == planned.uid);
+        if is_same_node && left.any(|pool| intents.pool(pool).is_some_and(|p| p.live().any(|(id, _)| is_missing(id)))) {
+            return None;
+        }
         let assignment = Assignment {
             node: node.clone(),
             uid: planned.uid.clone(),
             pools: pools.clone(),
-            rev: there.map_or(1, |there| there.rev.saturating_add(1)),
+            rev: bucket.next_rev(node),
             pressure: planned.pressure.clone(),
             limits: limits.clone(),
             term,

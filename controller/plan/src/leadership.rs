@@ -25,6 +25,8 @@ pub(crate) enum Standing {
         meta: Meta,
         /// What had been taken in when it was issued.
         head: u64,
+        /// How often the bucket had been read when it was issued.
+        reads: u64,
     },
     /// It holds the term.
     Leading {
@@ -186,7 +188,7 @@ impl Leadership {
             stream_created: bucket.created().to_owned(),
             by: instance.to_owned(),
         };
-        self.standing = Standing::Taking { meta: meta.clone(), head: bucket.head() };
+        self.standing = Standing::Taking { meta: meta.clone(), head: bucket.head(), reads: bucket.reads() };
         Some(Effect::TakeTerm { meta, expected: there.seq })
     }
 
@@ -218,15 +220,15 @@ impl Leadership {
         }
     }
 
-    /// Learns how the attempt ended; gives what was written.
+    /// Learns how the attempt ended; gives what was written, and how often the bucket had been read by then.
     pub(crate) fn taken(
         &mut self,
         result: Result<u64, Reason>,
         now: Moment,
         backoff: &Backoff,
         rng: &mut Rng,
-    ) -> Option<(u64, Meta)> {
-        let Standing::Taking { meta, head } = std::mem::replace(&mut self.standing, Standing::Idle) else {
+    ) -> Option<(u64, Meta, u64)> {
+        let Standing::Taking { meta, head, reads } = std::mem::replace(&mut self.standing, Standing::Idle) else {
             return None;
         };
         match result {
@@ -240,7 +242,7 @@ impl Leadership {
                 if self.lease {
                     self.standing = Standing::Leading { meta: meta.clone(), head };
                 }
-                Some((seq, meta))
+                Some((seq, meta, reads))
             }
             Err(reason) => {
                 self.failures = self.failures.saturating_add(1);

@@ -102,8 +102,8 @@ pub(crate) struct Ledger {
 /// A batch in flight.
 #[derive(Debug, Clone)]
 pub(crate) struct IntentsInFlight {
-    /// The stream it was meant for.
-    pub(crate) created: String,
+    /// How often the bucket had been read when it was issued.
+    pub(crate) reads: u64,
     /// Its writes with the sequences they expect.
     pub(crate) writes: BTreeMap<IntentsKey, (u64, IntentChange)>,
     /// Older content that arrived since.
@@ -113,6 +113,8 @@ pub(crate) struct IntentsInFlight {
 /// A batch in flight.
 #[derive(Debug, Clone)]
 pub(crate) struct AssignmentsInFlight {
+    /// How often the bucket had been read when it was issued.
+    pub(crate) reads: u64,
     /// Its writes.
     pub(crate) writes: BTreeMap<NodeName, AssignmentWrite>,
     /// Older content that arrived since.
@@ -131,15 +133,15 @@ pub(crate) fn key_of(write: &IntentWrite) -> IntentsKey {
 
 impl Ledger {
     /// Notes a batch.
-    pub(crate) fn issue_intents(&mut self, created: &str, writes: &[IntentWrite]) {
+    pub(crate) fn issue_intents(&mut self, reads: u64, writes: &[IntentWrite]) {
         let writes = writes.iter().map(|w| (key_of(w), (w.expected, w.write.clone()))).collect();
-        self.intents = Some(IntentsInFlight { created: created.to_owned(), writes, reread: BTreeMap::new() });
+        self.intents = Some(IntentsInFlight { reads, writes, reread: BTreeMap::new() });
     }
 
     /// Notes a batch.
-    pub(crate) fn issue_assignments(&mut self, writes: &[AssignmentWrite]) {
+    pub(crate) fn issue_assignments(&mut self, reads: u64, writes: &[AssignmentWrite]) {
         let writes = writes.iter().map(|w| (w.node.clone(), w.clone())).collect();
-        self.assignments = Some(AssignmentsInFlight { writes, reread: BTreeMap::new() });
+        self.assignments = Some(AssignmentsInFlight { reads, writes, reread: BTreeMap::new() });
     }
 
     /// The batch has ended.

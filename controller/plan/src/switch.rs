@@ -40,8 +40,8 @@ struct Wish {
 
 #[derive(Debug, Clone)]
 struct Flight {
-    /// The stream it was meant for.
-    created: String,
+    /// How often the bucket had been read when it was issued.
+    reads: u64,
     control: Control,
     /// Whose order it is; `None` if it only puts right what is stored.
     wish: Option<Wish>,
@@ -103,8 +103,8 @@ impl Switch {
     }
 
     fn write(&mut self, control: Control, wish: Option<Wish>, bucket: &IntentsBucket) -> Effect {
-        let created = bucket.created().to_owned();
-        self.flight = Some(Flight { created, control: control.clone(), wish, kept: None });
+        let reads = bucket.reads();
+        self.flight = Some(Flight { reads, control: control.clone(), wish, kept: None });
         Effect::WriteControl { control, expected: bucket.control().seq() }
     }
 
@@ -122,15 +122,15 @@ impl Switch {
         result: Result<u64, Reason>,
         bucket: &mut IntentsBucket,
     ) -> (Option<Effect>, Option<Reason>) {
-        let Some(Flight { created, control, wish, kept }) = self.flight.take() else {
+        let Some(Flight { reads, control, wish, kept }) = self.flight.take() else {
             return (None, None);
         };
-        let is_this_stream = created == bucket.created();
-        if let Some(stored) = kept.filter(|_| is_this_stream && result == Err(Reason::Conflict)) {
+        let is_current = reads == bucket.reads();
+        if let Some(stored) = kept.filter(|_| is_current && result == Err(Reason::Conflict)) {
             bucket.reread(stored);
         }
         match (result, wish) {
-            (Ok(seq), wish) if is_this_stream => {
+            (Ok(seq), wish) if is_current => {
                 bucket.control_acknowledged(seq, &control);
                 let told = |wish: Wish| Effect::Reply { reply: wish.reply, body: answer(Some(&control), true) };
                 (wish.map(told), None)

@@ -23,7 +23,11 @@ pub fn deltas(batch: &IntentBatch, results: &[Result<u64, Reason>]) -> Vec<Delta
             Err(_) => told.has_hole = true,
         }
     }
-    pools.into_iter().filter_map(|(pool, told)| delta(batch, pool, told.entries)).collect()
+    let mut deltas: Vec<Delta> =
+        pools.into_iter().filter_map(|(pool, told)| delta(batch, pool, told.entries)).collect();
+    // What is wanted is said before what is not: an agent that missed something of the one is then in no hurry to let go.
+    deltas.sort_by_key(|delta| delta.entries.iter().flatten().any(|entry| entry.change == DeltaChange::Del));
+    deltas
 }
 
 #[derive(Default)]

@@ -172,6 +172,8 @@ impl NodeState {
         let answer = match verb {
             RequestVerb::Inventory => {
                 self.reporter.force(now.mono);
+                // Whoever asks misses something: it may be that this agent missed its assignment.
+                self.sync.read_assignment(now.mono);
                 serde_json::json!({ "ok": true })
             }
             RequestVerb::Resync => {

@@ -21,6 +21,7 @@ impl NodeState {
         let claim = Claim {
             epoch: self.sync.epoch().unwrap_or_default().to_owned(),
             uid: self.uid(),
+            pools: self.sync.pools().keys().cloned().collect(),
             digest: evidence.digest(),
         };
         self.reporter.observe(&claim, now.mono);

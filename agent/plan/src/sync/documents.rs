@@ -50,6 +50,7 @@ impl Sync {
         self.told = self.told.min(Told::Something);
         if !is_first {
             self.assignment.reset_epoch();
+            self.is_assignment_fresh = false;
             let at = now + self.spread();
             self.assigning.request(at);
         }
@@ -66,6 +67,7 @@ impl Sync {
         self.term = term;
         self.stored_revision += 1;
         if is_new_leader {
+            self.is_assignment_fresh = false;
             let at = now + self.spread();
             self.assigning.request(at);
         }
@@ -122,6 +124,7 @@ impl Sync {
         if is_from_bucket {
             self.told = if judgement == Judgement::Older { Told::Something } else { Told::Assignment };
         }
+        self.is_assignment_fresh |= judgement != Judgement::Older;
         match judgement {
             Judgement::Same => {}
             Judgement::Older => {
@@ -131,6 +134,7 @@ impl Sync {
             Judgement::Adopted { is_other_node } => {
                 if is_other_node {
                     self.pools.clear();
+                    self.leaving.clear();
                 }
                 self.place_pools(now);
                 self.changed();
@@ -140,7 +144,10 @@ impl Sync {
 
     fn place_pools(&mut self, now: Moment) {
         let wanted = self.assignment.get().map(|a| a.pools.clone()).unwrap_or_default();
-        self.pools.retain(|id, _| wanted.contains(id));
+        for (pool, left) in self.pools.extract_if(.., |id, _| !wanted.contains(id)) {
+            let intents = left.content.leave().into_iter();
+            self.leaving.extend(intents.map(|(id, intent)| (id, (pool.clone(), intent))));
+        }
         for id in wanted {
             if !self.pools.contains_key(&id) {
                 let mut pool = Pool::new(id.clone(), now);

@@ -144,7 +144,7 @@ fn a_file_of_another_form_is_as_good_as_none() {
 fn the_counter_never_falls_even_if_the_clock_does() {
     let saved = Persisted { v: 1, n: u64::MAX / 2, ..Persisted::default() };
     let world = World::with(Settings::default(), Some(saved), 1);
-    assert_eq!(world.node.summary(world.now)["n"], u64::MAX / 2 + (1 << 20));
+    assert_eq!(world.node.summary(world.now)["n"], u64::MAX / 2 + (1 << 13));
 }
 
 #[test]

@@ -566,14 +566,18 @@ fn an_absent_assignment_drops_nothing() {
 }
 
 #[test]
-fn a_pool_that_is_no_longer_assigned_is_dropped_at_once() {
+fn a_pool_that_is_no_longer_assigned_is_left_at_once_and_its_images_once_no_other_pool_may_want_them() {
     let mut world = World::synced(&["all", "auto-0123456789"]);
     world.announce("auto-0123456789", intent("x"));
     world.run(secs(1));
     world.forget();
     world.reassign(&["all"]);
-    assert_eq!(world.state_of("x"), None);
     assert_eq!(world.count(|e| matches!(e, Effect::Subscribe(p) if *p == [pool("all")])), 1);
+    assert_eq!(world.state_of("x"), Some((ImageState::Warm, None)), "what was read of the other is empty");
+    let beat = world.beat_of("all");
+    world.tell(Fact::Beat(beat));
+    world.run(secs(1));
+    assert_eq!(world.state_of("x"), None);
 }
 
 #[test]

@@ -5,17 +5,27 @@ use std::collections::{BTreeMap, BTreeSet};
 use shared::message::Assignment;
 use shared::name::{NodeName, PoolId};
 
-use super::Key;
+use super::{Held, Key};
 use crate::fact::{Stored, StoredValue};
 
 /// The assign bucket.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct AssignBucket {
     keys: BTreeMap<NodeName, Key<Assignment>>,
+    /// The highest revision of each node that was ever seen: agents hold a lower one for an older one, even when the key
+    /// was lost meanwhile.
+    revs: BTreeMap<NodeName, u64>,
     fresh: bool,
+    /// As [`super::IntentsBucket::reads`].
+    reads: u64,
 }
 
 impl AssignBucket {
+    /// As [`super::IntentsBucket::reads`].
+    pub(crate) fn reads(&self) -> u64 {
+        self.reads
+    }
+
     /// Whether it was read since the last disconnect.
     pub(crate) fn is_fresh(&self) -> bool {
         self.fresh
@@ -29,11 +39,15 @@ impl AssignBucket {
     /// Takes a full read: what is not in it is gone.
     pub(crate) fn read(&mut self, entries: Vec<Stored<NodeName, Assignment>>) {
         let listed: BTreeSet<&NodeName> = entries.iter().map(|e| &e.key).collect();
-        self.keys.retain(|node, _| listed.contains(node));
+        // What is gone without a marker was lost: its agent still holds what it was told.
+        for (_, key) in self.keys.iter_mut().filter(|(node, _)| !listed.contains(node)) {
+            (key.seq, key.held) = (0, Held::Nothing);
+        }
         for Stored { key, seq, value } in entries {
             self.take(Stored { key, seq, value });
         }
         self.fresh = true;
+        self.reads += 1;
     }
 
     /// Sequence of a key.
@@ -55,15 +69,30 @@ impl AssignBucket {
         if stored.seq == 0 {
             return self.keys.remove(&stored.key).is_some();
         }
+        self.note(&stored.key, &stored.value);
         self.keys.entry(stored.key).or_default().take(stored.seq, stored.value)
     }
 
     /// Takes the acknowledgement of a write of ours, unless the watch has said something newer.
     pub(crate) fn acknowledged(&mut self, node: &NodeName, seq: u64, assignment: Option<&Assignment>) {
+        let value = assignment.map_or(StoredValue::Marker, |a| StoredValue::Value(a.clone()));
+        self.note(node, &value);
         let key = self.keys.entry(node.clone()).or_default();
         if seq > key.seq {
-            key.take(seq, assignment.map_or(StoredValue::Marker, |a| StoredValue::Value(a.clone())));
+            key.take(seq, value);
         }
+    }
+
+    fn note(&mut self, node: &NodeName, value: &StoredValue<Assignment>) {
+        if let StoredValue::Value(assignment) = value {
+            let rev = self.revs.entry(node.clone()).or_default();
+            *rev = (*rev).max(assignment.rev);
+        }
+    }
+
+    /// The revision of a node's next assignment.
+    pub(crate) fn next_rev(&self, node: &NodeName) -> u64 {
+        self.revs.get(node).map_or(1, |rev| rev.saturating_add(1))
     }
 
     /// One key.

@@ -186,11 +186,10 @@ impl NodeEvidence {
             return false;
         }
         if n <= self.n {
-            self.singles.values_mut().for_each(|single| single.n = 0);
+            // What was proven alone was newer than the proofs, and stays so. The old report proves nothing new.
+            self.singles.values_mut().for_each(|single| single.n = 1);
             self.proofs.values_mut().for_each(|proof| proof.n = 0);
-            if let Some(report) = &mut self.report {
-                (report.put, report.n) = (0, 0);
-            }
+            self.forget_report();
         }
         inst.clone_into(&mut self.inst);
         self.n = n;
@@ -208,7 +207,11 @@ impl NodeEvidence {
         if heartbeat.n < report.n {
             return false;
         }
-        let is_same = report.inst == heartbeat.inst && report.digest == heartbeat.inv_digest;
+        // It would speak of a pool that it knows of: it has missed its assignment.
+        let is_unheard = |pool: &PoolId| !report.pools.contains_key(pool) && !heartbeat.pools.contains_key(pool);
+        let is_same = report.inst == heartbeat.inst
+            && report.digest == heartbeat.inv_digest
+            && !self.pools.iter().any(is_unheard);
         if !is_same || (report.uid != self.uid && !self.uid.is_empty()) {
             self.contradicted();
             return self.request;

@@ -197,6 +197,7 @@ impl World {
         self.evidence.look_again(&stored.key);
         let changed = self.assigned.changed(stored);
         self.stale.assignments |= changed;
+        self.stale.intents |= changed;
         changed
     }
 
@@ -229,8 +230,8 @@ impl World {
         if let Some(stored) = reread {
             self.intents.reread(stored);
         }
-        if let Some((seq, meta)) = self.leadership.taken(result, now, &backoff, &mut self.rng) {
-            if meta.stream_created == self.intents.created() {
+        if let Some((seq, meta, reads)) = self.leadership.taken(result, now, &backoff, &mut self.rng) {
+            if reads == self.intents.reads() {
                 self.intents.meta_acknowledged(seq, &meta);
             }
             self.ledger.deltas.clear();
@@ -267,9 +268,10 @@ impl World {
         let Some(mut batch) = self.ledger.take_intents() else {
             return false;
         };
-        self.stale.intents = true;
+        // An assignment may have waited for it.
+        (self.stale.intents, self.stale.assignments) = (true, true);
         let backoff = self.backoff();
-        let is_this_stream = batch.created == self.intents.created();
+        let is_current = batch.reads == self.intents.reads();
         for (key, result) in results {
             let Some((expected, change)) = batch.writes.remove(&key) else {
                 continue;
@@ -277,7 +279,7 @@ impl World {
             match result {
                 Ok(seq) => {
                     self.ledger.intent_retries.succeeded(&key);
-                    if is_this_stream {
+                    if is_current {
                         self.intents.acknowledged(&key, seq, &change);
                     }
                     if let IntentsKey::Intent(pool, _) = key {
@@ -285,7 +287,7 @@ impl World {
                     }
                 }
                 Err(reason) => {
-                    let reread = batch.reread.remove(&key).filter(|_| reason == Reason::Conflict && is_this_stream);
+                    let reread = batch.reread.remove(&key).filter(|_| reason == Reason::Conflict && is_current);
                     if let Some(stored) = reread.filter(|_| self.intents.seq(&key) == expected) {
                         self.intents.reread(stored);
                     }
@@ -317,7 +319,9 @@ impl World {
         let Some(mut batch) = self.ledger.take_assignments() else {
             return false;
         };
-        self.stale.assignments = true;
+        // A withdrawal may have waited for it.
+        (self.stale.assignments, self.stale.intents) = (true, true);
+        let is_current = batch.reads == self.assigned.reads();
         let backoff = self.backoff();
         for (node, result) in results {
             let Some(write) = batch.writes.remove(&node) else {
@@ -326,11 +330,13 @@ impl World {
             match result {
                 Ok(seq) => {
                     self.ledger.assignment_retries.succeeded(&node);
-                    self.assigned.acknowledged(&node, seq, write.assignment.as_ref());
+                    if is_current {
+                        self.assigned.acknowledged(&node, seq, write.assignment.as_ref());
+                    }
                     self.evidence.look_again(&node);
                 }
                 Err(reason) => {
-                    let reread = batch.reread.remove(&node).filter(|_| reason == Reason::Conflict);
+                    let reread = batch.reread.remove(&node).filter(|_| reason == Reason::Conflict && is_current);
                     if let Some(stored) = reread.filter(|_| self.assigned.seq(&node) == write.expected) {
                         self.assigned.reread(stored);
                     }

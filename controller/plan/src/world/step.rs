@@ -10,7 +10,7 @@ use shared::message::Beat;
 use shared::name::{NodeName, PoolId};
 
 use super::World;
-use crate::diff;
+use crate::diff::{self, Buckets};
 use crate::effect::{Effect, IntentBatch};
 use crate::evidence::{Classes, NodeEvidence, Scope};
 use crate::input::Node;
@@ -107,8 +107,8 @@ impl World {
         };
         let is_due = self.stale.intents || self.ledger.intent_retries.has_due(now);
         let retries = &self.ledger.intent_retries;
-        let writes =
-            if is_due { diff::intents(&self.plan, &self.intents, retries, meta.term, now) } else { Vec::new() };
+        let missing = || diff::intents(&self.plan, self.buckets(), retries, meta.term, now);
+        let writes = if is_due { missing() } else { Vec::new() };
         self.stale.intents = false;
         if writes.is_empty() {
             return;
@@ -122,8 +122,12 @@ impl World {
             marker_ttl: self.settings.timing.marker_ttl,
             writes,
         };
-        self.ledger.issue_intents(self.intents.created(), &batch.writes);
+        self.ledger.issue_intents(self.intents.reads(), &batch.writes);
         effects.push(Effect::WriteIntents(batch));
+    }
+
+    fn buckets(&self) -> Buckets<'_> {
+        Buckets { intents: &self.intents, assigned: &self.assigned }
     }
 
     fn write_assignments(&mut self, now: Moment, effects: &mut Vec<Effect>) {
@@ -136,9 +140,10 @@ impl World {
         self.stale.assignments = false;
         let retries = &self.ledger.assignment_retries;
         let exists = |node: &NodeName| self.nodes.contains(node) && self.nodes.get(node).is_none();
-        let writes = diff::assignments(&self.plan, &self.assigned, retries, exists, self.was_paused, meta.term, now);
+        let (buckets, is_paused) = (self.buckets(), self.was_paused);
+        let writes = diff::assignments(&self.plan, buckets, retries, exists, is_paused, meta.term, now);
         if !writes.is_empty() {
-            self.ledger.issue_assignments(&writes);
+            self.ledger.issue_assignments(self.assigned.reads(), &writes);
             let (epoch, term) = (meta.epoch.clone(), meta.term);
             effects.push(Effect::WriteAssignments { epoch, term, writes });
         }
