@@ -29,5 +29,6 @@ pub mod proxy;
 pub mod registry;
 pub mod replay;
 pub mod run;
+pub mod simulate;
 pub mod witness;
 pub mod xtask;

@@ -5,6 +5,7 @@ mod fuzz;
 mod generate;
 mod parts;
 mod replay;
+mod simulate;
 mod test;
 mod tool;
 mod up;
@@ -38,6 +39,8 @@ enum Command {
     Replay(replay::Args),
     /// Run fuzz targets for a time (docs/fuzzing.md).
     Fuzz(fuzz::Args),
+    /// Run both machines in a simulated universe, or replay one run.
+    Simulate(simulate::Args),
     /// Measure on real parts; prints a table and one line of JSON.
     Bench(bench::Args),
 }
@@ -56,6 +59,7 @@ pub fn main() -> ExitCode {
         Command::Test(args) => test::run(&args),
         Command::Replay(args) => replay::run(&args),
         Command::Fuzz(args) => fuzz::run(&args),
+        Command::Simulate(args) => simulate::run(&args),
         Command::Bench(args) => bench::run(&args),
     };
     match done {

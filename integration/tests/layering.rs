@@ -18,6 +18,11 @@ const EDGES: &[(&str, &[&str], &str)] = &[
     ("node-plan", &["shared"], "deciding knows words, never I/O"),
     ("controller", &["shared", "cluster-plan", "daemon"], "the controller never knows the agent crate"),
     ("agent", &["shared", "node-plan", "daemon"], "the agent never knows the controller crate"),
+    (
+        "simulation",
+        &["shared", "cluster-plan", "node-plan", "controller", "agent"],
+        "the simulation is both machines and the pure parts around them: nothing with I/O of its own",
+    ),
 ];
 
 /// Crates that some of ours must never list, with the reason.
@@ -41,6 +46,7 @@ const CODE: &[&str] = &[
     "agent/plan/src",
     "agent/src",
     "integration/src",
+    "integration/sim/src",
 ];
 
 /// A root of paths and the only places that may name it.

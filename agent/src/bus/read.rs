@@ -37,7 +37,10 @@ impl Link {
         let stream = Bucket::Intents.stream(&self.cluster);
         let filter = Bucket::Intents.subject(&self.cluster, &IntentsKey::all_of(pool));
         let batch = self.bus.direct_get_batch(&stream, &filter, from, PAGE).await?;
-        let entries = batch.messages.iter().filter_map(|stored| entry(&self.cluster, pool, stored));
+        let body = |stored: &Read| (stored.operation() == Operation::Put).then(|| stored.payload.clone());
+        let entries = batch.messages.iter().filter_map(|stored| {
+            entry(&self.cluster, pool, &stored.subject, stored.seq, body(stored).as_deref())
+        });
         Ok(PoolContent { entries: entries.collect() })
     }
 }
@@ -49,31 +52,35 @@ fn document<T: Message>(stored: Option<Read>) -> Result<Option<T>, Failure> {
     }
 }
 
-/// One stored key. A key that no intent can have is left out: nothing can be said about it, not even its id.
-fn entry(cluster: &ClusterId, pool: &PoolId, stored: &Read) -> Option<StoredIntent> {
-    let key = Bucket::Intents.key_of(cluster, &stored.subject).and_then(IntentsKey::parse);
+/// One stored key of `pool`; `body` is `None` for a marker. A key that no intent can have is left out: nothing can be said
+/// about it, not even its id.
+pub fn entry(
+    cluster: &ClusterId,
+    pool: &PoolId,
+    subject: &str,
+    seq: u64,
+    body: Option<&[u8]>,
+) -> Option<StoredIntent> {
+    let key = Bucket::Intents.key_of(cluster, subject).and_then(IntentsKey::parse);
     let id = match key {
         Some(IntentsKey::Intent(of, id)) if of == *pool => id,
         _ => {
-            warn!(subject = stored.subject, "a key that is no intent's is ignored");
+            warn!(subject, "a key that is no intent's is ignored");
             return None;
         }
     };
-    let value = match stored.operation() {
-        Operation::Remove => None,
-        Operation::Put => Some(match Intent::decode(&stored.payload) {
-            Ok(intent) if intent.id == id => Stored::Intent(Box::new(intent)),
-            Ok(intent) => {
-                warn!(subject = stored.subject, id = %intent.id, "a stored intent has another id than its key");
-                Stored::Undecodable
-            }
-            Err(error) => {
-                warn!(subject = stored.subject, %error, "a stored intent cannot be decoded");
-                Stored::Undecodable
-            }
-        }),
-    };
-    Some(StoredIntent { id, seq: stored.seq, value })
+    let value = body.map(|body| match Intent::decode(body) {
+        Ok(intent) if intent.id == id => Stored::Intent(Box::new(intent)),
+        Ok(intent) => {
+            warn!(subject, id = %intent.id, "a stored intent has another id than its key");
+            Stored::Undecodable
+        }
+        Err(error) => {
+            warn!(subject, %error, "a stored intent cannot be decoded");
+            Stored::Undecodable
+        }
+    });
+    Some(StoredIntent { id, seq, value })
 }
 
 #[cfg(test)]
