@@ -1,8 +1,8 @@
 //! Both machines in a simulated universe: thousands of schedules, every schedule that ever found something, and the five
 //! planted faults that must be noticed. Shows what `docs/simulation.md` lists.
 
-use simulation::{Invariant, Sabotage, Schedule, Telling, run};
 use integration::simulate::{explain, sweep};
+use simulation::{Invariant, Sabotage, Schedule, Telling, run};
 
 /// How many schedules the test command runs; `cargo xtask simulate` runs more.
 const SEEDS: u64 = 10_000;

@@ -38,9 +38,10 @@ impl Link {
         let filter = Bucket::Intents.subject(&self.cluster, &IntentsKey::all_of(pool));
         let batch = self.bus.direct_get_batch(&stream, &filter, from, PAGE).await?;
         let body = |stored: &Read| (stored.operation() == Operation::Put).then(|| stored.payload.clone());
-        let entries = batch.messages.iter().filter_map(|stored| {
-            entry(&self.cluster, pool, &stored.subject, stored.seq, body(stored).as_deref())
-        });
+        let entries = batch
+            .messages
+            .iter()
+            .filter_map(|stored| entry(&self.cluster, pool, &stored.subject, stored.seq, body(stored).as_deref()));
         Ok(PoolContent { entries: entries.collect() })
     }
 }
@@ -54,13 +55,7 @@ fn document<T: Message>(stored: Option<Read>) -> Result<Option<T>, Failure> {
 
 /// One stored key of `pool`; `body` is `None` for a marker. A key that no intent can have is left out: nothing can be said
 /// about it, not even its id.
-pub fn entry(
-    cluster: &ClusterId,
-    pool: &PoolId,
-    subject: &str,
-    seq: u64,
-    body: Option<&[u8]>,
-) -> Option<StoredIntent> {
+pub fn entry(cluster: &ClusterId, pool: &PoolId, subject: &str, seq: u64, body: Option<&[u8]>) -> Option<StoredIntent> {
     let key = Bucket::Intents.key_of(cluster, subject).and_then(IntentsKey::parse);
     let id = match key {
         Some(IntentsKey::Intent(of, id)) if of == *pool => id,

@@ -45,9 +45,10 @@ pub(crate) fn intents(
         let wants = |pool: &PoolId| plan.pools.get(pool).is_some_and(|p| p.intents.contains_key(id));
         let has = |pool: &PoolId| bucket.born(pool, id).is_some() && wants(pool);
         plan.pools.keys().any(wants)
-            && classes.get_or_init(all).iter().any(|(told, planned)| {
-                told.contains(pool) && planned.iter().any(wants) && !told.iter().any(has)
-            })
+            && classes
+                .get_or_init(all)
+                .iter()
+                .any(|(told, planned)| told.contains(pool) && planned.iter().any(wants) && !told.iter().any(has))
     };
     puts(plan, bucket, term)
         .chain(purges(plan, bucket, &is_awaited))

@@ -41,11 +41,15 @@ impl Universe {
     /// A connection of an agent is made: its subscriptions first, then the word.
     pub(super) fn agent_connected(&mut self, node: usize) {
         self.subscribe_agent(node);
-        self.request(Who::Agent(node), |_| (), move |u, result| {
-            if result.is_ok() {
-                u.tell(node, Fact::Connected);
-            }
-        });
+        self.request(
+            Who::Agent(node),
+            |_| (),
+            move |u, result| {
+                if result.is_ok() {
+                    u.tell(node, Fact::Connected);
+                }
+            },
+        );
     }
 
     pub(super) fn agent_disconnected(&mut self, node: usize) {
@@ -96,9 +100,14 @@ impl Universe {
                 host.standing = pools.into_iter().collect();
                 let standing: Vec<PoolId> = host.standing.iter().cloned().collect();
                 self.subscribe_agent(node);
-                self.after(MS, move |u| u.reach(who, Box::new(move |u| {
-                    u.tell_agent(node, incarnation, Fact::Subscribed(standing));
-                })));
+                self.after(MS, move |u| {
+                    u.reach(
+                        who,
+                        Box::new(move |u| {
+                            u.tell_agent(node, incarnation, Fact::Subscribed(standing));
+                        }),
+                    )
+                });
             }
             Effect::ReadPool { pool, from, read } => self.read_page(node, pool, from, read, Vec::new()),
             Effect::Pull { id, image, deadline } => {
@@ -149,7 +158,14 @@ impl Universe {
         Ok(stream.keys.get(key).and_then(|message| message.body.clone()))
     }
 
-    fn read_page(&mut self, node: usize, pool: PoolId, from: u64, read: u64, mut read_so_far: Vec<(String, u64, Option<Body>)>) {
+    fn read_page(
+        &mut self,
+        node: usize,
+        pool: PoolId,
+        from: u64,
+        read: u64,
+        mut read_so_far: Vec<(String, u64, Option<Body>)>,
+    ) {
         let prefix = format!("{pool}.i.");
         self.request(
             Who::Agent(node),

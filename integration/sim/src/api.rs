@@ -91,10 +91,11 @@ pub(super) fn node_number(name: &NodeName) -> Option<usize> {
 }
 
 fn workload(wish: &Wish) -> Workload {
-    let images = wish.images.iter().enumerate().map(|(at, image)| ContainerImage {
-        position: format!("containers[{at}]"),
-        image: reference(*image),
-    });
+    let images = wish
+        .images
+        .iter()
+        .enumerate()
+        .map(|(at, image)| ContainerImage { position: format!("containers[{at}]"), image: reference(*image) });
     let mut constraint = Constraint::default();
     match wish.place {
         Place::Anywhere => {}
@@ -296,9 +297,12 @@ impl Universe {
         self.after(there, move |u| {
             let result = u.apply(&node, &uid, labels);
             u.after(back, move |u| {
-                u.reach(who, Box::new(move |u| {
-                    u.tell_controller(number, incarnation, Fact::NodeLabelled { node, result });
-                }));
+                u.reach(
+                    who,
+                    Box::new(move |u| {
+                        u.tell_controller(number, incarnation, Fact::NodeLabelled { node, result, retry_after: None });
+                    }),
+                );
             });
         });
     }

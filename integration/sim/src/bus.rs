@@ -118,7 +118,13 @@ impl Store {
     }
 
     /// The messages of keys that begin with `prefix`, from a sequence on: at most `page` of them, and how many are left.
-    pub(super) fn page(&self, bucket: Bucket, prefix: &str, from: u64, page: usize) -> Option<(Vec<(String, Message)>, usize)> {
+    pub(super) fn page(
+        &self,
+        bucket: Bucket,
+        prefix: &str,
+        from: u64,
+        page: usize,
+    ) -> Option<(Vec<(String, Message)>, usize)> {
         let stream = self.streams.get(&bucket)?;
         let mut found: Vec<(String, Message)> = stream
             .keys

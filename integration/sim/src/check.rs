@@ -138,7 +138,9 @@ impl Checks {
     }
 
     fn claim(&mut self, node: usize, uid: &str, id: &ImageKey, image: &str) -> bool {
-        let Some((digests, _)) = self.agents.get(&node).and_then(|agent| agent.witness.get(image)) else { return false };
+        let Some((digests, _)) = self.agents.get(&node).and_then(|agent| agent.witness.get(image)) else {
+            return false;
+        };
         for value in digests {
             self.claims.insert((uid.to_owned(), id.clone(), value.clone()));
         }
@@ -199,10 +201,16 @@ impl Universe {
         let in_flight = memory.in_flight.len();
         let is_there = memory.witness.contains_key(image);
         if in_flight > limit {
-            self.violated(Invariant::PullsInFlight, format!("node-{node} has {in_flight} pulls in flight, allowed are {limit}"));
+            self.violated(
+                Invariant::PullsInFlight,
+                format!("node-{node} has {in_flight} pulls in flight, allowed are {limit}"),
+            );
         }
         if is_there {
-            self.violated(Invariant::SecondPull, format!("node-{node} pulls {image}, which its runtime has shown to hold"));
+            self.violated(
+                Invariant::SecondPull,
+                format!("node-{node} pulls {image}, which its runtime has shown to hold"),
+            );
         }
     }
 
@@ -297,7 +305,10 @@ impl Universe {
                 self.deeds += 1;
                 let known = known(&batch.epoch);
                 if batch.term < known {
-                    self.violated(Invariant::Deposed, format!("controller-{number} of term {} writes intents and knows of term {known}", batch.term));
+                    self.violated(
+                        Invariant::Deposed,
+                        format!("controller-{number} of term {} writes intents and knows of term {known}", batch.term),
+                    );
                 }
                 if batch.writes.len() > BATCH {
                     self.violated(Invariant::BatchSize, format!("{} writes in one batch", batch.writes.len()));
@@ -310,7 +321,10 @@ impl Universe {
                 let known = known(epoch);
                 self.deeds += 1;
                 if *term < known {
-                    self.violated(Invariant::Deposed, format!("controller-{number} of term {term} assigns and knows of term {known}"));
+                    self.violated(
+                        Invariant::Deposed,
+                        format!("controller-{number} of term {term} assigns and knows of term {known}"),
+                    );
                 }
             }
             E::LabelNode { .. } => {
@@ -321,7 +335,13 @@ impl Universe {
                 let (sent, most) = (memory.patches.len(), 2 * rate as usize);
                 let began = memory.began;
                 if sent > most {
-                    self.violated(Invariant::PatchRate, format!("controller-{number}, up since {} ms, sends {sent} patches in a second, allowed are {most}", began / MS));
+                    self.violated(
+                        Invariant::PatchRate,
+                        format!(
+                            "controller-{number}, up since {} ms, sends {sent} patches in a second, allowed are {most}",
+                            began / MS
+                        ),
+                    );
                 }
             }
             E::WriteControl { .. } => self.deeds += 1,
@@ -339,7 +359,10 @@ impl Universe {
     ) {
         let budget = self.setup.labels;
         if after.len() > budget {
-            self.violated(Invariant::LabelBudget, format!("node-{node} gets {} labels, allowed are {budget}", after.len()));
+            self.violated(
+                Invariant::LabelBudget,
+                format!("node-{node} gets {} labels, allowed are {budget}", after.len()),
+            );
         }
         for (label, value) in after.iter().filter(|(label, value)| before.get(*label) != Some(*value)) {
             let Some(id) = label::parse_image_label(label) else { continue };
@@ -367,7 +390,10 @@ impl Universe {
         let stream = self.store.get(Bucket::Intents);
         let is_left = stream.is_some_and(|s| s.keys.iter().any(|(k, m)| k.ends_with(&ending) && m.body.is_some()));
         if !is_left {
-            self.violated(Invariant::Withdrawal, format!("{key} is withdrawn, though {} has been wanted for long", reference(image)));
+            self.violated(
+                Invariant::Withdrawal,
+                format!("{key} is withdrawn, though {} has been wanted for long", reference(image)),
+            );
         }
     }
 }

@@ -202,7 +202,9 @@ impl Universe {
         let (key, body) = (write.key.clone(), write.body.clone());
         self.store.expire(self.now);
         let seq = self.store.write(bucket, write, self.now)?;
-        self.say(|| format!("nats         {} {key} = #{seq}{}", bucket.word(), if body.is_none() { " purged" } else { "" }));
+        self.say(|| {
+            format!("nats         {} {key} = #{seq}{}", bucket.word(), if body.is_none() { " purged" } else { "" })
+        });
         self.check_stored(bucket, &key, body.as_ref());
         for number in 0..self.replicas.len() {
             self.pass_on(number, bucket, &key, seq, body.clone());
@@ -231,13 +233,16 @@ impl Universe {
             return self.deliver(who, Box::new(deed));
         }
         let key = key.to_owned();
-        self.deliver(who, Box::new(move |u| {
-            if is_current(u)
-                && let Some(fact) = changed(bucket, &key, seq, body.as_deref())
-            {
-                u.tell_replica(number, fact);
-            }
-        }));
+        self.deliver(
+            who,
+            Box::new(move |u| {
+                if is_current(u)
+                    && let Some(fact) = changed(bucket, &key, seq, body.as_deref())
+                {
+                    u.tell_replica(number, fact);
+                }
+            }),
+        );
     }
 
     /// A stream is gone: its consumers are silent, and are made anew.
@@ -483,7 +488,7 @@ impl Universe {
             Fact::AssignmentsWritten(results) => format!("assignments-written {results:?}"),
             Fact::TermTaken(result) => format!("term-taken {result:?}"),
             Fact::Lease(holds) => format!("lease {holds}"),
-            Fact::NodeLabelled { node, result } => format!("node-labelled {node} {result:?}"),
+            Fact::NodeLabelled { node, result, .. } => format!("node-labelled {node} {result:?}"),
             other => other.kind().to_owned(),
         }
     }

@@ -50,9 +50,9 @@ impl Dice {
         self.streams.entry(what).or_insert_with(|| {
             // FNV-1a over its name: the same for ever, whatever the order in which streams are asked for.
             let name = format!("{what:?}");
-            let hash = name.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
-                (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
-            });
+            let hash = name
+                .bytes()
+                .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));
             Rng::with_seed(hash ^ seed.wrapping_mul(0x9e37_79b9_7f4a_7c15))
         })
     }

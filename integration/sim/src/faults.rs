@@ -334,7 +334,8 @@ impl Universe {
 
     fn ask(&mut self, node: usize, is_resync: bool) {
         let Some(name) = self.hosts.get(node).map(|host| host.node.clone()) else { return };
-        let verb = if is_resync { shared::subject::RequestVerb::Resync } else { shared::subject::RequestVerb::Inventory };
+        let verb =
+            if is_resync { shared::subject::RequestVerb::Resync } else { shared::subject::RequestVerb::Inventory };
         let subject = Subject::Request(name, verb).print(&self.cluster);
         self.spread(Wire { subject, headers: vec![], body: [].into() });
     }

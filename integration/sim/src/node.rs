@@ -302,14 +302,15 @@ impl Universe {
             let result = u.conclude(node, &image);
             let took = std::time::Duration::from_micros(u.now - began);
             let result = match result {
-                Ok(image) => Ok(PulledImage { image, took }),
+                Ok((image, before)) => Ok(PulledImage { image, before, took }),
                 Err(reason) => Err(PullFailure { reason, retry_after: None, took }),
             };
             u.end_pull(node, incarnation, number, id, result);
         });
     }
 
-    fn conclude(&mut self, node: usize, image: &str) -> Result<RuntimeImage, Reason> {
+    /// What is held then, and the id of what was held under the reference right before.
+    fn conclude(&mut self, node: usize, image: &str) -> Result<(RuntimeImage, Option<String>), Reason> {
         let number = number(image).ok_or(Reason::NotFound)?;
         let (answer, digest) = (self.registry.answer(number), self.registry.digest(number));
         let host = self.host(node).filter(|host| host.runtime_down == 0).ok_or(Reason::RuntimeUnavailable)?;
@@ -318,14 +319,17 @@ impl Universe {
             Answer::Good => {
                 let digest = digest.ok_or(Reason::Unknown)?;
                 let before = host.images.get(image);
+                // What somebody else had pulled is not ours for being asked for once more.
+                let is_ours = before.is_none_or(|held| held.is_ours || held.digest != digest);
+                let id = before.map(|held| held.digest.to_string());
                 let held = Held {
                     digest,
                     is_used: before.is_some_and(|held| held.is_used),
                     is_pinned: before.is_some_and(|held| held.is_pinned),
-                    is_ours: true,
+                    is_ours,
                 };
                 host.images.insert(image.to_owned(), held.clone());
-                runtime_image(image, &held).ok_or(Reason::Unknown)
+                Ok((runtime_image(image, &held).ok_or(Reason::Unknown)?, id))
             }
             Answer::Missing => Err(Reason::NotFound),
             Answer::Throttled => Err(Reason::Throttled),

@@ -164,9 +164,11 @@ impl Universe {
             return Some(format!("node-{node} is assigned as {} and is {uid:?}", assignment.uid));
         }
         let live = self.live();
-        let said: BTreeSet<&ImageKey> = assignment.pools.iter().filter_map(|p| live.get(p)).flat_map(BTreeMap::keys).collect();
+        let said: BTreeSet<&ImageKey> =
+            assignment.pools.iter().filter_map(|p| live.get(p)).flat_map(BTreeMap::keys).collect();
         let wanted: BTreeSet<ImageKey> = self.wanted(node).into_iter().filter_map(oracle::key).collect();
-        (said != wanted.iter().collect()).then(|| format!("the buckets want {said:?} on node-{node}, the cluster {wanted:?}"))
+        (said != wanted.iter().collect())
+            .then(|| format!("the buckets want {said:?} on node-{node}, the cluster {wanted:?}"))
     }
 
     fn lacks_pools(&self, node: usize) -> Option<String> {

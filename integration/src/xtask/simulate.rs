@@ -7,8 +7,8 @@ use std::path::PathBuf;
 use anyhow::{Context as _, Result, anyhow, bail};
 
 use super::say;
-use simulation::{Schedule, Telling, run as run_one, shrink};
 use crate::simulate::{explain, sweep};
+use simulation::{Schedule, Telling, run as run_one, shrink};
 
 /// What is simulated.
 #[derive(clap::Args)]

@@ -37,6 +37,8 @@ enum Stage {
     Deny,
     /// Tables, properties, layering: no real part.
     Unit,
+    /// Both machines in a simulated universe: ten thousand schedules with faults.
+    Simulation,
     /// Adapters against their real peers.
     Contract,
     /// Processes and real parts end to end.
@@ -44,8 +46,17 @@ enum Stage {
 }
 
 impl Stage {
-    const ALL: [Self; 8] =
-        [Self::Fmt, Self::Parts, Self::Clippy, Self::Doc, Self::Deny, Self::Unit, Self::Contract, Self::System];
+    const ALL: [Self; 9] = [
+        Self::Fmt,
+        Self::Parts,
+        Self::Clippy,
+        Self::Doc,
+        Self::Deny,
+        Self::Unit,
+        Self::Simulation,
+        Self::Contract,
+        Self::System,
+    ];
 
     fn name(self) -> &'static str {
         match self {
@@ -55,6 +66,7 @@ impl Stage {
             Self::Doc => "doc",
             Self::Deny => "deny",
             Self::Unit => "unit",
+            Self::Simulation => "simulation",
             Self::Contract => "contract",
             Self::System => "system",
         }
@@ -71,12 +83,20 @@ impl Stage {
             ),
             Self::Deny => deny(),
             Self::Unit => unit(),
+            Self::Simulation => {
+                // Its tests take their seeds on two threads themselves.
+                let test = ["test", "--locked", "-p", "integration", "--test", SIMULATION];
+                cargo(&[&test[..], &["--", "--test-threads", "1"]].concat(), &[])
+            }
             Self::Contract => integration("contract_", "2"),
             // Each test has a control plane, a NATS server and two runtimes of its own: two at a time fill two cores.
             Self::System => integration("system_", "2"),
         }
     }
 }
+
+/// The test that is a stage of its own.
+const SIMULATION: &str = "simulation";
 
 pub(super) fn run(args: &Args) -> Result<()> {
     let stages: Vec<Stage> =
@@ -138,8 +158,8 @@ pub(crate) fn cargo(args: &[&str], envs: &[(&str, &str)]) -> Result<()> {
 fn unit() -> Result<()> {
     cargo(&["test", "--locked", "--workspace", "--exclude", "integration"], &[])?;
     let names = tests()?;
-    let rest: Vec<&str> =
-        names.iter().filter(|n| !n.starts_with("contract_") && !n.starts_with("system_")).map(String::as_str).collect();
+    let is_other = |n: &&String| n.starts_with("contract_") || n.starts_with("system_") || *n == SIMULATION;
+    let rest: Vec<&str> = names.iter().filter(|n| !is_other(n)).map(String::as_str).collect();
     let mut args = vec!["test", "--locked", "-p", "integration", "--lib", "--bins"];
     for name in &rest {
         args.extend(["--test", name]);
