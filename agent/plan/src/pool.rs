@@ -55,6 +55,17 @@ struct InFlight {
     depth: Depth,
 }
 
+/// Who stands for the set.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Backing {
+    /// Nobody: the epoch changed, and whoever writes it may be in the middle.
+    Renewed,
+    /// What was read or restored.
+    Read,
+    /// A beat since it was last read in full.
+    Beat,
+}
+
 /// One pool.
 #[derive(Debug, Clone)]
 pub(crate) struct Pool {
@@ -65,10 +76,7 @@ pub(crate) struct Pool {
     is_exact: bool,
     /// This process has read it in this epoch, or a beat agreed with it.
     is_current: bool,
-    /// A beat has agreed with it since it was last read in full.
-    is_agreed: bool,
-    /// The epoch changed, and no beat has agreed since: whoever writes it may be in the middle.
-    is_renewed: bool,
+    backing: Backing,
     due: Option<(Moment, Depth)>,
     in_flight: Option<InFlight>,
     failures: u32,
@@ -101,8 +109,7 @@ impl Pool {
             head,
             is_exact,
             is_current: false,
-            is_agreed: false,
-            is_renewed: false,
+            backing: Backing::Read,
             due: None,
             in_flight: None,
             failures: 0,
@@ -145,7 +152,11 @@ impl Pool {
     /// Whether nothing says that it wants more than is known: nothing is to be read, and what was read is believed. An
     /// empty set is so only when a beat has said it.
     pub(crate) fn is_settled(&self) -> bool {
-        let is_believed = self.is_agreed || !(self.is_renewed || self.content.is_empty());
+        let is_believed = match self.backing {
+            Backing::Beat => true,
+            Backing::Read => !self.content.is_empty(),
+            Backing::Renewed => false,
+        };
         self.is_exact && self.due.is_none() && self.in_flight.is_none() && is_believed
     }
 
@@ -198,7 +209,7 @@ impl Pool {
     pub(crate) fn reset_epoch(&mut self, id: PoolId, now: Moment) {
         let mut content = std::mem::replace(&mut self.content, Content::new(id));
         content.retire();
-        *self = Self { is_renewed: true, ..Self::of(content, 0, false, now) };
+        *self = Self { backing: Backing::Renewed, ..Self::of(content, 0, false, now) };
     }
 
     /// A delta of this epoch.
@@ -249,6 +260,14 @@ impl Pool {
         self.heard = now;
         let told = beat.summary();
         if self.summary().is_same_set(&told) {
+            if told.head >= self.head {
+                self.doubt.agreed();
+            } else if self.doubt.is_behind(told.head, self.head) {
+                // The stream has lost its end, and nothing of this set with it: what comes next is not old.
+                self.head = told.head;
+                self.ranges = Ranges::default();
+                self.doubt.agreed();
+            }
             return self.agree(told.head, now);
         }
         if self.due.is_some() || self.in_flight.is_some() {
@@ -272,12 +291,11 @@ impl Pool {
 
     fn agree(&mut self, head: u64, now: Moment) -> Verdict {
         self.head = self.head.max(head);
-        self.doubt.agreed();
         self.agreed = Some(now);
         self.head = self.ranges.connect(self.head);
         let is_news = !self.is_current;
         (self.is_exact, self.is_current) = (true, true);
-        (self.is_agreed, self.is_renewed) = (true, false);
+        self.backing = Backing::Beat;
         Verdict { changed: self.content.agreed(now) || is_news, read: None }
     }
 
@@ -303,7 +321,9 @@ impl Pool {
             self.take_in(content);
         } else {
             self.take_all(content);
-            self.is_agreed = false;
+            if self.backing == Backing::Beat {
+                self.backing = Backing::Read;
+            }
         }
         self.head = if depth == Depth::Reset { newest } else { self.head.max(newest) };
         self.touched.clear();
@@ -349,6 +369,7 @@ impl Pool {
     /// Compares what a read brought with the beat that caused it.
     fn answer(&mut self, asked: &PoolSummary, newest: u64, now: Moment) {
         if self.summary().is_same_set(asked) {
+            self.doubt.agreed();
             self.agree(asked.head, now);
         } else if self.content.summary_up_to(asked.head).is_same_set(asked) {
             self.head = self.head.max(asked.head);

@@ -62,8 +62,11 @@ pub(crate) struct Sync {
     /// The assignment was read, or arrived, since the connection, the last gap or the last sign of a new leader.
     is_assignment_fresh: bool,
     pools: BTreeMap<PoolId, Pool>,
-    /// Withdrawn from this pool, or left with it, while not all others are read: another one may want it.
-    leaving: BTreeMap<ImageKey, (PoolId, Intent)>,
+    /// Withdrawn from this pool, or left with one, while not all others are read: another one may want it.
+    leaving: BTreeMap<ImageKey, (Option<PoolId>, Intent)>,
+    /// The term that was known when `_meta` was found at an older one: the buckets are an older copy, which may lack what
+    /// is wanted, until somebody speaks for them.
+    lost_term: Option<u64>,
     subscription: Subscription,
     spread: Option<Duration>,
     /// What happens now was caused by a live message and not by a connection: no fleet does the same.
@@ -103,6 +106,7 @@ impl Sync {
             told: Told::Nothing,
             is_assignment_fresh: false,
             leaving: BTreeMap::new(),
+            lost_term: None,
             subscription: Subscription::default(),
             spread: None,
             is_live: false,
@@ -284,6 +288,7 @@ impl Sync {
             return false;
         }
         self.spread = Some(Duration::from_millis(spread_ms));
+        self.lost_term = None;
         self.heard_term(term, now);
         true
     }
@@ -357,14 +362,14 @@ impl Sync {
     fn let_go(&mut self) {
         for (pool, known) in &mut self.pools {
             let withdrawn = known.content.take_withdrawn().into_iter();
-            self.leaving.extend(withdrawn.map(|(id, intent)| (id, (pool.clone(), intent))));
+            self.leaving.extend(withdrawn.map(|(id, intent)| (id, (Some(pool.clone()), intent))));
         }
-        if self.leaving.is_empty() || !self.is_assignment_fresh {
+        if self.leaving.is_empty() || !self.is_assignment_fresh || self.lost_term.is_some() {
             return;
         }
         let before = self.leaving.len();
         let open: Vec<&PoolId> = self.pools.iter().filter(|(_, p)| !p.is_settled()).map(|(id, _)| id).collect();
-        self.leaving.retain(|_, (from, _)| open.iter().any(|pool| *pool != from));
+        self.leaving.retain(|_, (from, _)| open.iter().any(|pool| Some(*pool) != from.as_ref()));
         if self.leaving.len() != before {
             self.revision += 1;
         }

@@ -201,9 +201,14 @@ impl Evidence {
         let intents = scope.intents;
         let everyone = moves.renewed || !moves.ended.is_empty() || !moves.pools.is_empty();
         let unjudged = std::mem::take(&mut self.unjudged);
+        // Every node forgets before any is judged: a set that one still holds would be found for the next.
+        if moves.renewed {
+            changed.extend(self.nodes.iter_mut().filter_map(|(name, node)| node.forget_proofs().then(|| name.clone())));
+            self.shared.forget_sets();
+        }
         let shared = &mut self.shared;
         let mut look = |name: &NodeName, node: &mut NodeEvidence, is_unjudged: bool| {
-            let mut differs = moves.renewed && node.forget_proofs();
+            let mut differs = false;
             let ended: Vec<_> = moves.ended.iter().filter(|ended| node.knows(&ended.id)).collect();
             let is_waiting = node.waits_for_any(&moves.pools);
             let mut is_another = moves.renewed;

@@ -182,6 +182,11 @@ impl Shared {
         Some(set)
     }
 
+    /// The stream is another: its sequences mean something else.
+    pub(crate) fn forget_sets(&mut self) {
+        self.sets.clear();
+    }
+
     /// One copy of a digest.
     pub(crate) fn digest(&mut self, digest: &Digest) -> Arc<Digest> {
         if let Some(there) = self.digests.get(digest).and_then(Weak::upgrade) {

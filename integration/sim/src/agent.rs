@@ -106,7 +106,7 @@ impl Universe {
                         Box::new(move |u| {
                             u.tell_agent(node, incarnation, Fact::Subscribed(standing));
                         }),
-                    )
+                    );
                 });
             }
             Effect::ReadPool { pool, from, read } => self.read_page(node, pool, from, read, Vec::new()),

@@ -300,7 +300,7 @@ impl Universe {
         let Some(memory) = self.checks.replicas.get_mut(&number) else { return };
         let known = |epoch: &str| memory.terms.get(epoch).copied().unwrap_or_default();
         match effect {
-            E::TakeTerm { .. } => self.deeds += 1,
+            E::TakeTerm { .. } | E::WriteControl { .. } => self.deeds += 1,
             E::WriteIntents(batch) => {
                 self.deeds += 1;
                 let known = known(&batch.epoch);
@@ -344,7 +344,6 @@ impl Universe {
                     );
                 }
             }
-            E::WriteControl { .. } => self.deeds += 1,
             E::PublishBeat(_) | E::ReleaseLease | E::RequestInventory(_) | E::Reply { .. } => {}
         }
     }

@@ -180,11 +180,11 @@ impl Universe {
 
     /// Publishes on core NATS; says whether there is a connection.
     pub(super) fn publish(&mut self, who: Who, wire: Wire) -> bool {
-        self.send(who, Box::new(move |u| u.spread(wire)))
+        self.send(who, Box::new(move |u| u.spread(&wire)))
     }
 
     /// The server passes a message to everybody who subscribed.
-    pub(super) fn spread(&mut self, wire: Wire) {
+    pub(super) fn spread(&mut self, wire: &Wire) {
         let listeners: Vec<Who> = self
             .clients
             .iter()

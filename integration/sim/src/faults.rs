@@ -328,7 +328,7 @@ impl Universe {
             _ => (Subject::Delta(PoolId::all()), vec![], intent),
         };
         if let Some(body) = body {
-            self.spread(Wire { subject: subject.print(&self.cluster), headers, body });
+            self.spread(&Wire { subject: subject.print(&self.cluster), headers, body });
         }
     }
 
@@ -337,7 +337,7 @@ impl Universe {
         let verb =
             if is_resync { shared::subject::RequestVerb::Resync } else { shared::subject::RequestVerb::Inventory };
         let subject = Subject::Request(name, verb).print(&self.cluster);
-        self.spread(Wire { subject, headers: vec![], body: [].into() });
+        self.spread(&Wire { subject, headers: vec![], body: [].into() });
     }
 
     /// What sabotage tells an agent after its step.

@@ -88,7 +88,7 @@ impl Schedule {
             128..230 => rng.usize(40..120),
             _ => rng.usize(120..=MAX),
         };
-        let pace = [30, 100, 400][rng.usize(..3) % 3];
+        let pace = one_of([30, 100, 400], &mut rng);
         let mut maker = Maker { rng, setup, allowed };
         let mut entries = Vec::new();
         let mut at = 0;
@@ -201,7 +201,7 @@ impl Maker {
             Fault::RollBack if self.rng.bool() => Op::SaveNats,
             Fault::RollBack => Op::RollBackNats { down },
             Fault::Cut => {
-                let way = [Way::Up, Way::Down, Way::Both][self.rng.usize(..3) % 3];
+                let way = one_of([Way::Up, Way::Down, Way::Both], &mut self.rng);
                 Op::Cut { peer: self.peer(), way, down }
             }
             Fault::Lossy => {
@@ -217,7 +217,7 @@ impl Maker {
             Fault::Registry => {
                 let answers =
                     [Answer::Good, Answer::Missing, Answer::Throttled, Answer::Failing, Answer::Stalling, Answer::Good];
-                Op::Registry { image, answer: answers[self.rng.usize(..6) % 6] }
+                Op::Registry { image, answer: one_of(answers, &mut self.rng) }
             }
             Fault::MoveTag => Op::MoveTag { image },
             Fault::Runtime => Op::RuntimeDown { node, down },
@@ -239,4 +239,9 @@ impl Maker {
             Fault::OptOut => Op::OptOut { is_out: self.rng.u8(..) < 100 },
         }
     }
+}
+
+fn one_of<T: Copy, const N: usize>(all: [T; N], rng: &mut Rng) -> T {
+    let at = rng.usize(..N);
+    all.get(at).copied().unwrap_or(all[0])
 }

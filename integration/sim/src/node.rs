@@ -180,7 +180,7 @@ impl Universe {
     }
 
     /// Lets something reach the agent of a node, if it is still the same one.
-    fn to_agent(&mut self, node: usize, incarnation: u64, wait: Us, deed: impl FnOnce(&mut Self) + 'static) {
+    fn later_at_agent(&mut self, node: usize, incarnation: u64, wait: Us, deed: impl FnOnce(&mut Self) + 'static) {
         let who = Who::Agent(node);
         let deed: Deed = Box::new(move |u| {
             if u.incarnation(who) == Some(incarnation) {
@@ -196,7 +196,7 @@ impl Universe {
         self.after(ask, move |u| {
             let Some(host) = u.host(node) else { return };
             let images = if host.runtime_down > 0 { Err(Reason::RuntimeUnavailable) } else { Ok(host.listing()) };
-            u.to_agent(node, incarnation, answer, move |u| {
+            u.later_at_agent(node, incarnation, answer, move |u| {
                 u.checks.told_list(node, asked, images.as_deref().ok());
                 u.tell_agent(node, incarnation, Fact::Images(images));
             });
@@ -205,7 +205,7 @@ impl Universe {
 
     pub(super) fn observe(&mut self, node: usize, incarnation: u64) {
         let wait = self.runtime_wait(node, MS, 20 * MS);
-        self.to_agent(node, incarnation, wait, move |u| {
+        self.later_at_agent(node, incarnation, wait, move |u| {
             let Some(host) = u.host(node) else { return };
             if host.runtime_down > 0 {
                 return u.tell_agent(node, incarnation, Fact::Observed(Err(Reason::RuntimeUnavailable)));
@@ -230,7 +230,7 @@ impl Universe {
         self.after(ask, move |u| {
             let is_down = u.host(node).is_none_or(|host| host.runtime_down > 0);
             let used = if is_down { Err(Reason::RuntimeUnavailable) } else { Ok(u.names_in_use(node)) };
-            u.to_agent(node, incarnation, answer, move |u| u.tell_agent(node, incarnation, Fact::InUse(used)));
+            u.later_at_agent(node, incarnation, answer, move |u| u.tell_agent(node, incarnation, Fact::InUse(used)));
         });
     }
 
@@ -244,9 +244,9 @@ impl Universe {
         is_dry_run: bool,
     ) {
         let (ask, answer) = (self.runtime_wait(node, MS, 20 * MS), self.runtime_wait(node, MS, 10 * MS));
-        self.to_agent(node, incarnation, ask, move |u| {
+        self.later_at_agent(node, incarnation, ask, move |u| {
             let result = u.try_to_remove(node, &image, &decided, is_dry_run);
-            u.to_agent(node, incarnation, answer, move |u| {
+            u.later_at_agent(node, incarnation, answer, move |u| {
                 u.tell_agent(node, incarnation, Fact::Removed { image, result });
             });
         });
@@ -347,7 +347,7 @@ impl Universe {
         result: Result<PulledImage, PullFailure>,
     ) {
         let wait = self.runtime_wait(node, 50, 2 * MS);
-        self.to_agent(node, incarnation, wait, move |u| {
+        self.later_at_agent(node, incarnation, wait, move |u| {
             let Some(host) = u.host(node).filter(|host| host.pulls.get(&id) == Some(&number)) else { return };
             host.pulls.remove(&id);
             u.checks.told_pull(node, u.now, result.as_ref().ok().map(|pulled| &pulled.image));
@@ -369,7 +369,7 @@ impl Universe {
 
     pub(super) fn persist(&mut self, node: usize, incarnation: u64, persisted: Box<Persisted>) {
         let wait = self.dice.about(About::Disk(node)).u64(MS..8 * MS);
-        self.to_agent(node, incarnation, wait, move |u| {
+        self.later_at_agent(node, incarnation, wait, move |u| {
             let Some(host) = u.host(node) else { return };
             let result = if host.is_full {
                 Err(Reason::Storage)

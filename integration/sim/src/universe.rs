@@ -98,6 +98,9 @@ pub fn run(schedule: &Schedule, sabotage: Option<Sabotage>, telling: Telling) ->
         universe.happen(&entry.op);
     }
     let settled = if universe.violation.is_none() { universe.settle() } else { None };
+    if universe.violation.is_some() {
+        universe.say_what_is_known();
+    }
     Outcome {
         violation: universe.violation,
         trace: universe.trace.map(Vec::from).unwrap_or_default(),
@@ -170,6 +173,19 @@ impl Universe {
 
     pub(super) fn is_violated(&self) -> bool {
         self.violation.is_some()
+    }
+
+    /// What every process that runs holds for true, as its `/state` would say.
+    fn say_what_is_known(&mut self) {
+        let now = self.now;
+        let replicas = self.replicas.iter().filter_map(|replica| replica.process.as_ref());
+        let controllers =
+            replicas.enumerate().map(|(n, p)| format!("controller-{n} {}", p.machine.summary(p.clock.now(now))));
+        let agents = self.hosts.iter().filter_map(|host| host.agent.as_ref());
+        let agents = agents.enumerate().map(|(n, p)| format!("agent-{n}      {}", p.machine.summary(p.clock.now(now))));
+        for line in controllers.chain(agents).collect::<Vec<_>>() {
+            self.say(|| line);
+        }
     }
 
     /// A line of the trace.

@@ -24,7 +24,7 @@ impl Sync {
                 self.heard_term(meta.term, now);
             } else if meta.term < self.term {
                 // The bucket was rolled back, or a term was forged: what is stored decides.
-                self.term = meta.term;
+                self.lost_term = Some(std::mem::replace(&mut self.term, meta.term));
                 self.stored_revision += 1;
             }
         } else {
@@ -39,6 +39,7 @@ impl Sync {
     fn enter_epoch(&mut self, meta: Meta, now: Moment) {
         let is_first = self.epoch.is_none();
         (self.epoch, self.term) = (Some(meta.epoch), meta.term);
+        self.lost_term = None;
         let ids: Vec<PoolId> = self.pools.keys().cloned().collect();
         for id in ids {
             let at = now + self.spread();
@@ -65,6 +66,7 @@ impl Sync {
         }
         let is_new_leader = self.term > 0;
         self.term = term;
+        self.lost_term = None;
         self.stored_revision += 1;
         if is_new_leader {
             self.is_assignment_fresh = false;
@@ -106,7 +108,7 @@ impl Sync {
     /// A copy of the assignment arrived.
     pub(crate) fn assignment_copied(&mut self, epoch: &str, assignment: Assignment, now: Moment) {
         if self.epoch.as_deref() == Some(epoch) {
-            self.is_live = true;
+            (self.is_live, self.lost_term) = (true, None);
             self.consider(assignment, false, now);
         } else {
             self.is_live = true;
@@ -144,9 +146,8 @@ impl Sync {
 
     fn place_pools(&mut self, now: Moment) {
         let wanted = self.assignment.get().map(|a| a.pools.clone()).unwrap_or_default();
-        for (pool, left) in self.pools.extract_if(.., |id, _| !wanted.contains(id)) {
-            let intents = left.content.leave().into_iter();
-            self.leaving.extend(intents.map(|(id, intent)| (id, (pool.clone(), intent))));
+        for (_, left) in self.pools.extract_if(.., |id, _| !wanted.contains(id)) {
+            self.leaving.extend(left.content.leave().into_iter().map(|(id, intent)| (id, (None, intent))));
         }
         for id in wanted {
             if !self.pools.contains_key(&id) {
