@@ -42,17 +42,17 @@ impl Report {
     }
 }
 
-/// Runs the schedules of `seeds` on `threads`, until `most` have failed. `seen` is called now and then with what came so
+/// Runs the schedules of `seeds` on `threads`, until `most` have failed. `on_progress` is called now and then with what came so
 /// far.
 pub fn sweep(
     seeds: std::ops::Range<u64>,
     threads: usize,
     sabotage: Option<Sabotage>,
     most: usize,
-    seen: impl Fn(&Report) + Sync,
+    on_progress: impl Fn(&Report) + Sync,
 ) -> Report {
     let start = Instant::now();
-    let (next, report) = (AtomicU64::new(seeds.start), Mutex::new(Report::default()));
+    let (next, sum) = (AtomicU64::new(seeds.start), Mutex::new(Report::default()));
     let work = || {
         loop {
             let seed = next.fetch_add(1, Ordering::Relaxed);
@@ -60,11 +60,11 @@ pub fn sweep(
                 return;
             }
             let outcome = run(&Schedule::generate(seed), sabotage, Telling::Nothing);
-            let Ok(mut report) = report.lock() else { return };
+            let Ok(mut report) = sum.lock() else { return };
             report.add(seed, outcome);
             report.took = start.elapsed();
             if report.runs % 1_000 == 0 {
-                seen(&report);
+                on_progress(&report);
             }
             if report.failures.len() >= most {
                 next.store(seeds.end, Ordering::Relaxed);
@@ -76,7 +76,7 @@ pub fn sweep(
             scope.spawn(work);
         }
     });
-    let mut report = report.into_inner().unwrap_or_default();
+    let mut report = sum.into_inner().unwrap_or_default();
     report.failures.sort_by_key(|(seed, _)| *seed);
     report.took = start.elapsed();
     report

@@ -80,31 +80,29 @@ pub fn entry(cluster: &ClusterId, pool: &PoolId, subject: &str, seq: u64, body: 
 
 #[cfg(test)]
 mod tests {
-    use daemon::bus::Headers;
     use shared::name::ImageKey;
 
     use super::*;
-
-    fn read(key: &str, seq: u64, body: &str) -> Read {
-        let subject = Bucket::Intents.subject(&ClusterId::default(), key);
-        let payload = body.to_owned().into_bytes().into();
-        Read { subject, seq, time: String::new(), headers: Headers::default(), payload }
-    }
 
     #[test]
     fn one_bad_intent_or_key_of_a_pool_leaves_the_others() {
         let ids = ["a", "b", "c", "d"].map(ImageKey::of);
         let body = |id: &ImageKey| format!(r#"{{"v":1,"id":"{id}","image":"docker.io/library/x:1"}}"#);
         let stored = [
-            read(&format!("all.i.{}", ids[0]), 1, &body(&ids[0])),
-            read(&format!("all.i.{}", ids[1]), 2, "{\"v\":1,"),
-            read("all.i.short", 3, &body(&ids[0])),
-            read(&format!("other.i.{}", ids[0]), 4, &body(&ids[0])),
-            read(&format!("all.i.{}", ids[2]), 5, &body(&ids[0])),
-            read(&format!("all.i.{}", ids[3]), 6, &body(&ids[3])),
+            (format!("all.i.{}", ids[0]), body(&ids[0])),
+            (format!("all.i.{}", ids[1]), "{\"v\":1,".to_owned()),
+            ("all.i.short".to_owned(), body(&ids[0])),
+            (format!("other.i.{}", ids[0]), body(&ids[0])),
+            (format!("all.i.{}", ids[2]), body(&ids[0])),
+            (format!("all.i.{}", ids[3]), body(&ids[3])),
         ];
-        let found: Vec<_> =
-            stored.iter().filter_map(|stored| entry(&ClusterId::default(), &PoolId::all(), stored)).collect();
+        let cluster = ClusterId::default();
+        let found: Vec<_> = (1..)
+            .zip(&stored)
+            .filter_map(|(seq, (key, body))| {
+                entry(&cluster, &PoolId::all(), &Bucket::Intents.subject(&cluster, key), seq, Some(body.as_bytes()))
+            })
+            .collect();
         let kept: Vec<_> = found
             .iter()
             .map(|entry| (entry.id.clone(), entry.seq, matches!(entry.value, Some(Stored::Intent(_)))))
