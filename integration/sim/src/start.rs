@@ -139,7 +139,7 @@ impl Universe {
         let settings = node_plan::Settings {
             timing: agent_timing(),
             max_in_flight: self.setup.pulls + more,
-            gc: GcSettings { mode: GcMode::On, min_age: ms(1_000), ..GcSettings::default() },
+            gc: GcSettings { mode: GcMode::On, high: 20, low: 5, min_age: ms(1_000) },
             ..node_plan::Settings::default()
         };
         let now = clock.now(self.now);
