@@ -2,6 +2,7 @@
 //! users, and what a test or a person asks of them. The parts themselves are `cluster`'s.
 
 mod between;
+mod bucket;
 mod content;
 mod history;
 mod nats_users;

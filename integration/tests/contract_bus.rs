@@ -1,8 +1,8 @@
 //! The bus against a real NATS server.
 //!
 //! Shows: buckets are made, verified and refused; compare-and-set, batched reads and markers behave as the protocol relies
-//! on; a watch and a subscription survive a killed server and a recreated stream; what goes wrong with a connection is said
-//! in words; a connection counts only after a round trip.
+//! on; a watch and a subscription survive a killed server and a recreated stream, and leave no consumers behind; what goes
+//! wrong with a connection is said in words; a connection counts only after a round trip.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -353,6 +353,46 @@ fn a_watch_that_lost_its_stream_makes_it_again_and_says_that_it_is_another() -> 
         let (third, head, entries) = next_read(&mut watch).await?;
         ensure!(third != second && head == 0 && entries.is_empty(), "{second} {third} {head} {entries:?}");
         Ok(())
+    })
+}
+
+#[test]
+fn a_watch_that_loses_its_connection_again_and_again_leaves_no_consumer_behind() -> Result<()> {
+    scenario("bus_consumers", TEST, async |run| {
+        let nats = serve(&run, ServerConfig::open()).await?;
+        let proxy = TcpProxy::start(nats.address()).await?;
+        let config = NatsConfig {
+            urls: vec![format!("nats://{}", proxy.address())],
+            ping_interval: Duration::from_millis(200),
+            ..login(&run, &nats, "admin")?
+        };
+        let (tasks, _) = Tasks::new();
+        let (bus, _) = Bus::connect(&config, "test", "_WI.t", &tasks).await?;
+        let mut watch = bus.watch_bucket(spec(), true, &tasks);
+        next_read(&mut watch).await?;
+        let consumers = async || -> Result<u64> {
+            let info = nats.jetstream("admin", &format!("STREAM.INFO.{STREAM}"), &json!({})).await?;
+            info["state"]["consumer_count"].as_u64().context("no count of consumers")
+        };
+        for round in 1..=5 {
+            // The server takes the old connection for open, and the consumer for one that somebody listens to.
+            proxy.stall_open();
+            next_read(&mut watch).await?;
+            let open = proxy.traffic().open;
+            ensure!(open > round, "{open} connections open, the server has noticed the end of one");
+            eventually("one consumer is left", SOON, async || match consumers().await? {
+                1 => Ok(()),
+                count => Err(anyhow!("{count} consumers after {round} rounds")),
+            })
+            .await?;
+        }
+        // Killed: the server sees the end of the connection and keeps the consumer for some seconds.
+        proxy.cut().await?;
+        eventually("none is left of a client that is gone", SOON, async || match consumers().await? {
+            0 => Ok(()),
+            count => Err(anyhow!("{count} consumers")),
+        })
+        .await
     })
 }
 

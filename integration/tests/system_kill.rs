@@ -193,7 +193,6 @@ async fn undisturbed(run: &std::sync::Arc<integration::run::RunDir>) -> Result<C
 }
 
 #[test]
-#[ignore = "its own looks at the buckets meet the limit of consumers a stream may have; to be mended, then always run"]
 fn sigkills_at_twenty_moments_change_nothing_of_the_end() -> Result<()> {
     let seed = seed("WARM_KILL_SEED", SEED)?;
     scenario("kill", LIMIT, async |run| {

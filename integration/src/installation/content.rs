@@ -1,13 +1,12 @@
-//! What an installation has come to, in a form that two runs of the same script can be compared by: owns reading the
-//! buckets and the labels, and leaving out what differs between two runs by right.
+//! What an installation has come to, in a form that two runs of the same script can be compared by: owns leaving out
+//! what differs between two runs by right.
 
 use std::collections::BTreeMap;
 
-use anyhow::{Context as _, Result};
-use futures::StreamExt as _;
+use anyhow::Result;
 use serde_json::{Map, Value, json};
 
-use super::{Installation, reader};
+use super::Installation;
 
 /// Everything that a user could see.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -23,26 +22,6 @@ pub struct Content {
 }
 
 impl Installation {
-    /// All keys of a bucket with their values; what is no JSON is given as text.
-    pub async fn bucket(&self, name: &str) -> Result<BTreeMap<String, Value>> {
-        let nats = async_nats::ConnectOptions::with_user_and_password(reader().into(), reader().into())
-            .connect(self.cluster.nats.url())
-            .await
-            .context("connecting as a reader")?;
-        let bucket = async_nats::jetstream::new(nats).get_key_value(format!("warm-default-{name}")).await?;
-        let mut values = BTreeMap::new();
-        let mut keys = bucket.keys().await?;
-        while let Some(key) = keys.next().await {
-            let key = key?;
-            // It may have gone since it was listed.
-            if let Some(value) = bucket.get(&key).await? {
-                let text = || Value::String(String::from_utf8_lossy(&value).into_owned());
-                values.insert(key, serde_json::from_slice(&value).unwrap_or_else(|_| text()));
-            }
-        }
-        Ok(values)
-    }
-
     /// What there is now, without terms, sequences, instances, times and counters.
     pub async fn content(&self) -> Result<Content> {
         let mut content = Content::default();

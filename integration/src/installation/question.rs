@@ -258,23 +258,6 @@ impl Installation {
         self.cluster.nats.cli(super::reader(), args).await
     }
 
-    /// The value under a key, as `nats kv get --raw` prints it, read as JSON.
-    pub async fn kv(&self, bucket: &str, key: &str) -> Result<Value> {
-        let text = self.nats(&["kv", "get", &format!("warm-default-{bucket}"), key, "--raw"]).await?;
-        serde_json::from_str(&text).with_context(|| format!("{bucket}/{key} is no JSON: {text}"))
-    }
-
-    /// Keys of a bucket.
-    pub async fn kv_keys(&self, bucket: &str) -> Result<Vec<String>> {
-        let output = self.nats(&["kv", "ls", &format!("warm-default-{bucket}")]).await?;
-        Ok(output
-            .lines()
-            .map(str::trim)
-            .filter(|l| !l.is_empty() && !l.contains("No keys"))
-            .map(str::to_owned)
-            .collect())
-    }
-
     /// How many times a node asked for a layer or config of a repository.
     pub fn blob_reads(&self, node: &str, repository: &str) -> usize {
         self.cluster.requests.count(|r| r.node == node && r.is_of(repository) && r.is_blob() && r.method == "GET")

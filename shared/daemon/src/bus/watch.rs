@@ -25,7 +25,8 @@ const HEARTBEAT: Duration = Duration::from_secs(2);
 const SILENCE: Duration = Duration::from_millis(6_500);
 /// How often the server is asked whether it still has what was delivered: keys can go without a message.
 const AUDIT: Duration = Duration::from_secs(5);
-/// How long the server keeps a consumer that nobody listens to.
+/// How long the server keeps a consumer that nobody listens to. A process that is killed leaves one on each bucket: for the
+/// 64 of a bucket to be taken, more than six would have to start and die every second.
 const ABANDONED: Duration = Duration::from_secs(10);
 const RETRY: Backoff = Backoff { base: Duration::from_millis(250), ceiling: Duration::from_secs(15) };
 const CONTROL: u16 = 100;
@@ -74,9 +75,16 @@ impl Bus {
     /// and recreated streams: each of them ends in a new [`BucketEvent::Read`].
     pub fn watch_bucket(&self, spec: BucketSpec, manage: bool, tasks: &Tasks) -> BucketWatch {
         let (events, receiver) = mpsc::channel(ROOM);
-        let watcher = Watcher { bus: self.clone(), status: self.status(), spec, manage, events };
+        let watcher = Watcher { bus: self.clone(), status: self.status(), spec, manage, events, abandoned: Vec::new() };
         tasks.spawn("nats-bucket-watch", watcher.run(tasks.shutdown()));
         BucketWatch(receiver)
+    }
+
+    /// Asks the server to remove a consumer; says whether that could be sent. One that is gone already is no error.
+    async fn remove_consumer(&self, stream: &str, consumer: &str) -> bool {
+        let subject = format!("$JS.API.CONSUMER.DELETE.{stream}.{consumer}");
+        self.connected("").is_ok()
+            && matches!(self.in_time("", self.inner.client.publish(subject, "".into())).await, Ok(Ok(())))
     }
 }
 
@@ -86,6 +94,9 @@ struct Watcher {
     spec: BucketSpec,
     manage: bool,
     events: mpsc::Sender<BucketEvent>,
+    /// Consumers of connections that are no more. The server keeps them while it takes such a connection for open, which
+    /// can be minutes: a network that drops connections again and again would have them take every place there is.
+    abandoned: Vec<String>,
 }
 
 /// Why following ended.
@@ -136,6 +147,12 @@ impl Watcher {
     }
 
     async fn follow(&mut self, generation: u64) -> End {
+        while let Some(consumer) = self.abandoned.pop() {
+            if !self.bus.remove_consumer(&self.spec.stream(), &consumer).await {
+                self.abandoned.push(consumer);
+                break;
+            }
+        }
         let mut feed = match Feed::open(&self.bus, &self.spec, self.manage).await {
             Ok(feed) => feed,
             Err(error) => return End::Error { error, was_read: false },
@@ -146,7 +163,9 @@ impl Watcher {
             () = gone(self.status.clone(), generation) => Some(self.bus.connected("the watch").err()
                 .unwrap_or_else(|| feed.broken("the connection was made anew"))),
         };
-        feed.close(&self.bus).await;
+        // At once, and again on the next connection: this one may be dead without anybody knowing yet.
+        self.bus.remove_consumer(&feed.stream, &feed.consumer).await;
+        self.abandoned.push(feed.consumer);
         end.map_or(End::Unwatched, |error| End::Error { error, was_read })
     }
 
@@ -363,14 +382,6 @@ impl Feed {
             return Err(self.broken("the last message got lost"));
         }
         Ok(Some(Item::Idle))
-    }
-
-    async fn close(self, bus: &Bus) {
-        // Best effort: the server removes a consumer that nobody listens to.
-        if bus.connected("").is_ok() {
-            let subject = format!("$JS.API.CONSUMER.DELETE.{}.{}", self.stream, self.consumer);
-            let _ = bus.in_time("", bus.inner.client.publish(subject, "".into())).await;
-        }
     }
 }
 
