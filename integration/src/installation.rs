@@ -4,7 +4,6 @@
 mod between;
 mod bucket;
 mod content;
-mod history;
 mod nats_users;
 mod programs;
 mod question;

@@ -1,6 +1,6 @@
-//! What the Nodes showed while a test disturbed the installation: owns a watch of them, and judging every version seen by
-//! two rules: a label that was there may not go, and an image is asked of the registry no more once its label is there.
-//! It changes nothing.
+//! What the Nodes showed while a test disturbed the installation: owns a watch that sees every version of them, so that a
+//! label that was away for a moment is seen, and judging them by two rules: a label that was there may not go, and an image
+//! is asked of the registry no more once its label is there. It changes nothing.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::pin::pin;
@@ -14,6 +14,7 @@ use kube::runtime::watcher::{Config, Event, watcher};
 use kube::{Api, Client, ResourceExt as _};
 use shared::image::Reference;
 use shared::label;
+use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
 use crate::cluster::REGISTRY;
@@ -33,20 +34,31 @@ struct Sight {
     labels: BTreeMap<String, String>,
 }
 
-/// Sees every version of every Node until it is dropped.
+/// What was seen so far.
+#[derive(Debug, Default)]
+struct Book {
+    sights: Vec<Sight>,
+    /// How many times the Nodes were listed: what lies between two lists is not seen.
+    lists: usize,
+}
+
+/// Sees every version of every Node until it is dropped, as long as the API server runs.
 pub struct Witness {
     nodes: Api<Node>,
-    sights: Arc<Mutex<Vec<Sight>>>,
+    book: Arc<Mutex<Book>>,
     watch: JoinHandle<()>,
 }
 
 impl Witness {
-    /// Begins to watch, with a client that may list and watch Nodes.
-    pub fn start(client: Client) -> Self {
+    /// Begins to watch, with a client that may list and watch Nodes. Returns once every Node was seen as it is now.
+    pub async fn start(client: Client) -> Result<Self> {
         let nodes: Api<Node> = Api::all(client);
-        let sights: Arc<Mutex<Vec<Sight>>> = Arc::default();
-        let watch = tokio::spawn(see(nodes.clone(), Arc::clone(&sights)));
-        Self { nodes, sights, watch }
+        let book: Arc<Mutex<Book>> = Arc::default();
+        let (begun, begins) = oneshot::channel();
+        let watch = tokio::spawn(see(nodes.clone(), Arc::clone(&book), begun));
+        let witness = Self { nodes, book, watch };
+        tokio::time::timeout(CATCH_UP, begins).await.context("the witness sees no Nodes")??;
+        Ok(witness)
     }
 
     /// Waits until every Node has been seen as it is now.
@@ -57,17 +69,26 @@ impl Witness {
             eventually(format!("the witness has seen {name} at {version}"), CATCH_UP, async || {
                 // It may have moved on since.
                 let number = |text: &str| text.parse::<u64>().unwrap_or_default();
-                lock(&self.sights).iter().any(|s| s.node == name && number(&s.version) >= number(&version))
+                lock(&self.book).sights.iter().any(|s| s.node == name && number(&s.version) >= number(&version))
             })
             .await?;
         }
+        ensure!(lock(&self.book).lists == 1, "the witness had to begin anew, and has not seen everything");
         Ok(())
+    }
+
+    /// Labels of ours in every version of the Node since the start, the oldest first; the one at the start is left out.
+    pub async fn versions(&self, node: &str) -> Result<Vec<BTreeMap<String, String>>> {
+        self.catch_up().await?;
+        let book = lock(&self.book);
+        Ok(book.sights.iter().filter(|sight| sight.node == node).skip(1).map(|sight| sight.labels.clone()).collect())
     }
 
     /// Fails if a label of one of these images was seen on one of these nodes, and then was not.
     pub async fn none_lost(&self, nodes: &[&str], images: &[&Published]) -> Result<()> {
         self.catch_up().await?;
-        let sights = lock(&self.sights);
+        let book = lock(&self.book);
+        let sights = &book.sights;
         for (node, image) in nodes.iter().flat_map(|node| images.iter().map(move |image| (*node, *image))) {
             let key = key_of(image)?;
             let mut was_there = false;
@@ -85,7 +106,8 @@ impl Witness {
     /// label has another value than the digest of the image.
     pub async fn none_asked_for_again(&self, requests: &RequestLog, images: &[&Published]) -> Result<()> {
         self.catch_up().await?;
-        let sights = lock(&self.sights);
+        let book = lock(&self.book);
+        let sights = &book.sights;
         let nodes: BTreeSet<&str> = sights.iter().map(|sight| sight.node.as_str()).collect();
         for (node, image) in nodes.iter().flat_map(|node| images.iter().map(move |image| (*node, *image))) {
             let key = key_of(image)?;
@@ -114,20 +136,31 @@ impl Drop for Witness {
     }
 }
 
-async fn see(nodes: Api<Node>, sights: Arc<Mutex<Vec<Sight>>>) {
+async fn see(nodes: Api<Node>, book: Arc<Mutex<Book>>, begun: oneshot::Sender<()>) {
+    let mut begun = Some(begun);
     let mut events = pin!(watcher(nodes, Config::default()));
     while let Some(event) = events.next().await {
-        // An error is retried by the watcher itself.
-        let Ok(Event::Apply(node) | Event::InitApply(node)) = event else { continue };
+        // An error is retried by the watcher itself, from where it was; if it cannot, it lists again.
+        let node = match event {
+            Ok(Event::Apply(node) | Event::InitApply(node)) => node,
+            Ok(Event::InitDone) => {
+                lock(&book).lists += 1;
+                if let Some(begun) = begun.take() {
+                    let _ = begun.send(());
+                }
+                continue;
+            }
+            Ok(Event::Init | Event::Delete(_)) | Err(_) => continue,
+        };
         let (at, name, version) = (Instant::now(), node.name_any(), node.resource_version().unwrap_or_default());
         let mut labels = node.metadata.labels.unwrap_or_default();
         labels.retain(|key, _| label::is_ours(key));
-        lock(&sights).push(Sight { at, node: name, version, labels });
+        lock(&book).sights.push(Sight { at, node: name, version, labels });
     }
 }
 
-fn lock(sights: &Mutex<Vec<Sight>>) -> MutexGuard<'_, Vec<Sight>> {
-    sights.lock().unwrap_or_else(PoisonError::into_inner)
+fn lock(book: &Mutex<Book>) -> MutexGuard<'_, Book> {
+    book.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Whether a request is for this image, and not for another one of its repository.

@@ -21,6 +21,7 @@ use integration::process::Process;
 use integration::proxy::fault::{Fault, Rule};
 use integration::proxy::log::Request;
 use integration::run::scenario;
+use integration::witness::Witness;
 use serde_json::json;
 
 const LIMIT: Duration = Duration::from_mins(5);
@@ -140,7 +141,7 @@ fn a_label_patch_that_is_refused_is_repeated_with_patience() -> Result<()> {
         let proxy = installation.api_requests()?;
         let there = installation.deploy_new("there").await?;
         warm(&installation, &[&there]).await?;
-        let version = installation.node_version(NODE).await?;
+        let witness = Witness::start(installation.cluster.client()).await?;
         let nodes = "^/api/v1/nodes/";
 
         // The API server says when to come back.
@@ -172,7 +173,7 @@ fn a_label_patch_that_is_refused_is_repeated_with_patience() -> Result<()> {
         let errors =
             installation.metric(&installation.controller.admin(), "warm_label_patches_total", "throttled").await?;
         ensure!((errors - 1.0).abs() < f64::EPSILON, "{errors} throttled patches");
-        installation.no_label_went(NODE, &version, &[&there]).await.map(drop)
+        witness.none_lost(&[NODE], &[&there]).await
     })
 }
 
@@ -194,7 +195,8 @@ fn a_list_that_is_refused_at_the_start_decides_nothing() -> Result<()> {
         let mut installation = Installation::start(&run, spec().api_by_requests()).await?;
         let there = installation.deploy_new("there").await?;
         warm(&installation, &[&there]).await?;
-        let (writes, version) = (Writes::follow(&installation).await?, installation.node_version(NODE).await?);
+        let writes = Writes::follow(&installation).await?;
+        let witness = Witness::start(installation.cluster.client()).await?;
         let mut images = vec![there];
         for (path, why, fault) in [
             ("^/apis/apps/v1/deployments", "deployments", Fault::status(500)),
@@ -219,7 +221,7 @@ fn a_list_that_is_refused_at_the_start_decides_nothing() -> Result<()> {
         }
         writes.purged(0).await?;
         let all: Vec<&Published> = images.iter().collect();
-        installation.no_label_went(NODE, &version, &all[..1]).await?;
+        witness.none_lost(&[NODE], &all[..1]).await?;
         installation.pulled_once(&[NODE], &all)
     })
 }
@@ -230,7 +232,8 @@ fn a_running_watch_that_is_refused_keeps_what_is_known() -> Result<()> {
         let mut installation = Installation::start(&run, spec().api_by_requests()).await?;
         let (there, withdrawn) = (installation.deploy_new("there").await?, installation.deploy_new("withdrawn").await?);
         warm(&installation, &[&there, &withdrawn]).await?;
-        let (writes, version) = (Writes::follow(&installation).await?, installation.node_version(NODE).await?);
+        let writes = Writes::follow(&installation).await?;
+        let witness = Witness::start(installation.cluster.client()).await?;
         let mut images = vec![there];
         for (name, fault) in [
             ("throttled", Fault::status_with(429, "Retry-After", "1")),
@@ -254,7 +257,7 @@ fn a_running_watch_that_is_refused_keeps_what_is_known() -> Result<()> {
         installation.until_controller_ready().await?;
         writes.purged(1).await?;
         let all: Vec<&Published> = images.iter().collect();
-        installation.no_label_went(NODE, &version, &all[..1]).await?;
+        witness.none_lost(&[NODE], &all[..1]).await?;
         installation.pulled_once(&[NODE], &all)
     })
 }
@@ -265,7 +268,7 @@ fn connections_that_died_without_a_word_are_replaced() -> Result<()> {
         let installation = Installation::start(&run, spec().api_by_bytes()).await?;
         let there = installation.deploy_new("there").await?;
         warm(&installation, &[&there]).await?;
-        let version = installation.node_version(NODE).await?;
+        let witness = Witness::start(installation.cluster.client()).await?;
         let start = tokio::time::Instant::now();
         installation.api_connections()?.stall_open();
         let image = installation.cluster.registry.push(&Image::new("team/silent", "1").layer(1_000)).await?;
@@ -275,7 +278,7 @@ fn connections_that_died_without_a_word_are_replaced() -> Result<()> {
         ensure!(start.elapsed() < Duration::from_secs(25), "noticed only after {:?}", start.elapsed());
         let sent = installation.api_connections()?.traffic();
         ensure!(sent.accepted > 6, "{sent:?}");
-        installation.no_label_went(NODE, &version, &[&there]).await.context("over the outage")?;
+        witness.none_lost(&[NODE], &[&there]).await.context("over the outage")?;
         installation.pulled_once(&[NODE], &[&there, &image])
     })
 }

@@ -202,7 +202,7 @@ fn sigkills_at_twenty_moments_change_nothing_of_the_end() -> Result<()> {
             Box::pin(undisturbed(&calm)).await.inspect_err(|_| calm.keep()).context("the undisturbed run")?
         };
         let mut play = Play::new(&run).await?;
-        let witness = Witness::start(play.installation.cluster.client());
+        let witness = Witness::start(play.installation.cluster.client()).await?;
         let progress = Progress::start(&play.installation).await?;
         for number in 0..STEPS {
             let nodes: Vec<String> = play.installation.agents.keys().cloned().collect();

@@ -74,7 +74,7 @@ async fn holds(installation: &Installation, image: &Published) -> Result<()> {
 fn a_store_restored_from_an_old_copy_is_brought_up_to_date() -> Result<()> {
     scenario("nats-restored", LIMIT, async |run| {
         let mut installation = Installation::start(&run, InstallationSpec::two_nodes()).await?;
-        let witness = Witness::start(installation.cluster.client());
+        let witness = Witness::start(installation.cluster.client()).await?;
         let (kept, gone) = (installation.deploy_new("kept").await?, installation.deploy_new("gone").await?);
         installation.until_warm(&NODES, &kept).await?;
         installation.until_warm(&NODES, &gone).await?;
@@ -120,7 +120,7 @@ fn a_store_restored_from_an_old_copy_is_brought_up_to_date() -> Result<()> {
 fn what_a_foreign_client_removes_under_a_running_server_is_written_again() -> Result<()> {
     scenario("nats-removed", LIMIT, async |run| {
         let installation = Installation::start(&run, InstallationSpec::two_nodes()).await?;
-        let witness = Witness::start(installation.cluster.client());
+        let witness = Witness::start(installation.cluster.client()).await?;
         let (one, two) = (installation.deploy_new("one").await?, installation.deploy_new("two").await?);
         installation.until_warm(&NODES, &one).await?;
         installation.until_warm(&NODES, &two).await?;
@@ -146,7 +146,7 @@ fn what_a_foreign_client_removes_under_a_running_server_is_written_again() -> Re
 fn a_bucket_that_is_full_says_so_and_recovers_when_it_has_room() -> Result<()> {
     scenario("nats-full", LIMIT, async |run| {
         let installation = Installation::start(&run, InstallationSpec::two_nodes()).await?;
-        let witness = Witness::start(installation.cluster.client());
+        let witness = Witness::start(installation.cluster.client()).await?;
         let one = installation.deploy_new("one").await?;
         installation.until_warm(&NODES, &one).await?;
         let limit = async |bucket: &str, bytes: u64| {

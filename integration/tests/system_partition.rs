@@ -55,7 +55,7 @@ impl Fault {
 
 async fn start(run: &std::sync::Arc<integration::run::RunDir>) -> Result<(Installation, Witness, Published)> {
     let installation = Installation::start(run, InstallationSpec::new(NODES.map(NodeSpec::new).to_vec())).await?;
-    let witness = Witness::start(installation.cluster.client());
+    let witness = Witness::start(installation.cluster.client()).await?;
     let first = installation.deploy_new("first").await?;
     installation.until_warm(&NODES, &first).await?;
     Ok((installation, witness, first))

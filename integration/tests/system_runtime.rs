@@ -21,6 +21,7 @@ use integration::proxy::cri::fault::{CriFault, CriRule};
 use integration::proxy::cri::lie::{Held, Lie};
 use integration::proxy::fault::{Fault, Rule};
 use integration::run::scenario;
+use integration::witness::Witness;
 use serde_json::json;
 use tonic::Code;
 
@@ -70,7 +71,7 @@ fn slow_answers_delay_and_nothing_piles_up() -> Result<()> {
         }
         runtime.heal();
 
-        let version = installation.node_version(NODE).await?;
+        let witness = Witness::start(installation.cluster.client()).await?;
         runtime.add(CriRule::new("ListImages", CriFault::Delay(Duration::from_secs(30))));
         more_calls(&installation, "ListImages", 3).await?;
         let late = installation.deploy_new("late").await?;
@@ -78,7 +79,7 @@ fn slow_answers_delay_and_nothing_piles_up() -> Result<()> {
         runtime.heal();
         installation.until_warm(&[NODE], &late).await?;
         let all: Vec<&Published> = images.iter().collect();
-        installation.no_label_went(NODE, &version, &all).await?;
+        witness.none_lost(&[NODE], &all).await?;
         at_most_at_once(&installation, "ListImages", 1)?;
         at_most_at_once(&installation, "PullImage", 2)?;
         installation.pulled_once(&[NODE], &[all, vec![&late]].concat())
@@ -92,7 +93,7 @@ fn a_list_that_fails_takes_nothing_away() -> Result<()> {
         let runtime = installation.runtime(NODE)?;
         let there = installation.deploy_new("there").await?;
         installation.until_warm(&[NODE], &there).await?;
-        let version = installation.node_version(NODE).await?;
+        let witness = Witness::start(installation.cluster.client()).await?;
         for (name, fault) in [
             ("unavailable", unavailable()),
             ("unknown", CriFault::Status(Code::Unknown, "metadata store: i/o error".to_owned())),
@@ -107,7 +108,7 @@ fn a_list_that_fails_takes_nothing_away() -> Result<()> {
             runtime.remove(rule);
             installation.until_warm(&[NODE], &image).await?;
         }
-        installation.no_label_went(NODE, &version, &[&there]).await?;
+        witness.none_lost(&[NODE], &[&there]).await?;
         let state = installation.row(NODE, &there.by_tag(REGISTRY)).await?;
         ensure!(state.as_ref().and_then(|row| row.state.as_deref()) == Some("warm"), "{state:?}");
         installation.pulled_once(&[NODE], &[&there])
@@ -173,14 +174,14 @@ fn a_lie_about_presence_is_believed_until_the_next_report() -> Result<()> {
         installation.deploy("made", &[&made.by_tag(REGISTRY)]).await?;
         installation.until_warm(&[NODE], &made).await?;
         ensure!(installation.reads(NODE, "team/made") == 0, "{}", installation.cluster.requests.show());
-        let version = installation.node_version(NODE).await?;
+        let witness = Witness::start(installation.cluster.client()).await?;
         runtime.heal();
         eventually("it is pulled", SOON, async || installation.blob_reads(NODE, "team/made") > 0).await?;
         installation.until_state(NODE, &made.by_tag(REGISTRY), "warm", None).await?;
         installation.until_warm(&[NODE], &made).await?;
-        let versions = installation.labels_since(NODE, &version).await?;
+        let versions = witness.versions(NODE).await?;
         ensure!(versions.len() <= 2, "one label goes and comes once: {versions:?}");
-        installation.no_label_went(NODE, &version, &[&image]).await.map(drop)
+        witness.none_lost(&[NODE], &[&image]).await
     })
 }
 
@@ -198,10 +199,10 @@ fn another_digest_than_the_wanted_one_is_never_warm() -> Result<()> {
         installation.until_labelled(NODE, &named, &image.digest).await?;
         let rule = runtime.add(CriRule::lie(Lie::Digest(named.clone(), wrong.clone())));
         installation.until_unlabelled(NODE, &named).await?;
-        let version = installation.node_version(NODE).await?;
+        let witness = Witness::start(installation.cluster.client()).await?;
         more_calls(&installation, "PullImage", 2).await?;
         more_calls(&installation, "ListImages", 2).await?;
-        ensure!(installation.labels_since(NODE, &version).await?.iter().all(BTreeMap::is_empty), "labelled");
+        ensure!(witness.versions(NODE).await?.iter().all(BTreeMap::is_empty), "labelled");
         runtime.remove(rule);
         installation.until_labelled(NODE, &named, &image.digest).await?;
 
@@ -222,7 +223,7 @@ fn a_containerd_that_is_killed_is_waited_for() -> Result<()> {
         let mut installation = Installation::start(&run, InstallationSpec::new(vec![NodeSpec::new(NODE)])).await?;
         let there = installation.deploy_new("there").await?;
         installation.until_warm(&[NODE], &there).await?;
-        let version = installation.node_version(NODE).await?;
+        let witness = Witness::start(installation.cluster.client()).await?;
         let agent = installation.agent(NODE)?.process.id();
 
         // Idle.
@@ -247,7 +248,7 @@ fn a_containerd_that_is_killed_is_waited_for() -> Result<()> {
         start(&mut installation).await?;
         installation.until_warm(&[NODE], &big).await?;
 
-        installation.no_label_went(NODE, &version, &[&there]).await?;
+        witness.none_lost(&[NODE], &[&there]).await?;
         ensure!(installation.agent(NODE)?.process.id() == agent, "the agent was restarted");
         let restarts = installation.metric(&installation.agents[NODE].admin(), "warm_pulls_total", "unknown").await?;
         ensure!(restarts.abs() < f64::EPSILON, "a dead runtime was taken for an image's fault");
@@ -267,7 +268,7 @@ fn a_containerd_that_is_killed_while_it_lists_proves_nothing() -> Result<()> {
         let mut installation = Installation::start(&run, spec()).await?;
         let there = installation.deploy_new("there").await?;
         installation.until_warm(&[NODE], &there).await?;
-        let version = installation.node_version(NODE).await?;
+        let witness = Witness::start(installation.cluster.client()).await?;
         for _ in 0..3 {
             let runtime = installation.runtime(NODE)?;
             let rule = runtime.add(CriRule::new("ListImages", CriFault::Hang));
@@ -283,7 +284,7 @@ fn a_containerd_that_is_killed_while_it_lists_proves_nothing() -> Result<()> {
         }
         let sentinel = installation.deploy_new("sentinel").await?;
         installation.until_warm(&[NODE], &sentinel).await?;
-        installation.no_label_went(NODE, &version, &[&there]).await?;
+        witness.none_lost(&[NODE], &[&there]).await?;
         at_most_at_once(&installation, "ListImages", 1)?;
         installation.pulled_once(&[NODE], &[&there, &sentinel])
     })

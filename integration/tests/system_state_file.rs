@@ -82,7 +82,7 @@ fn beside(installation: &Installation) -> Result<Vec<String>> {
 
 async fn installed(run: &std::sync::Arc<integration::run::RunDir>) -> Result<(Installation, Witness, Vec<Published>)> {
     let installation = Installation::start(run, InstallationSpec::new(vec![NodeSpec::new(NODE)])).await?;
-    let witness = Witness::start(installation.cluster.client());
+    let witness = Witness::start(installation.cluster.client()).await?;
     let mut images = Vec::new();
     for name in ["one", "two"] {
         one_more(&installation, name, &mut images).await?;
@@ -93,7 +93,7 @@ async fn installed(run: &std::sync::Arc<integration::run::RunDir>) -> Result<(In
 #[test]
 fn a_damaged_file_is_kept_aside_and_everything_is_learned_anew() -> Result<()> {
     scenario("state-damaged", LIMIT, async |run| {
-        let (mut installation, witness, mut images) = installed(&run).await?;
+        let (mut installation, witness, mut images) = Box::pin(installed(&run)).await?;
         let garbage: Vec<u8> = std::iter::repeat_with(|| fastrand::u8(..)).take(3_000).collect();
         let cut = |whole: &[u8], keep: usize| whole[..keep.min(whole.len())].to_vec();
         for name in ["nothing", "one-byte", "half", "all-but-one", "garbage", "zeros"] {
@@ -121,7 +121,7 @@ fn a_damaged_file_is_kept_aside_and_everything_is_learned_anew() -> Result<()> {
 #[test]
 fn an_old_file_or_another_nodes_is_caught_up_with() -> Result<()> {
     scenario("state-old", LIMIT, async |run| {
-        let (mut installation, witness, mut images) = installed(&run).await?;
+        let (mut installation, witness, mut images) = Box::pin(installed(&run)).await?;
         let old = until_saved(&installation, &images).await?;
         let withdrawn = installation.deploy_new("withdrawn").await?;
         installation.until_warm(&[NODE], &withdrawn).await?;
@@ -156,7 +156,7 @@ fn an_old_file_or_another_nodes_is_caught_up_with() -> Result<()> {
 #[test]
 fn a_file_that_cannot_be_read_or_written_stops_nothing() -> Result<()> {
     scenario("state-unwritable", LIMIT, async |run| {
-        let (mut installation, witness, mut images) = installed(&run).await?;
+        let (mut installation, witness, mut images) = Box::pin(installed(&run)).await?;
         until_saved(&installation, &images).await?;
 
         // No file at all, and something that is none.
