@@ -24,6 +24,8 @@ pub(crate) struct Held {
     assignment: Option<Assignment>,
     /// Term and revision; `None` when anything is newer: in a new epoch revisions start again.
     rank: Option<(u64, u64)>,
+    /// What that was in the epoch before: the bucket may be an older copy that nobody has put right yet.
+    before: Option<(u64, u64)>,
     /// What the bucket said last, if that was older.
     older: Option<(u64, u64)>,
 }
@@ -31,7 +33,7 @@ pub(crate) struct Held {
 impl Held {
     pub(crate) fn restore(assignment: Option<Assignment>) -> Self {
         let rank = assignment.as_ref().map(rank);
-        Self { assignment, rank, older: None }
+        Self { assignment, rank, before: None, older: None }
     }
 
     pub(crate) fn get(&self) -> Option<&Assignment> {
@@ -40,14 +42,16 @@ impl Held {
 
     /// The epoch changed.
     pub(crate) fn reset_epoch(&mut self) {
-        (self.rank, self.older) = (None, None);
+        (self.before, self.older) = (self.rank.take().or(self.before), None);
     }
 
     /// Judges an assignment of this epoch. One from the bucket that is older is believed when it is read twice: the
     /// bucket was rolled back. One held of a term that never was (as `_meta` now says) yields at once.
     pub(crate) fn offer(&mut self, new: Assignment, term: u64, is_from_bucket: bool) -> Judgement {
         let offered = rank(&new);
-        if self.rank.is_some_and(|held| offered < held && held.0 <= term) {
+        let known = self.rank.filter(|held| held.0 <= term);
+        let known = if is_from_bucket { known.or(self.before) } else { known };
+        if known.is_some_and(|known| offered < known) {
             let is_confirmed = is_from_bucket && self.older == Some(offered);
             if !is_confirmed {
                 if is_from_bucket {
@@ -56,7 +60,7 @@ impl Held {
                 return Judgement::Older;
             }
         }
-        (self.rank, self.older) = (Some(offered), None);
+        (self.rank, self.before, self.older) = (Some(offered), None, None);
         if self.assignment.as_ref() == Some(&new) {
             return Judgement::Same;
         }
@@ -116,11 +120,16 @@ mod tests {
     }
 
     #[test]
-    fn in_a_new_epoch_revisions_start_again() {
-        let mut held = Held::restore(Some(assignment(2, 7)));
-        held.reset_epoch();
-        assert_eq!(held.offer(assignment(2, 1), 2, false), Judgement::Adopted { is_other_node: false });
-        assert_eq!(held.offer(assignment(2, 0), 2, false), Judgement::Older);
+    fn in_a_new_epoch_revisions_start_again_by_a_copy_at_once_and_by_the_bucket_when_it_says_so_twice() {
+        let adopted = Judgement::Adopted { is_other_node: false };
+        for (is_from_bucket, judgements) in [(false, [adopted, Judgement::Same]), (true, [Judgement::Older, adopted])] {
+            let mut held = Held::restore(Some(assignment(2, 7)));
+            held.reset_epoch();
+            held.reset_epoch();
+            let offers = [0, 1].map(|_| held.offer(assignment(2, 1), 2, is_from_bucket));
+            assert_eq!(offers, judgements);
+            assert_eq!(held.offer(assignment(2, 0), 2, false), Judgement::Older);
+        }
     }
 
     #[test]

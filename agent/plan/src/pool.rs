@@ -53,6 +53,7 @@ impl Verdict {
 struct InFlight {
     number: u64,
     depth: Depth,
+    began: Moment,
 }
 
 /// Who stands for the set.
@@ -60,7 +61,9 @@ struct InFlight {
 enum Backing {
     /// Nobody: the epoch changed, and whoever writes it may be in the middle.
     Renewed,
-    /// What was read or restored.
+    /// Nobody yet: listening began anew, and the bucket may be an older copy by now.
+    Unheard,
+    /// What was read in full.
     Read,
     /// A beat since it was last read in full.
     Beat,
@@ -89,6 +92,8 @@ pub(crate) struct Pool {
     heard: Moment,
     /// When a beat last named exactly the set held.
     agreed: Option<Moment>,
+    /// When the last read that succeeded began.
+    read: Option<Moment>,
 }
 
 impl Pool {
@@ -109,7 +114,7 @@ impl Pool {
             head,
             is_exact,
             is_current: false,
-            backing: Backing::Read,
+            backing: Backing::Unheard,
             due: None,
             in_flight: None,
             failures: 0,
@@ -119,6 +124,7 @@ impl Pool {
             touched: BTreeMap::new(),
             heard: now,
             agreed: None,
+            read: None,
         }
     }
 
@@ -149,15 +155,16 @@ impl Pool {
             && self.content.unknown().next().is_none()
     }
 
-    /// Whether nothing says that it wants more than is known: nothing is to be read, and what was read is believed. An
-    /// empty set is so only when a beat has said it.
-    pub(crate) fn is_settled(&self) -> bool {
-        let is_believed = match self.backing {
-            Backing::Beat => true,
-            Backing::Read => !self.content.is_empty(),
-            Backing::Renewed => false,
+    /// Whether it wants nothing that is not known, as of `since`: a beat has said so later, or it was read from then on and
+    /// is believed. An empty set is believed only when a beat has said it.
+    pub(crate) fn is_known_since(&self, since: Moment) -> bool {
+        let was_read = self.read.is_some_and(|began| began >= since);
+        let is_known = match self.backing {
+            Backing::Beat => was_read || self.agreed.is_some_and(|agreed| agreed > since),
+            Backing::Read => was_read && !self.content.is_empty(),
+            Backing::Renewed | Backing::Unheard => false,
         };
-        self.is_exact && self.due.is_none() && self.in_flight.is_none() && is_believed
+        self.is_exact && self.due.is_none() && self.in_flight.is_none() && is_known
     }
 
     /// When a beat was last heard, or when listening began.
@@ -168,6 +175,9 @@ impl Pool {
     /// Listening begins anew.
     pub(crate) fn listen(&mut self, now: Moment) {
         self.heard = now;
+        if self.backing != Backing::Renewed {
+            self.backing = Backing::Unheard;
+        }
         self.doubt.forgive();
     }
 
@@ -199,7 +209,7 @@ impl Pool {
             return None;
         }
         let (_, depth) = self.due.take()?;
-        self.in_flight = Some(InFlight { number, depth });
+        self.in_flight = Some(InFlight { number, depth, began: now });
         self.touched.clear();
         self.ranges.read_begins();
         Some(if depth == Depth::Since { self.head.saturating_add(1) } else { 1 })
@@ -219,7 +229,10 @@ impl Pool {
         };
         let mut verdict = Verdict::QUIET;
         for entry in entries {
-            verdict.changed |= self.learn(entry);
+            match self.learn(entry) {
+                Some(changed) => verdict.changed |= changed,
+                None => verdict.read = Some(Depth::Full),
+            }
         }
         if self.is_exact && delta.prev <= self.head {
             self.head = self.head.max(delta.to);
@@ -234,16 +247,21 @@ impl Pool {
         verdict
     }
 
-    fn learn(&mut self, entry: DeltaEntry) -> bool {
+    /// Takes an entry; says whether anything changed, `None` if that cannot be told.
+    fn learn(&mut self, entry: DeltaEntry) -> Option<bool> {
         let DeltaEntry { seq, id, change } = entry;
         let known = self.content.sequence(&id).max(self.touched.get(&id).copied());
         let is_old = match known {
             Some(known) => seq <= known,
-            // Absent up to the head is known to be withdrawn: an older delta that comes late does not bring it back.
-            None => self.is_exact && seq <= self.head,
+            // Absent up to the head is known to be withdrawn: an older delta that comes late does not bring it back. But
+            // the stream may also have lost its end and gone on from there.
+            None if self.is_exact && seq <= self.head => {
+                return if matches!(change, DeltaChange::Put(_)) { None } else { Some(false) };
+            }
+            None => false,
         };
         if is_old {
-            return false;
+            return Some(false);
         }
         if self.in_flight.is_some() {
             self.touched.insert(id.clone(), seq);
@@ -252,7 +270,7 @@ impl Pool {
             DeltaChange::Put(intent) => self.content.put(id, seq, Some(*intent)),
             DeltaChange::Del => self.content.withdraw(&id),
         }
-        true
+        Some(true)
     }
 
     /// A beat of this epoch.
@@ -308,20 +326,20 @@ impl Pool {
         timing: &Timing,
         rng: &mut Rng,
     ) -> Option<bool> {
-        let depth = self.in_flight.filter(|read| read.number == number)?.depth;
+        let InFlight { depth, began, .. } = self.in_flight.filter(|read| read.number == number)?;
         self.in_flight = None;
         let Ok(content) = result else {
             self.failures = self.failures.saturating_add(1);
             self.schedule(depth, now + retry(timing).full_jitter(self.failures, rng));
             return Some(false);
         };
-        self.failures = 0;
+        (self.failures, self.read) = (0, Some(began));
         let newest = content.entries.iter().map(|e| e.seq).chain(self.touched.values().copied()).max().unwrap_or(0);
         if depth == Depth::Since {
             self.take_in(content);
         } else {
             self.take_all(content);
-            if self.backing == Backing::Beat {
+            if self.backing != Backing::Renewed {
                 self.backing = Backing::Read;
             }
         }

@@ -28,11 +28,24 @@ pub(crate) struct Listing {
     images: Vec<RuntimeImage>,
     names: BTreeMap<String, usize>,
     asked: Moment,
-    pulled: BTreeMap<ImageKey, (RuntimeImage, Moment)>,
+    pulled: BTreeMap<ImageKey, Pulled>,
+}
+
+/// What the runtime holds since a pull.
+#[derive(Debug, Clone)]
+struct Pulled {
+    image: RuntimeImage,
+    /// A list was asked for after its end was known: that will know better.
+    is_before_list: bool,
 }
 
 impl Listing {
-    /// Takes a list that was asked for at `asked`. A pull that ended at that time or later knows better.
+    /// A list is asked for now.
+    pub(crate) fn ask(&mut self) {
+        self.pulled.values_mut().for_each(|pulled| pulled.is_before_list = true);
+    }
+
+    /// Takes the list that was asked for at `asked`. A pull whose end was not known by then knows better.
     pub(crate) fn replace(&mut self, images: Vec<RuntimeImage>, asked: Moment) {
         self.names = BTreeMap::new();
         for (at, image) in images.iter().enumerate() {
@@ -41,12 +54,12 @@ impl Listing {
             }
         }
         (self.images, self.asked) = (images, asked);
-        self.pulled.retain(|_, (_, ended)| *ended >= asked);
+        self.pulled.retain(|_, pulled| !pulled.is_before_list);
     }
 
     /// Takes what the runtime holds right after a pull.
-    pub(crate) fn pulled(&mut self, id: ImageKey, image: RuntimeImage, ended: Moment) {
-        self.pulled.insert(id, (image, ended));
+    pub(crate) fn pulled(&mut self, id: ImageKey, image: RuntimeImage) {
+        self.pulled.insert(id, Pulled { image, is_before_list: false });
     }
 
     /// Number of images in the list.
@@ -76,7 +89,7 @@ impl Listing {
     }
 
     fn find(&self, id: &ImageKey, canonical: &str) -> Option<&RuntimeImage> {
-        self.pulled.get(id).map(|(image, _)| image).or_else(|| self.listed(canonical))
+        self.pulled.get(id).map(|pulled| &pulled.image).or_else(|| self.listed(canonical))
     }
 
     /// Looks for a wanted image.

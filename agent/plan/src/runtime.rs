@@ -90,7 +90,7 @@ impl Runtime {
     /// What it holds under a name is another since a pull that ended now.
     pub(crate) fn pulled(&mut self, id: ImageKey, image: RuntimeImage, now: Moment) {
         self.disk.pulled(image.bytes, now);
-        self.listing.pulled(id, image, now);
+        self.listing.pulled(id, image);
         self.is_observation_due = true;
     }
 
@@ -129,6 +129,7 @@ impl Runtime {
     pub(crate) fn step(&mut self, now: Moment, effects: &mut Vec<Effect>) {
         if self.asked.is_none() && self.due <= now {
             self.asked = Some(now);
+            self.listing.ask();
             self.is_observation_due = true;
             effects.push(Effect::ListImages);
         }

@@ -42,6 +42,15 @@ enum Told {
     Assignment,
 }
 
+/// An image that is leaving.
+#[derive(Debug, Clone)]
+struct Leaving {
+    /// The pool it was withdrawn from; `None` if the node has left that.
+    from: Option<PoolId>,
+    since: Moment,
+    intent: Intent,
+}
+
 /// The view.
 #[derive(Debug, Clone)]
 pub(crate) struct Sync {
@@ -62,8 +71,8 @@ pub(crate) struct Sync {
     /// The assignment was read, or arrived, since the connection, the last gap or the last sign of a new leader.
     is_assignment_fresh: bool,
     pools: BTreeMap<PoolId, Pool>,
-    /// Withdrawn from this pool, or left with one, while not all others are read: another one may want it.
-    leaving: BTreeMap<ImageKey, (Option<PoolId>, Intent)>,
+    /// Withdrawn, or left with its pool, while not all other pools are known as of then: another one may want it.
+    leaving: BTreeMap<ImageKey, Leaving>,
     /// The term that was known when `_meta` was found at an older one: the buckets are an older copy, which may lack what
     /// is wanted, until somebody speaks for them.
     lost_term: Option<u64>,
@@ -141,7 +150,7 @@ impl Sync {
 
     /// What is withdrawn where it was known, and may be wanted where it is yet to be read.
     pub(crate) fn leaving(&self) -> impl Iterator<Item = (&ImageKey, &Intent)> {
-        self.leaving.iter().map(|(id, (_, intent))| (id, intent))
+        self.leaving.iter().map(|(id, leaving)| (id, &leaving.intent))
     }
 
     /// Moves when what is wanted may have changed.
@@ -288,7 +297,7 @@ impl Sync {
             return false;
         }
         self.spread = Some(Duration::from_millis(spread_ms));
-        self.lost_term = None;
+        self.spoken_for(now);
         self.heard_term(term, now);
         true
     }
@@ -303,7 +312,7 @@ impl Sync {
         if verdict.changed {
             self.changed();
         }
-        verdict != Verdict::default()
+        verdict != Verdict::default() || !self.leaving.is_empty()
     }
 
     /// A read of a pool ended.
@@ -331,7 +340,7 @@ impl Sync {
         if self.pools.values_mut().fold(false, |any, pool| pool.content.release(now) | any) {
             self.changed();
         }
-        self.let_go();
+        self.let_go(now);
         if !self.is_connected() {
             return;
         }
@@ -357,19 +366,22 @@ impl Sync {
         }
     }
 
-    /// An image that moves between pools is withdrawn in one before the other is read, so it goes only when nothing is
-    /// left to be read.
-    fn let_go(&mut self) {
+    /// An image that moves between pools may be withdrawn in one before it is known to be in the other, so it goes only
+    /// when every other pool is known as of the withdrawal.
+    fn let_go(&mut self, now: Moment) {
         for (pool, known) in &mut self.pools {
             let withdrawn = known.content.take_withdrawn().into_iter();
-            self.leaving.extend(withdrawn.map(|(id, intent)| (id, (Some(pool.clone()), intent))));
+            let leaving = |intent| Leaving { from: Some(pool.clone()), since: now, intent };
+            self.leaving.extend(withdrawn.map(|(id, intent)| (id, leaving(intent))));
         }
-        if self.leaving.is_empty() || !self.is_assignment_fresh || self.lost_term.is_some() {
+        if self.leaving.is_empty() || !self.is_assignment_fresh {
             return;
         }
         let before = self.leaving.len();
-        let open: Vec<&PoolId> = self.pools.iter().filter(|(_, p)| !p.is_settled()).map(|(id, _)| id).collect();
-        self.leaving.retain(|_, (from, _)| open.iter().any(|pool| Some(*pool) != from.as_ref()));
+        self.leaving.retain(|_, leaving| {
+            let is_open = |pool: &Pool| !pool.is_known_since(leaving.since);
+            self.pools.iter().any(|(id, pool)| leaving.from.as_ref() != Some(id) && is_open(pool))
+        });
         if self.leaving.len() != before {
             self.revision += 1;
         }

@@ -123,6 +123,8 @@ pub(crate) struct IntentsBucket {
     /// How often it was read in full.
     reads: u64,
     meta: Key<Meta>,
+    /// The highest term that was ever seen.
+    highest: u64,
     control: ControlKey,
     pools: BTreeMap<PoolId, PoolBucket>,
     moves: Moves,
@@ -146,6 +148,11 @@ impl IntentsBucket {
         self.head
     }
 
+    /// Last sequence that was read, watched or acknowledged.
+    pub(crate) fn latest(&self) -> u64 {
+        self.head.max(self.acked)
+    }
+
     /// Whether it was read since the last disconnect.
     pub(crate) fn is_fresh(&self) -> bool {
         self.fresh
@@ -164,6 +171,11 @@ impl IntentsBucket {
     /// The epoch document.
     pub(crate) fn meta(&self) -> &Key<Meta> {
         &self.meta
+    }
+
+    /// The highest term that was ever seen, also in what a restored copy has lost.
+    pub(crate) fn highest_term(&self) -> u64 {
+        self.highest
     }
 
     /// The pause switch.
@@ -213,11 +225,13 @@ impl IntentsBucket {
     /// Takes a full read: what is not in it is gone. Sets of another stream say nothing about this one.
     pub(crate) fn read(&mut self, created: String, head: u64, entries: Vec<Stored<IntentsKey, IntentsDoc>>) {
         if created != self.created {
+            self.head = 0;
             self.moves.renewed = true;
             self.pools.clear();
             self.meta = Key::default();
             self.control.lose();
         }
+        let is_older_copy = head < self.head;
         (self.created, self.head, self.acked, self.fresh) = (created, head, 0, true);
         self.reads += 1;
         let listed: BTreeSet<IntentsKey> = entries.iter().map(|e| e.key.clone()).collect();
@@ -231,6 +245,11 @@ impl IntentsBucket {
                 IntentsKey::Control => self.control.read(seq, only(value, as_control)),
                 _ => drop(self.take(&key, seq, value)),
             }
+        }
+        if is_older_copy {
+            // Sequences are given again from there: those of before mean something else now.
+            self.moves.renewed = true;
+            self.pools.values_mut().for_each(PoolBucket::forget_past);
         }
     }
 
@@ -289,7 +308,11 @@ impl IntentsBucket {
     fn take(&mut self, key: &IntentsKey, seq: u64, value: StoredValue<IntentsDoc>) -> bool {
         match key {
             IntentsKey::Control => self.control.take(seq, only(value, as_control)),
-            IntentsKey::Meta => self.meta.take(seq, only(value, as_meta)),
+            IntentsKey::Meta => {
+                let changed = self.meta.take(seq, only(value, as_meta));
+                self.highest = self.highest.max(self.meta.good.as_ref().map_or(0, |meta| meta.term));
+                changed
+            }
             IntentsKey::Definition(pool) => self.of(pool).take_definition(seq, only(value, as_definition)),
             IntentsKey::Intent(pool, id) => {
                 let head = self.head;

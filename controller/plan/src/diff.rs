@@ -131,7 +131,8 @@ pub(crate) fn assignments(
                 && there.pressure == planned.pressure
                 && there.limits == limits
         };
-        if key.and_then(|k| k.value()).is_some_and(says) || !key.is_none_or(Key::is_ours) {
+        let is_told = !bucket.is_in_doubt(node) && key.and_then(|k| k.value()).is_some_and(says);
+        if is_told || !key.is_none_or(Key::is_ours) {
             return None;
         }
         let is_missing = |id: &ImageKey| plan.wants(node, id) && !pools.iter().any(|p| intents.born(p, id).is_some());

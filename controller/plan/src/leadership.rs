@@ -132,8 +132,8 @@ impl Leadership {
             return;
         }
         let is_final = matches!(self.standing, Standing::Superseded { .. } | Standing::Foreign(_));
+        self.highest = self.highest.max(bucket.highest_term());
         if let Some(there) = &meta.good {
-            self.highest = self.highest.max(there.term);
             if is_final {
                 return;
             }

@@ -12,6 +12,7 @@ use shared::name::{NodeName, PoolId};
 use shared::reason::Reason;
 use shared::subject::IntentsKey;
 
+use crate::bucket::AssignBucket;
 use crate::effect::{AssignmentWrite, IntentChange, IntentWrite};
 use crate::fact::{IntentsDoc, Stored};
 
@@ -115,8 +116,8 @@ pub(crate) struct IntentsInFlight {
 pub(crate) struct AssignmentsInFlight {
     /// How often the bucket had been read when it was issued.
     pub(crate) reads: u64,
-    /// Its writes.
-    pub(crate) writes: BTreeMap<NodeName, AssignmentWrite>,
+    /// Its writes, and the pools that the agents had been told before.
+    pub(crate) writes: BTreeMap<NodeName, (AssignmentWrite, Vec<PoolId>)>,
     /// Older content that arrived since.
     pub(crate) reread: BTreeMap<NodeName, Stored<NodeName, Assignment>>,
 }
@@ -132,6 +133,12 @@ pub(crate) fn key_of(write: &IntentWrite) -> IntentsKey {
 }
 
 impl Ledger {
+    /// The term is another: deltas begin anew, and whatever failed before may do better now.
+    pub(crate) fn renewed(&mut self) {
+        self.deltas.clear();
+        (self.intent_retries, self.assignment_retries) = (Retries::default(), Retries::default());
+    }
+
     /// Notes a batch.
     pub(crate) fn issue_intents(&mut self, reads: u64, writes: &[IntentWrite]) {
         let writes = writes.iter().map(|w| (key_of(w), (w.expected, w.write.clone()))).collect();
@@ -139,8 +146,10 @@ impl Ledger {
     }
 
     /// Notes a batch.
-    pub(crate) fn issue_assignments(&mut self, reads: u64, writes: &[AssignmentWrite]) {
-        let writes = writes.iter().map(|w| (w.node.clone(), w.clone())).collect();
+    pub(crate) fn issue_assignments(&mut self, bucket: &AssignBucket, writes: &[AssignmentWrite]) {
+        let reads = bucket.reads();
+        let told = |node| bucket.pools_of(node).to_vec();
+        let writes = writes.iter().map(|w| (w.node.clone(), (w.clone(), told(&w.node)))).collect();
         self.assignments = Some(AssignmentsInFlight { reads, writes, reread: BTreeMap::new() });
     }
 

@@ -85,6 +85,8 @@ struct AgentMemory {
     witness: BTreeMap<String, (BTreeSet<String>, Us)>,
     /// What it held on to after its last step.
     holds: BTreeSet<ImageKey>,
+    /// Its last report, which heartbeats extend to sets that moved since.
+    report: Option<Box<Inventory>>,
 }
 
 /// What is remembered of one replica.
@@ -181,14 +183,23 @@ impl Universe {
                     self.violated(Invariant::HonestEvidence, what);
                 }
             }
-            E::PublishHeartbeat(heartbeat) if heartbeat.node != name => {
-                self.violated(Invariant::ForeignKey, format!("{name} speaks for {}", heartbeat.node));
+            E::PublishHeartbeat(heartbeat) => {
+                if heartbeat.node != name {
+                    self.violated(Invariant::ForeignKey, format!("{name} speaks for {}", heartbeat.node));
+                }
+                let report = self.checks.agents.get(&node).and_then(|memory| memory.report.clone());
+                if let Some(report) = report.filter(|report| report.evidence_digest() == heartbeat.inv_digest) {
+                    self.check_inventory(node, &report);
+                }
             }
             E::PutInventory(inventory) => {
                 if inventory.node != name {
                     self.violated(Invariant::ForeignKey, format!("{name} writes for {}", inventory.node));
                 }
                 self.check_inventory(node, inventory);
+                if let Some(memory) = self.checks.agents.get_mut(&node) {
+                    memory.report = Some(inventory.clone());
+                }
             }
             _ => {}
         }

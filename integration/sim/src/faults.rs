@@ -135,11 +135,12 @@ impl Universe {
                 });
             }
             Op::Evict { node, image } => {
-                if let Some(host) = self.host(node) {
-                    let reference = super::node::reference(image);
-                    if host.images.get(&reference).is_some_and(|held| !held.is_used) {
-                        host.images.remove(&reference);
-                    }
+                let (now, reference) = (self.now, super::node::reference(image));
+                let Some(host) = self.host(node) else { return };
+                if host.images.get(&reference).is_some_and(|held| !held.is_used)
+                    && host.images.remove(&reference).is_some_and(|held| held.is_ours)
+                {
+                    host.unseen.insert(reference, now);
                 }
             }
             Op::Use { node, image, is_used } => {

@@ -40,6 +40,9 @@ pub(super) struct Host {
     pub(super) file: Option<Box<Persisted>>,
     pub(super) older: Option<Box<Persisted>>,
     pub(super) images: BTreeMap<String, Held>,
+    /// Ours that the kubelet evicted, and when, of which no list has told the agent: should somebody else pull one again
+    /// meanwhile, nobody can tell.
+    pub(super) unseen: BTreeMap<String, Us>,
     pub(super) runtime_down: u32,
     /// Nothing can be written any more.
     pub(super) is_full: bool,
@@ -66,6 +69,7 @@ impl Host {
             file: None,
             older: None,
             images: BTreeMap::new(),
+            unseen: BTreeMap::new(),
             runtime_down: 0,
             is_full: false,
             others: 0,
@@ -196,8 +200,12 @@ impl Universe {
         self.after(ask, move |u| {
             let Some(host) = u.host(node) else { return };
             let images = if host.runtime_down > 0 { Err(Reason::RuntimeUnavailable) } else { Ok(host.listing()) };
+            let looked = u.now;
             u.later_at_agent(node, incarnation, answer, move |u| {
                 u.checks.told_list(node, asked, images.as_deref().ok());
+                if let Some(host) = u.host(node).filter(|_| images.is_ok()) {
+                    host.unseen.retain(|_, evicted| *evicted > looked);
+                }
                 u.tell_agent(node, incarnation, Fact::Images(images));
             });
         });
@@ -281,8 +289,9 @@ impl Universe {
     pub(super) fn preload(&mut self, node: usize, image: usize, is_pinned: bool) {
         let digest = self.registry.digest(image);
         let (Some(digest), Some(host)) = (digest, self.host(node)) else { return };
-        let held = Held { digest, is_used: false, is_pinned, is_ours: false };
-        host.images.entry(reference(image)).or_insert(held);
+        let image = reference(image);
+        let held = Held { digest, is_used: false, is_pinned, is_ours: host.unseen.contains_key(&image) };
+        host.images.entry(image).or_insert(held);
     }
 
     /// A pull begins. It ends in the runtime whether or not anybody waits for it.

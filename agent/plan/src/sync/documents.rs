@@ -8,7 +8,7 @@ use shared::message::{Assignment, Meta};
 use shared::name::PoolId;
 use shared::reason::Reason;
 
-use super::{Sync, Told};
+use super::{Leaving, Sync, Told};
 use crate::assignment::Judgement;
 use crate::pool::{Depth, Pool};
 
@@ -66,10 +66,18 @@ impl Sync {
         }
         let is_new_leader = self.term > 0;
         self.term = term;
-        self.lost_term = None;
+        self.spoken_for(now);
         self.stored_revision += 1;
         if is_new_leader {
             self.is_assignment_fresh = false;
+            let at = now + self.spread();
+            self.assigning.request(at);
+        }
+    }
+
+    /// Somebody speaks for the buckets as they are now.
+    pub(super) fn spoken_for(&mut self, now: Moment) {
+        if self.lost_term.take().is_some() {
             let at = now + self.spread();
             self.assigning.request(at);
         }
@@ -108,7 +116,8 @@ impl Sync {
     /// A copy of the assignment arrived.
     pub(crate) fn assignment_copied(&mut self, epoch: &str, assignment: Assignment, now: Moment) {
         if self.epoch.as_deref() == Some(epoch) {
-            (self.is_live, self.lost_term) = (true, None);
+            self.is_live = true;
+            self.spoken_for(now);
             self.consider(assignment, false, now);
         } else {
             self.is_live = true;
@@ -122,7 +131,9 @@ impl Sync {
         if assignment.node != self.node {
             return;
         }
-        let judgement = self.assignment.offer(assignment, self.term, is_from_bucket);
+        // What an older copy of the buckets says is not believed at once.
+        let term = self.lost_term.unwrap_or(self.term);
+        let judgement = self.assignment.offer(assignment, term, is_from_bucket);
         if is_from_bucket {
             self.told = if judgement == Judgement::Older { Told::Something } else { Told::Assignment };
         }
@@ -147,12 +158,14 @@ impl Sync {
     fn place_pools(&mut self, now: Moment) {
         let wanted = self.assignment.get().map(|a| a.pools.clone()).unwrap_or_default();
         for (_, left) in self.pools.extract_if(.., |id, _| !wanted.contains(id)) {
-            self.leaving.extend(left.content.leave().into_iter().map(|(id, intent)| (id, (None, intent))));
+            let leaving = |intent| Leaving { from: None, since: now, intent };
+            self.leaving.extend(left.content.leave().into_iter().map(|(id, intent)| (id, leaving(intent))));
         }
         for id in wanted {
             if !self.pools.contains_key(&id) {
                 let mut pool = Pool::new(id.clone(), now);
                 pool.schedule(Depth::Full, now + self.spread());
+                self.leaving.values_mut().filter(|l| l.from.as_ref() == Some(&id)).for_each(|l| l.from = None);
                 self.pools.insert(id, pool);
             }
         }

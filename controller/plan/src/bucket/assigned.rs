@@ -15,6 +15,9 @@ pub(crate) struct AssignBucket {
     /// The highest revision of each node that was ever seen: agents hold a lower one for an older one, even when the key
     /// was lost meanwhile.
     revs: BTreeMap<NodeName, u64>,
+    /// Nodes whose last write ended nobody knows how, and the pools that their agents had been told before: the write may
+    /// be there, but its copy was not sent.
+    untold: BTreeMap<NodeName, Vec<PoolId>>,
     fresh: bool,
     /// As [`super::IntentsBucket::reads`].
     reads: u64,
@@ -73,8 +76,19 @@ impl AssignBucket {
         self.keys.entry(stored.key).or_default().take(stored.seq, stored.value)
     }
 
+    /// A write of ours may have ended either way; `told` is what its agent had been told before.
+    pub(crate) fn in_doubt(&mut self, node: NodeName, told: Vec<PoolId>) {
+        self.untold.entry(node).or_insert(told);
+    }
+
+    /// Whether a node must be written again, whatever the key holds.
+    pub(crate) fn is_in_doubt(&self, node: &NodeName) -> bool {
+        self.untold.contains_key(node)
+    }
+
     /// Takes the acknowledgement of a write of ours, unless the watch has said something newer.
     pub(crate) fn acknowledged(&mut self, node: &NodeName, seq: u64, assignment: Option<&Assignment>) {
+        self.untold.remove(node);
         let value = assignment.map_or(StoredValue::Marker, |a| StoredValue::Value(a.clone()));
         self.note(node, &value);
         let key = self.keys.entry(node.clone()).or_default();
@@ -112,6 +126,7 @@ impl AssignBucket {
 
     /// The pools that the agent of a node has last been told, as far as is known.
     pub(crate) fn pools_of(&self, node: &NodeName) -> &[PoolId] {
-        self.keys.get(node).and_then(|k| k.good.as_ref()).map_or(&[], |a| &a.pools)
+        let held = || self.keys.get(node).and_then(|k| k.good.as_ref()).map(|a| &a.pools);
+        self.untold.get(node).or_else(held).map_or(&[], Vec::as_slice)
     }
 }

@@ -120,6 +120,11 @@ impl PoolBucket {
         changed
     }
 
+    /// The stream is an older copy: what its sequences meant is another thing now.
+    pub(super) fn forget_past(&mut self) {
+        self.past.clear();
+    }
+
     /// The set of that name with the sequences of then. `None` if this was not the set within memory.
     pub(crate) fn set_of(&self, summary: &PoolSummary) -> Option<Vec<(ImageKey, u64)>> {
         let mut then: BTreeMap<&ImageKey, u64> = self.set.iter().collect();

@@ -218,12 +218,13 @@ impl NodeEvidence {
         }
         self.contradictions = 0;
         let settles_events = self.singles.values().any(|single| (report.n + 1..=heartbeat.n).contains(&single.n));
+        let is_news = !std::mem::replace(&mut report.is_confirmed, true);
         let has_moved = report.moved != heartbeat.pools;
         report.n = heartbeat.n;
         if has_moved {
             report.moved.clone_from(&heartbeat.pools);
         }
-        settles_events || has_moved
+        settles_events || has_moved || is_news
     }
 
     fn contradicted(&mut self) {
@@ -291,6 +292,8 @@ impl NodeEvidence {
         if self.report.as_ref().is_some_and(is_stale) {
             return false;
         }
+        let is_same = |r: &Report| r.is_confirmed && r.inst == inventory.inst && r.put == inventory.n;
+        let is_confirmed = heard.is_some() || self.report.as_ref().is_some_and(is_same);
         (self.contradictions, self.request) = (0, false);
         self.note_all(&inventory, heard);
         let digest = inventory.evidence_digest();
@@ -299,6 +302,7 @@ impl NodeEvidence {
             digest,
             uid: inventory.uid,
             inst: inventory.inst,
+            is_confirmed,
             version: inventory.agent,
             put: inventory.n,
             n: inventory.n,
@@ -380,7 +384,8 @@ impl NodeEvidence {
         mut find: impl FnMut(&PoolId, &PoolSummary) -> Option<Arc<IdSet>>,
     ) -> bool {
         self.unmatched.clear();
-        let Some(report) = self.report.as_ref().filter(|r| !self.uid.is_empty() && r.uid == self.uid) else {
+        let is_judged = |r: &&Report| r.is_confirmed && !self.uid.is_empty() && r.uid == self.uid;
+        let Some(report) = self.report.as_ref().filter(is_judged) else {
             return false;
         };
         let (content, n) = (Arc::clone(&report.content), report.n);

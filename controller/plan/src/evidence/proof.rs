@@ -21,6 +21,8 @@ pub(crate) struct Report {
     pub(super) digest: SetDigest,
     pub(super) uid: String,
     pub(super) inst: String,
+    /// Its agent has said so while somebody listened: what was only read may be older than what the agent has said since.
+    pub(super) is_confirmed: bool,
     pub(crate) version: String,
     /// The counter of the inventory.
     pub(crate) put: u64,

@@ -234,7 +234,7 @@ impl World {
             if reads == self.intents.reads() {
                 self.intents.meta_acknowledged(seq, &meta);
             }
-            self.ledger.deltas.clear();
+            self.ledger.renewed();
             self.beats.restart();
             self.silence.leads(now);
             self.stale.intents = true;
@@ -324,7 +324,7 @@ impl World {
         let is_current = batch.reads == self.assigned.reads();
         let backoff = self.backoff();
         for (node, result) in results {
-            let Some(write) = batch.writes.remove(&node) else {
+            let Some((write, told)) = batch.writes.remove(&node) else {
                 continue;
             };
             match result {
@@ -340,13 +340,17 @@ impl World {
                     if let Some(stored) = reread.filter(|_| self.assigned.seq(&node) == write.expected) {
                         self.assigned.reread(stored);
                     }
+                    if reason != Reason::Conflict {
+                        self.assigned.in_doubt(node.clone(), told);
+                    }
                     if reason != Reason::Conflict || self.assigned.seq(&node) == write.expected {
                         self.ledger.assignment_retries.failed(node, reason, now, &backoff, &mut self.rng);
                     }
                 }
             }
         }
-        for node in batch.writes.into_keys() {
+        for (node, (_, told)) in batch.writes {
+            self.assigned.in_doubt(node.clone(), told);
             self.ledger.assignment_retries.failed(node, Reason::Unknown, now, &backoff, &mut self.rng);
         }
         true

@@ -113,7 +113,9 @@ impl World {
         if writes.is_empty() {
             return;
         }
-        let last = |pool: &PoolId| self.ledger.deltas.get(pool).copied().unwrap_or(self.leadership.head());
+        // A restored copy of the bucket may end below the last delta.
+        let latest = self.intents.latest();
+        let last = |pool: &PoolId| self.ledger.deltas.get(pool).copied().unwrap_or(self.leadership.head()).min(latest);
         let batch = IntentBatch {
             epoch: meta.epoch.clone(),
             term: meta.term,
@@ -143,7 +145,7 @@ impl World {
         let (buckets, is_paused) = (self.buckets(), self.was_paused);
         let writes = diff::assignments(&self.plan, buckets, retries, exists, is_paused, meta.term, now);
         if !writes.is_empty() {
-            self.ledger.issue_assignments(self.assigned.reads(), &writes);
+            self.ledger.issue_assignments(&self.assigned, &writes);
             let (epoch, term) = (meta.epoch.clone(), meta.term);
             effects.push(Effect::WriteAssignments { epoch, term, writes });
         }

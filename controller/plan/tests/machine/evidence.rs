@@ -289,7 +289,7 @@ fn a_lost_counter_is_forgiven_once_the_node_has_been_silent() {
 }
 
 #[test]
-fn inventories_found_at_start_are_evidence_and_their_nodes_unknown_until_heard() {
+fn inventories_found_at_start_are_evidence_once_a_heartbeat_confirms_them_and_until_then_labels_stay() {
     let mut stage = led(&["nginx"]);
     stage.report("n1", 1, &[]);
     let mut again = Stage { intents: stage.intents.clone(), assign: stage.assign.clone(), ..Stage::new() };
@@ -297,8 +297,11 @@ fn inventories_found_at_start_are_evidence_and_their_nodes_unknown_until_heard()
     again.nodes = stage.nodes.clone();
     again.workloads = stage.workloads.clone();
     again.start();
-    assert_eq!(again.state("n1", "nginx"), Some(Warm));
+    assert_eq!(again.state("n1", "nginx"), None, "its agent may have said something else since");
     assert_eq!(agent(&again, "unknown"), 1.0);
+    assert_eq!(again.labels("n1"), stage.labels("n1"));
+    heartbeat(&mut again, 1);
+    assert_eq!(again.state("n1", "nginx"), Some(Warm));
     assert_eq!(again.labels("n1"), stage.labels("n1"));
 }
 
