@@ -41,7 +41,7 @@ async fn until_settled(installation: &Installation, wanted: &[&Published]) -> Re
             ids.iter().map(|id| format!("all.i.{id}")).chain(["_meta".to_owned(), "all.def".to_owned()]).collect();
         ensure!(keys == expected, "intents {keys:?}, not {expected:?}");
         let epoch = installation.kv("intents", "_meta").await?["epoch"].clone();
-        let set = installation.controller_state().await?["pools"]["all"]["set"].clone();
+        let set = installation.controller_state().await?["pools"]["pools"]["all"]["set"].clone();
         for node in NODES {
             let assignment = installation.kv("assign", node).await?;
             ensure!(assignment["pools"] == json!(["all"]), "{assignment}");

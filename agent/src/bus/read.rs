@@ -65,9 +65,9 @@ pub fn entry(cluster: &ClusterId, pool: &PoolId, subject: &str, seq: u64, body: 
         }
     };
     let value = body.map(|body| match Intent::decode(body) {
-        Ok(intent) if intent.id == id => Stored::Intent(Box::new(intent)),
+        Ok(intent) if intent.id == id && intent.is_of_its_id() => Stored::Intent(Box::new(intent)),
         Ok(intent) => {
-            warn!(subject, id = %intent.id, "a stored intent has another id than its key");
+            warn!(subject, id = %intent.id, image = intent.image, "a stored intent speaks of another image than its key");
             Stored::Undecodable
         }
         Err(error) => {
@@ -86,8 +86,10 @@ mod tests {
 
     #[test]
     fn one_bad_intent_or_key_of_a_pool_leaves_the_others() {
-        let ids = ["a", "b", "c", "d"].map(ImageKey::of);
-        let body = |id: &ImageKey| format!(r#"{{"v":1,"id":"{id}","image":"docker.io/library/x:1"}}"#);
+        let images = ["a", "b", "c", "d", "e"].map(|name| format!("docker.io/library/{name}:1"));
+        let ids = images.each_ref().map(|image| ImageKey::of(image));
+        let says = |id: &ImageKey, image: &str| format!(r#"{{"v":1,"id":"{id}","image":"{image}"}}"#);
+        let body = |id: &ImageKey| says(id, &images[ids.iter().position(|other| other == id).unwrap()]);
         let stored = [
             (format!("all.i.{}", ids[0]), body(&ids[0])),
             (format!("all.i.{}", ids[1]), "{\"v\":1,".to_owned()),
@@ -95,6 +97,7 @@ mod tests {
             (format!("other.i.{}", ids[0]), body(&ids[0])),
             (format!("all.i.{}", ids[2]), body(&ids[0])),
             (format!("all.i.{}", ids[3]), body(&ids[3])),
+            (format!("all.i.{}", ids[4]), says(&ids[4], &images[0])),
         ];
         let cluster = ClusterId::default();
         let found: Vec<_> = (1..)
@@ -107,7 +110,7 @@ mod tests {
             .iter()
             .map(|entry| (entry.id.clone(), entry.seq, matches!(entry.value, Some(Stored::Intent(_)))))
             .collect();
-        let [a, b, c, d] = ids;
-        assert_eq!(kept, [(a, 1, true), (b, 2, false), (c, 5, false), (d, 6, true)]);
+        let [a, b, c, d, e] = ids;
+        assert_eq!(kept, [(a, 1, true), (b, 2, false), (c, 5, false), (d, 6, true), (e, 7, false)]);
     }
 }

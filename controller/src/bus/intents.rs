@@ -38,10 +38,12 @@ impl Feed for Intents {
             }
             IntentsKey::Intent(_, id) => {
                 let intent = Intent::decode(body)?;
-                if intent.id == *id {
-                    Ok(IntentsDoc::Intent(Box::new(intent)))
-                } else {
+                if intent.id != *id {
                     Err(Undecodable::Foreign(format!("intent {}", intent.id)))
+                } else if !intent.is_of_its_id() {
+                    Err(Undecodable::Foreign(format!("image {}", intent.image)))
+                } else {
+                    Ok(IntentsDoc::Intent(Box::new(intent)))
                 }
             }
         }

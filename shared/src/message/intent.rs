@@ -71,6 +71,12 @@ impl Message for Intent {
 }
 
 impl Intent {
+    /// Whether the image is the one that the id stands for. Where it is not, somebody has written another image under the
+    /// key of this one: what is pulled for it would be taken for the other.
+    pub fn is_of_its_id(&self) -> bool {
+        self.id == ImageKey::of(&self.image)
+    }
+
     /// Whether both ask the same of a node. Owners and term are as of the last write and do not count: a scaled
     /// Deployment or a new leader must not rewrite the fleet's intents.
     pub fn asks_the_same(&self, other: &Self) -> bool {

@@ -38,7 +38,8 @@ fn every_document_of_the_intents_bucket_is_read_under_its_key() {
 fn a_value_that_is_no_document_of_its_key_is_undecodable() {
     let key = format!("all.i.{}", ImageKey::of("nginx"));
     let foreign = intent("redis");
-    for body in ["", "not json", "{}", foreign.as_str()] {
+    let lie = intent("nginx").replace(r#""image":"nginx""#, r#""image":"redis""#);
+    for body in ["", "not json", "{}", foreign.as_str(), lie.as_str()] {
         assert_eq!(intents(&key, Some(body)), Some(StoredValue::Undecodable), "{body}");
     }
     assert_eq!(intents("_meta", Some("{\"v\":1}")), Some(StoredValue::Undecodable));
