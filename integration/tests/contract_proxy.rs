@@ -117,6 +117,7 @@ fn registry_faults_fail_or_hold_a_pull_until_they_are_healed() -> Result<()> {
             Rule::new("/manifests/", Fault::status(401))?,
             Rule::new("/manifests/", Fault::status_with(429, "Retry-After", "1"))?,
             Rule::new("/blobs/", Fault::TruncateAfter(1000))?,
+            Rule::new("/blobs/", Fault::Alter)?,
             Rule::new(".*", Fault::Cut)?,
         ];
         for (number, fault) in faults.into_iter().enumerate() {

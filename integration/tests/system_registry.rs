@@ -1,7 +1,8 @@
-//! The registry refuses, errs, throttles and stalls.
+//! The registry refuses, errs, throttles, stalls, breaks off and sends something else.
 //!
-//! Shows: a reference that does not exist, answers 500, 401, 429 and a stalled blob give the right state and reason; other
-//! images are unaffected; all heal when the registry heals; 401 is asked once anonymously and is never a retry storm.
+//! Shows: a reference that does not exist, answers 500, 401, 429, a stalled blob, one that is cut short, and bytes that are
+//! not those of the digest give the right state and reason; other images are unaffected; all heal when the registry heals;
+//! 401 is asked once anonymously and is never a retry storm.
 
 use std::time::Duration;
 
@@ -12,13 +13,16 @@ use integration::installation::{Installation, InstallationSpec};
 use integration::node::NodeSpec;
 use integration::proxy::fault::{Fault, Rule};
 use integration::run::scenario;
+use integration::witness::Witness;
 use serde_json::json;
+use shared::image::Reference;
+use shared::label;
 
 const LIMIT: Duration = Duration::from_secs(200);
 const NODE: &str = "node-a";
 
-/// An image whose first requests meet `fault` shows `state` and `why`, another image becomes warm meanwhile, and the first
-/// is warm after the registry healed.
+/// An image whose first requests meet `fault` shows `state` and `why` and never its label, another image becomes warm
+/// meanwhile, and the first is warm after the registry healed.
 async fn shows_and_heals(
     installation: &Installation,
     name: &str,
@@ -30,12 +34,15 @@ async fn shows_and_heals(
     let image = registry.push(&Image::new(format!("team/{name}"), "1").layer(300_000)).await?;
     let other = registry.push(&Image::new(format!("team/beside-{name}"), "1").layer(1_000)).await?;
     let proxy = &installation.cluster.node(NODE)?.registry;
+    let witness = Witness::start(installation.cluster.client()).await?;
     proxy.add(rule);
     installation.deploy(name, &[&image.by_tag(REGISTRY)]).await?;
     installation.until_state(NODE, &image.by_tag(REGISTRY), state, Some(why)).await?;
     installation.deploy(&format!("beside-{name}"), &[&other.by_tag(REGISTRY)]).await?;
     installation.until_labelled(NODE, &other.by_tag(REGISTRY), &other.digest).await?;
-    installation.until_unlabelled(NODE, &image.by_tag(REGISTRY)).await?;
+    let label = label::image_label(&Reference::parse(&image.by_tag(REGISTRY))?.key());
+    let versions = witness.versions(NODE).await?;
+    ensure!(!versions.iter().any(|labels| labels.contains_key(&label)), "called warm: {versions:?}");
     proxy.heal();
     installation.until_labelled(NODE, &image.by_tag(REGISTRY), &image.digest).await?;
     Ok(image)
@@ -114,5 +121,22 @@ fn a_stalled_blob_meets_its_deadline() -> Result<()> {
         let installation = Installation::start(&run, spec().agent(config)).await?;
         let stall = Rule::new("^/v2/team/stalled/blobs/", Fault::StallAfter(10_000))?;
         shows_and_heals(&installation, "stalled", stall, "failed", "deadline-exceeded").await.map(drop)
+    })
+}
+
+#[test]
+fn a_blob_or_manifest_that_is_cut_short_or_altered_is_never_warm() -> Result<()> {
+    scenario("damaged", LIMIT, async |run| {
+        let installation = Installation::start(&run, spec()).await?;
+        let short = Rule::new("^/v2/team/short/blobs/", Fault::TruncateAfter(100))?;
+        shows_and_heals(&installation, "short", short, "failed", "network").await?;
+        let altered = Rule::new("^/v2/team/altered/blobs/", Fault::Alter)?;
+        shows_and_heals(&installation, "altered", altered, "failed", "corrupt").await?;
+        let listed = Rule::new("^/v2/team/listed/manifests/", Fault::Alter)?.method(hyper::Method::GET);
+        shows_and_heals(&installation, "listed", listed, "failed", "corrupt").await?;
+        let brief = Rule::new("^/v2/team/brief/manifests/", Fault::TruncateAfter(100))?.method(hyper::Method::GET);
+        shows_and_heals(&installation, "brief", brief, "failed", "network").await?;
+        installation.labels_are_true().await?;
+        Ok(())
     })
 }

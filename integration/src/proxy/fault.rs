@@ -18,6 +18,8 @@ pub enum Fault {
     StallAfter(u64),
     /// The connection ends after so many bytes of the body, fewer than announced.
     TruncateAfter(u64),
+    /// One byte of the body is another one than the server sent.
+    Alter,
     /// The connection ends without an answer.
     Cut,
     /// It reaches the server that much later.

@@ -150,7 +150,7 @@ impl Shared {
             Some(Fault::Cut) => return Err(anyhow!("cut")),
             Some(Fault::Stall) => self.rules.gone(rule).await,
             Some(Fault::Delay(by)) => tokio::time::sleep(*by).await,
-            Some(Fault::StallAfter(_) | Fault::TruncateAfter(_) | Fault::Throttle(_)) | None => {}
+            Some(Fault::StallAfter(_) | Fault::TruncateAfter(_) | Fault::Throttle(_) | Fault::Alter) | None => {}
         }
         let Ok(answer) = self.pass_on(request).await else {
             entry.update(|line| line.status = Some(StatusCode::BAD_GATEWAY.as_u16()));

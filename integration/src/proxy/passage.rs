@@ -58,6 +58,10 @@ impl Passage {
             Some(Fault::StallAfter(limit)) if self.passed + data.len() as u64 > limit => {
                 wait_until_gone(&mut self.active, self.rule).await;
             }
+            Some(Fault::Alter) if self.passed == 0 => {
+                let at = data.len() / 2;
+                data = data.iter().enumerate().map(|(i, byte)| if i == at { !byte } else { *byte }).collect();
+            }
             Some(Fault::Throttle(rate)) => {
                 tokio::time::sleep(Duration::from_secs_f64(data.len() as f64 / rate.max(1) as f64)).await;
             }
