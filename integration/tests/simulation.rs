@@ -1,5 +1,5 @@
-//! Both machines in a simulated universe: thousands of schedules, every schedule that ever found something, and the five
-//! planted faults that must be noticed. Shows what `docs/simulation.md` lists.
+//! Both machines in a simulated universe: thousands of schedules, every schedule that ever found something, and the planted
+//! faults that must be noticed. Shows what `docs/simulation.md` lists.
 
 use integration::simulate::{explain, sweep};
 use simulation::{Invariant, Sabotage, Schedule, Telling, run};
@@ -58,6 +58,11 @@ fn the_removal_of_an_image_in_use_is_noticed() {
 #[test]
 fn a_label_before_its_evidence_is_noticed() {
     assert_noticed(Sabotage::LabelBeforeEvidence, Invariant::LabelEvidence);
+}
+
+#[test]
+fn a_label_that_stands_against_the_newest_word_is_noticed() {
+    assert_noticed(Sabotage::KeepLabels, Invariant::LabelRefuted);
 }
 
 #[test]

@@ -18,6 +18,7 @@ use super::bus::Body;
 use super::node::{Held, number, reference};
 use super::oracle;
 use super::queue::{MS, SEC, Us};
+use super::refuted::Refuted;
 use super::schedule::Answer;
 use super::universe::Universe;
 
@@ -35,6 +36,8 @@ pub enum Invariant {
     SecondPull,
     /// No removal of what is used, pinned, wanted or not ours.
     Removal,
+    /// No label that the newest word of its node's agent contradicts for long.
+    LabelRefuted,
     /// No more labels on a node than allowed.
     LabelBudget,
     /// No more patches a second than allowed.
@@ -106,6 +109,7 @@ pub(super) struct Checks {
     replicas: BTreeMap<usize, ReplicaMemory>,
     /// Label values that agents have vouched for: node's UID, image, value.
     claims: BTreeSet<(String, ImageKey, String)>,
+    pub(super) refuted: Refuted,
     /// When somebody outside last changed what the buckets say.
     pub(super) meddled: Option<Us>,
 }

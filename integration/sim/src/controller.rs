@@ -37,7 +37,7 @@ pub(super) struct Replica {
     lane_busy: bool,
     /// Buckets that this connection has read.
     read: BTreeSet<Bucket>,
-    told: bool,
+    pub(super) told: bool,
     /// The server's consumers for it, by number.
     consumers: BTreeMap<Bucket, u64>,
     consumer_count: u64,

@@ -372,6 +372,11 @@ impl Universe {
                 }));
                 Effect::LabelNode { node, uid, labels }
             }
+            (Some(Sabotage::KeepLabels), Effect::LabelNode { node, uid, mut labels }) => {
+                let number = super::api::node_number(&node).unwrap_or_default();
+                labels.extend(self.api.nodes.get(&number).into_iter().flat_map(|object| object.ours.clone()));
+                Effect::LabelNode { node, uid, labels }
+            }
             (_, effect) => effect,
         }
     }

@@ -18,6 +18,7 @@ mod node;
 mod oracle;
 mod process;
 mod queue;
+mod refuted;
 mod sabotage;
 mod schedule;
 mod settle;

@@ -13,6 +13,8 @@ pub enum Sabotage {
     OneLabelMore,
     /// Agents are told a beat that agrees with whatever they have read.
     SweepWithoutMatch,
+    /// The controller keeps whatever label a Node shows.
+    KeepLabels,
     /// The agent removes an image that a container uses.
     RemoveUsed,
 }

@@ -271,6 +271,7 @@ impl Universe {
             self.say(|| format!("controller-{number} <- {}", Self::controller_fact(fact)));
         }
         self.check_controller_facts(number, &seen);
+        self.note_refutations(number, &seen);
         for effect in turn.effects {
             self.effects += 1;
             let effect = self.tamper(effect);

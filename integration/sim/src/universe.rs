@@ -158,6 +158,9 @@ impl Universe {
             };
             self.now = at;
             deed(self);
+            if !self.checks.refuted.is_empty() {
+                self.check_refuted();
+            }
         }
     }
 
