@@ -9,7 +9,7 @@ mod look;
 mod outcome;
 mod pull;
 mod read;
-mod remove;
+pub mod remove;
 mod report;
 mod save;
 mod subscribe;

@@ -1,6 +1,8 @@
 //! A real containerd as a node's runtime, for images only (no runc, shim or CNI is needed to pull): owns its process,
 //! configuration and where registry names lead. What it pulls is the test's or the agent's business.
 
+mod container;
+
 use std::fmt::Write as _;
 use std::fs::File;
 use std::io::Write as _;
@@ -17,6 +19,9 @@ use crate::launch::Mounts;
 use crate::parts::{Parts, Tool};
 use crate::process::{Invocation, Process};
 use crate::run::RunDir;
+
+/// The one image that every runtime here pins, as nodes do with the image of a pod's sandbox.
+pub const PINNED: &str = "registry.test/pinned:1";
 
 const READY: Duration = Duration::from_secs(30);
 
@@ -189,6 +194,8 @@ disabled_plugins = [{disabled}]
   snapshotter = "{snapshotter}"
   use_local_image_pull = false
   stats_collect_period = 1
+  [plugins.'io.containerd.cri.v1.images'.pinned_images]
+    test = "{PINNED}"
   [plugins.'io.containerd.cri.v1.images'.registry]
     config_path = "{folder}/certs.d"
 [[plugins.'io.containerd.transfer.v1.local'.unpack_config]]

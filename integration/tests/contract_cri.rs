@@ -1,13 +1,16 @@
-//! What `agent::cri` takes for granted of a real containerd, tried on one.
+//! What `agent::cri` takes for granted of a real containerd, tried on one: pulls, what they are called afterwards, refusals
+//! and their reasons, a runtime that stalls, dies and hangs, what is in use or pinned, and that nobody else looks before an
+//! image is removed.
 
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use agent::act::remove::look_and_remove;
 use agent::cri::{Client, CriError, Settings, Sockets};
 use anyhow::{Context as _, Result, bail, ensure};
-use integration::containerd::Containerd;
+use integration::containerd::{Containerd, PINNED};
 use integration::eventually::eventually;
 use integration::image::{Image, Platform};
 use integration::parts::{Parts, Tool};
@@ -16,6 +19,8 @@ use integration::proxy::http::HttpProxy;
 use integration::proxy::log::RequestLog;
 use integration::registry::Registry;
 use integration::run::{RunDir, scenario};
+use node_plan::fact::{Removal, RuntimeImage};
+use node_plan::gc::is_used;
 use shared::reason::Reason;
 
 const LIMIT: Duration = Duration::from_mins(2);
@@ -165,6 +170,86 @@ fn what_a_registry_refuses_has_a_reason() -> Result<()> {
         ensure!(error.reason() == Reason::Network, "{error:?}");
         world.proxy.remove(rule);
         world.client.pull(&reference, DEADLINE).await?;
+        Ok(())
+    })
+}
+
+#[test]
+fn an_image_that_is_removed_is_gone_under_every_name_and_an_unknown_one_is_no_error() -> Result<()> {
+    scenario("cri_remove", LIMIT, async |run| {
+        let world = world(&run).await?;
+        let client = &world.client;
+        client.remove_image(&format!("{NAME}/team/absent:1")).await?;
+        let published = world.registry.push(&Image::new("team/app", "1").layer(10_000)).await?;
+        let other = world.registry.push(&Image::new("team/other", "1").layer(10_000)).await?;
+        for reference in [published.by_tag(NAME), published.by_digest(NAME), other.by_tag(NAME)] {
+            client.pull(&reference, DEADLINE).await?;
+        }
+        client.remove_image(&published.by_tag(NAME)).await?;
+        for reference in [published.by_tag(NAME), published.by_digest(NAME), published.id.clone()] {
+            let found = client.image_status(&reference).await?;
+            ensure!(found.is_none(), "{reference} is still there: {found:?}");
+        }
+        let left = client.list_images().await?;
+        ensure!(left.len() == 1 && left[0].repo_tags == [other.by_tag(NAME)], "{left:?}");
+        client.remove_image(&published.by_tag(NAME)).await?;
+        // It comes back whole: nothing of it was kept that a pull would take for the image.
+        let image = client.pull(&published.by_tag(NAME), DEADLINE).await?.image;
+        ensure!(image.runtime_id == published.id, "{image:?}");
+        Ok(())
+    })
+}
+
+#[test]
+fn an_image_of_a_container_or_a_volume_is_known_to_be_in_use_and_the_runtime_removes_it_all_the_same() -> Result<()> {
+    scenario("cri_in_use", LIMIT, async |run| {
+        let mut world = world(&run).await?;
+        ensure!(world.client.images_in_use().await?.is_empty(), "a new runtime has containers");
+        let mut pulled = Vec::new();
+        for name in ["used", "mounted", "unused"] {
+            let image = world.registry.push(&Image::new(format!("team/{name}"), "1").layer(10_000)).await?;
+            pulled.push(world.client.pull(&image.by_tag(NAME), DEADLINE).await?.image);
+        }
+        let [used, mounted, unused] = pulled.as_slice() else { bail!("{pulled:?}") };
+        world.runtime.create_container("one", &used.runtime_id, &[&mounted.repo_tags[0]]).await?;
+        let names = world.client.images_in_use().await?;
+        ensure!(is_used(used, &names) && is_used(mounted, &names), "{names:?}");
+        ensure!(!is_used(unused, &names), "{names:?}");
+        // The container's status resolves its image as long as it is there, and names it differently.
+        ensure!(names.contains(&used.runtime_id), "{names:?}");
+
+        for (image, end) in [(used, Removal::Used), (mounted, Removal::Used), (unused, Removal::Removed)] {
+            let reference = &image.repo_tags[0];
+            let removal = look_and_remove(&world.client, reference, image, false).await?;
+            ensure!(removal == end, "{reference}: {removal:?}");
+            let is_there = world.client.image_status(reference).await?.is_some();
+            ensure!(is_there == (end == Removal::Used), "{reference} {}", if is_there { "stays" } else { "is gone" });
+        }
+
+        // So whoever removes has to look: containerd does not.
+        world.client.remove_image(&used.repo_tags[0]).await?;
+        ensure!(world.client.image_status(&used.repo_tags[0]).await?.is_none(), "containerd protects what is in use");
+        let names = world.client.images_in_use().await?;
+        ensure!(is_used(used, &names), "a container whose image is gone no longer counts: {names:?}");
+        Ok(())
+    })
+}
+
+#[test]
+fn a_pinned_image_is_said_to_be_and_the_runtime_removes_it_all_the_same() -> Result<()> {
+    scenario("cri_pinned", LIMIT, async |run| {
+        let world = world(&run).await?;
+        let published = world.registry.push(&Image::new("pinned", "1").layer(10_000)).await?;
+        let reference = published.by_tag(NAME);
+        ensure!(reference == PINNED, "{reference}");
+        let image = world.client.pull(&reference, DEADLINE).await?.image;
+        ensure!(image.pinned && world.client.list_images().await?.iter().all(|image| image.pinned), "{image:?}");
+        let unpinned = RuntimeImage { pinned: false, ..image };
+        let removal = look_and_remove(&world.client, &reference, &unpinned, false).await?;
+        ensure!(removal == Removal::Changed, "{removal:?}");
+        ensure!(world.client.image_status(&reference).await?.is_some(), "what is pinned is gone");
+        world.client.remove_image(&reference).await?;
+        ensure!(world.client.image_status(&reference).await?.is_none(), "containerd protects what is pinned");
         Ok(())
     })
 }

@@ -21,7 +21,7 @@ pub(super) async fn containers(client: &Client) -> Fact {
 
 /// Looks once more and removes, or says why not.
 pub(super) async fn remove(client: &Client, image: String, held: &RuntimeImage, is_dry_run: bool) -> Fact {
-    let result = done("remove-image", attempt(client, &image, held, is_dry_run).await);
+    let result = done("remove-image", look_and_remove(client, &image, held, is_dry_run).await);
     let outcome = result.map_or("failed", Removal::as_str);
     count(metric::REMOVALS, &[outcome], 1);
     let bytes = held.bytes;
@@ -39,7 +39,13 @@ pub(super) async fn remove(client: &Client, image: String, held: &RuntimeImage, 
     Fact::Removed { image, result }
 }
 
-async fn attempt(client: &Client, reference: &str, held: &RuntimeImage, is_dry_run: bool) -> Result<Removal, CriError> {
+/// Removes the image unless it is pinned, another than was decided on, or in use; the runtime itself looks at none of it.
+pub async fn look_and_remove(
+    client: &Client,
+    reference: &str,
+    held: &RuntimeImage,
+    is_dry_run: bool,
+) -> Result<Removal, CriError> {
     let Some(now) = client.image_status(reference).await? else {
         return Ok(Removal::Removed);
     };
