@@ -53,7 +53,7 @@ impl Universe {
             match fact {
                 Fact::Event(event) => self.note_event(replica, event),
                 Fact::InventoryChanged(Stored { value: StoredValue::Value(inventory), .. }) => {
-                    self.note_report(inventory)
+                    self.note_report(inventory);
                 }
                 _ => {}
             }
