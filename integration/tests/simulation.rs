@@ -2,7 +2,7 @@
 //! faults that must be noticed. Shows what `docs/simulation.md` lists.
 
 use integration::simulate::{explain, sweep};
-use simulation::{Invariant, Sabotage, Schedule, Telling, run};
+use simulation::{Interruption, Invariant, Sabotage, Schedule, Telling, run, run_interrupted};
 
 /// How many schedules the test command runs; `cargo xtask simulate` runs more.
 const SEEDS: u64 = 10_000;
@@ -73,6 +73,30 @@ fn a_label_beyond_the_budget_is_noticed() {
 #[test]
 fn a_sweep_without_a_digest_match_is_noticed() {
     assert_noticed(Sabotage::SweepWithoutMatch, Invariant::Release);
+}
+
+/// A controller comes back with nothing but buckets and API server, an agent with its state file and without.
+#[test]
+fn a_process_that_ends_after_any_of_its_effects_comes_to_the_same_end() {
+    let script = Schedule::parse(include_str!("script.txt")).unwrap();
+    assert_eq!(script.len(), 40);
+    let whole = run(&script, None, Telling::Last);
+    assert_eq!(whole.violation, None, "{}", whole.trace.join("\n"));
+    let (script, whole) = (&script, &whole);
+    let interrupt_everywhere = |loses_file| {
+        for after in 1..=whole.effects {
+            let interrupted = run_interrupted(script, Interruption { after, loses_file }, Telling::Last);
+            let told = || format!("after {after}, loses its file: {loses_file}\n{}", interrupted.trace.join("\n"));
+            assert_eq!(interrupted.violation, None, "{}", told());
+            assert_eq!(interrupted.end, whole.end, "{}", told());
+        }
+    };
+    std::thread::scope(|scope| {
+        for loses_file in [false, true] {
+            scope.spawn(move || interrupt_everywhere(loses_file));
+        }
+    });
+    println!("{} effects", whole.effects);
 }
 
 #[test]

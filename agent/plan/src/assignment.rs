@@ -2,6 +2,9 @@
 //!
 //! Owns the order of assignments. Never reads one; that is [`crate::sync`].
 
+use std::time::Duration;
+
+use shared::machine::Moment;
 use shared::message::Assignment;
 
 /// What becomes of an assignment that arrives.
@@ -26,8 +29,8 @@ pub(crate) struct Held {
     rank: Option<(u64, u64)>,
     /// What that was in the epoch before: the bucket may be an older copy that nobody has put right yet.
     before: Option<(u64, u64)>,
-    /// What the bucket said last, if that was older.
-    older: Option<(u64, u64)>,
+    /// What the bucket said last, if that was older, and since when.
+    older: Option<((u64, u64), Moment)>,
 }
 
 impl Held {
@@ -45,18 +48,18 @@ impl Held {
         (self.before, self.older) = (self.rank.take().or(self.before), None);
     }
 
-    /// Judges an assignment of this epoch. One from the bucket that is older is believed when it is read twice: the
-    /// bucket was rolled back. One held of a term that never was (as `_meta` now says) yields at once.
-    pub(crate) fn offer(&mut self, new: Assignment, term: u64, is_from_bucket: bool) -> Judgement {
+    /// Judges an assignment of this epoch; `read` is when and with how much patience, if the bucket says so. One from the
+    /// bucket that is older is believed when it is read twice, that far apart: the bucket was rolled back, and nobody has
+    /// put it right meanwhile. One held of a term that never was (as `_meta` now says) yields at once.
+    pub(crate) fn offer(&mut self, new: Assignment, term: u64, read: Option<(Moment, Duration)>) -> Judgement {
         let offered = rank(&new);
         let known = self.rank.filter(|held| held.0 <= term);
-        let known = if is_from_bucket { known.or(self.before) } else { known };
+        let known = if read.is_some() { known.or(self.before) } else { known };
         if known.is_some_and(|known| offered < known) {
-            let is_confirmed = is_from_bucket && self.older == Some(offered);
-            if !is_confirmed {
-                if is_from_bucket {
-                    self.older = Some(offered);
-                }
+            let Some((now, patience)) = read else { return Judgement::Older };
+            let first = self.older.filter(|(older, _)| *older == offered);
+            let &mut (_, since) = self.older.insert(first.unwrap_or((offered, now)));
+            if since + patience > now {
                 return Judgement::Older;
             }
         }
@@ -93,6 +96,11 @@ mod tests {
         }
     }
 
+    /// Read at that second.
+    fn read(at: u64) -> Option<(Moment, Duration)> {
+        Some((Moment(at * 1_000), Duration::from_secs(60)))
+    }
+
     #[rstest]
     #[case(2, 7, Judgement::Same)]
     #[case(2, 8, Judgement::Adopted { is_other_node: false })]
@@ -101,22 +109,24 @@ mod tests {
     #[case(1, 9, Judgement::Older)]
     fn the_higher_term_wins_then_the_higher_revision(#[case] term: u64, #[case] rev: u64, #[case] want: Judgement) {
         let mut held = Held::restore(Some(assignment(2, 7)));
-        assert_eq!(held.offer(assignment(term, rev), 2, false), want);
+        assert_eq!(held.offer(assignment(term, rev), 2, None), want);
     }
 
     #[test]
     fn an_older_one_is_believed_when_the_bucket_says_it_twice_and_never_from_a_copy() {
         let mut held = Held::restore(Some(assignment(2, 7)));
-        assert_eq!(held.offer(assignment(2, 6), 2, false), Judgement::Older);
-        assert_eq!(held.offer(assignment(2, 6), 2, false), Judgement::Older);
-        assert_eq!(held.offer(assignment(2, 6), 2, true), Judgement::Older);
-        assert_eq!(held.offer(assignment(2, 6), 2, true), Judgement::Adopted { is_other_node: false });
+        assert_eq!(held.offer(assignment(2, 6), 2, None), Judgement::Older);
+        assert_eq!(held.offer(assignment(2, 6), 2, None), Judgement::Older);
+        assert_eq!(held.offer(assignment(2, 6), 2, read(0)), Judgement::Older);
+        assert_eq!(held.offer(assignment(2, 6), 2, read(59)), Judgement::Older, "too soon to have been put right");
+        assert_eq!(held.offer(assignment(2, 5), 2, read(60)), Judgement::Older, "another one");
+        assert_eq!(held.offer(assignment(2, 5), 2, read(120)), Judgement::Adopted { is_other_node: false });
     }
 
     #[test]
     fn one_of_a_term_that_never_was_yields_at_once() {
         let mut held = Held::restore(Some(assignment(9, 7)));
-        assert_eq!(held.offer(assignment(2, 1), 2, true), Judgement::Adopted { is_other_node: false });
+        assert_eq!(held.offer(assignment(2, 1), 2, read(0)), Judgement::Adopted { is_other_node: false });
     }
 
     #[test]
@@ -126,9 +136,9 @@ mod tests {
             let mut held = Held::restore(Some(assignment(2, 7)));
             held.reset_epoch();
             held.reset_epoch();
-            let offers = [0, 1].map(|_| held.offer(assignment(2, 1), 2, is_from_bucket));
+            let offers = [0, 60].map(|at| held.offer(assignment(2, 1), 2, read(at).filter(|_| is_from_bucket)));
             assert_eq!(offers, judgements);
-            assert_eq!(held.offer(assignment(2, 0), 2, false), Judgement::Older);
+            assert_eq!(held.offer(assignment(2, 0), 2, None), Judgement::Older);
         }
     }
 
@@ -136,6 +146,6 @@ mod tests {
     fn another_uid_is_another_node() {
         let mut held = Held::restore(Some(assignment(2, 7)));
         let other = Assignment { uid: "v".into(), ..assignment(2, 8) };
-        assert_eq!(held.offer(other, 2, false), Judgement::Adopted { is_other_node: true });
+        assert_eq!(held.offer(other, 2, None), Judgement::Adopted { is_other_node: true });
     }
 }

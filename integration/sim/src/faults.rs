@@ -102,14 +102,8 @@ fn beat(meta: &Meta, pool: &PoolId, set: PoolSummary) -> Beat {
 impl Universe {
     fn fault(&mut self, op: &Op) {
         match *op {
-            Op::CrashAgent { node, disk, down } => {
-                self.end_agent(node, disk);
-                self.after(down * MS, move |u| u.start_agent(node));
-            }
-            Op::CrashController { replica, down } => {
-                self.end_controller(replica);
-                self.after(down * MS, move |u| u.start_controller(replica));
-            }
+            Op::CrashAgent { node, disk, down } => self.crash_agent(node, disk, down * MS),
+            Op::CrashController { replica, down } => self.crash_controller(replica, down * MS),
             Op::PauseController { replica, down } => self.pause(Who::Controller(replica), down),
             Op::PauseAgent { node, down } => self.pause(Who::Agent(node), down),
             Op::ApiDown { down } => {

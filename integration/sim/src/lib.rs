@@ -30,4 +30,4 @@ pub use check::{Invariant, Violation};
 pub use sabotage::Sabotage;
 pub use schedule::Schedule;
 pub use shrink::shrink;
-pub use universe::{Outcome, Telling, run};
+pub use universe::{Interruption, Outcome, Telling, run, run_interrupted};

@@ -89,6 +89,7 @@ impl Universe {
 
     /// Nothing that changes anything may happen, over some time.
     fn rest(&mut self) {
+        self.interruption = None;
         // What was decided just now may still be under way, at most until its timeout.
         self.run_until(self.now + 3 * SEC);
         let deeds = self.deeds;
@@ -118,6 +119,17 @@ impl Universe {
                 .or_else(|| self.lacks_labels(node))
                 .or_else(|| self.lacks_pools(node))
         })
+    }
+
+    /// What buckets and Nodes hold, for comparison with another run.
+    pub(super) fn end(&self) -> String {
+        let live =
+            self.live().into_iter().map(|(pool, ids)| format!("{pool}: {:?}\n", ids.into_keys().collect::<Vec<_>>()));
+        let nodes = self.api.nodes.iter().map(|(node, object)| {
+            let pools = self.assignment(*node).map(|assignment| assignment.pools);
+            format!("node-{node} of {}: {pools:?} {:?}\n", object.uid, object.ours)
+        });
+        live.chain(nodes).collect()
     }
 
     fn lacks_images(&self, node: usize) -> Option<String> {

@@ -20,6 +20,9 @@ fn ms(n: u64) -> Duration {
     Duration::from_millis(n)
 }
 
+/// An interrupted process starts again after this time.
+const AGAIN: Us = 50 * MS;
+
 /// Test timings: jitter below a second, no label window.
 fn agent_timing() -> node_plan::Timing {
     node_plan::Timing {
@@ -160,6 +163,18 @@ impl Universe {
         self.queue_turn(who);
     }
 
+    /// An agent ends and starts again after `down`.
+    pub(super) fn crash_agent(&mut self, node: usize, disk: Disk, down: Us) {
+        self.end_agent(node, disk);
+        self.after(down, move |u| u.start_agent(node));
+    }
+
+    /// A controller ends and starts again after `down`.
+    pub(super) fn crash_controller(&mut self, number: usize, down: Us) {
+        self.end_controller(number);
+        self.after(down, move |u| u.start_controller(number));
+    }
+
     pub(super) fn end_agent(&mut self, node: usize, disk: Disk) {
         let Some(host) = self.hosts.get_mut(node) else { return };
         host.agent = None;
@@ -251,6 +266,10 @@ impl Universe {
             self.say(|| format!("agent-{node:<6} -> {}", Self::agent_effect(&effect)));
             self.check_agent_effect(node, &effect);
             self.act_for_agent(node, incarnation, effect);
+            if let Some(interruption) = self.interrupts() {
+                let disk = if interruption.loses_file { Disk::Lost } else { Disk::Kept };
+                return self.crash_agent(node, disk, AGAIN);
+            }
         }
         self.check_agent(node);
         self.whisper(node, incarnation);
@@ -278,6 +297,9 @@ impl Universe {
             self.say(|| format!("controller-{number} -> {}", Self::controller_effect(&effect)));
             self.check_controller_effect(number, &effect);
             self.act_for_controller(number, incarnation, effect);
+            if self.interrupts().is_some() {
+                return self.crash_controller(number, AGAIN);
+            }
         }
     }
 }

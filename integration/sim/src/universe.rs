@@ -50,6 +50,8 @@ pub(super) struct Universe {
     pub(super) paused: bool,
     pub(super) checks: Checks,
     pub(super) sabotage: Option<Sabotage>,
+    /// Over when everything is as it should be.
+    pub(super) interruption: Option<Interruption>,
     pub(super) facts: u64,
     pub(super) effects: u64,
     /// Effects that change something outside, for the rest at the end.
@@ -72,6 +74,17 @@ pub struct Outcome {
     pub effects: u64,
     /// Simulated milliseconds from the end of the faults until everything was as it should be.
     pub settled: Option<u64>,
+    /// What buckets and Nodes hold then: live intents, pools of nodes, labels.
+    pub end: String,
+}
+
+/// A process ends right after one of its effects, and starts again.
+#[derive(Debug, Clone, Copy)]
+pub struct Interruption {
+    /// After how many effects of all processes together.
+    pub after: u64,
+    /// Whether an agent loses its state file with it.
+    pub loses_file: bool,
 }
 
 /// How much of a run is told.
@@ -87,7 +100,16 @@ pub enum Telling {
 
 /// Runs a schedule to its end, or to the first broken invariant.
 pub fn run(schedule: &Schedule, sabotage: Option<Sabotage>, telling: Telling) -> Outcome {
-    let mut universe = Universe::new(&schedule.setup, sabotage, telling);
+    play(schedule, Universe::new(&schedule.setup, sabotage, telling))
+}
+
+/// Runs a schedule during which one process is interrupted.
+pub fn run_interrupted(schedule: &Schedule, interruption: Interruption, telling: Telling) -> Outcome {
+    let universe = Universe::new(&schedule.setup, None, telling);
+    play(schedule, Universe { interruption: Some(interruption), ..universe })
+}
+
+fn play(schedule: &Schedule, mut universe: Universe) -> Outcome {
     universe.begin();
     for entry in &schedule.entries {
         universe.run_until(entry.at * MS);
@@ -102,6 +124,7 @@ pub fn run(schedule: &Schedule, sabotage: Option<Sabotage>, telling: Telling) ->
         universe.say_what_is_known();
     }
     Outcome {
+        end: universe.end(),
         violation: universe.violation,
         trace: universe.trace.map(Vec::from).unwrap_or_default(),
         facts: universe.facts,
@@ -130,6 +153,7 @@ impl Universe {
             paused: false,
             checks: Checks::default(),
             sabotage,
+            interruption: None,
             facts: 0,
             effects: 0,
             deeds: 0,
@@ -189,6 +213,12 @@ impl Universe {
         for line in controllers.chain(agents).collect::<Vec<_>>() {
             self.say(|| line);
         }
+    }
+
+    /// Whether the process whose effect was just carried out is to end; `None` if not.
+    pub(super) fn interrupts(&mut self) -> Option<Interruption> {
+        let effects = self.effects;
+        self.interruption.take_if(|interruption| interruption.after == effects)
     }
 
     /// A line of the trace.

@@ -133,7 +133,7 @@ impl Sync {
         }
         // What an older copy of the buckets says is not believed at once.
         let term = self.lost_term.unwrap_or(self.term);
-        let judgement = self.assignment.offer(assignment, term, is_from_bucket);
+        let judgement = self.assignment.offer(assignment, term, is_from_bucket.then_some((now, self.timing.poll)));
         if is_from_bucket {
             self.told = if judgement == Judgement::Older { Told::Something } else { Told::Assignment };
         }
