@@ -28,7 +28,7 @@ use crate::run::RunDir;
 
 use between::{Api, ApiRoute, Runtimes};
 pub use content::Content;
-pub use nats_users::{agent_user, reader, users};
+pub use nats_users::{accounts, agent_user, reader, users};
 pub use programs::Programs;
 pub use question::{Row, deployment};
 pub use rights::{LEASE, NAMESPACE};

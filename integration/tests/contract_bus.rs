@@ -12,13 +12,13 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, anyhow, bail, ensure};
 use bytes::Bytes;
 use daemon::bus::{
-    BucketEvent, BucketInfo, BucketSpec, Bus, BusError, BusStatus, ByApiSubject, ByBody, NatsConfig, Operation, Probe,
-    Status, StorageKind, Stored, TlsConfig,
+    BucketEvent, BucketInfo, BucketSpec, Bus, BusError, BusStatus, ByApiSubject, ByBody, NatsConfig, Operation, Status,
+    StorageKind, Stored, TlsConfig,
 };
 use daemon::config::SecretFile;
 use daemon::supervise::Tasks;
 use integration::eventually::eventually;
-use integration::nats::{Account, Nats, NatsConfig as ServerConfig, Permission, User};
+use integration::nats::{Nats, NatsConfig as ServerConfig, User};
 use integration::parts::{Parts, Tool};
 use integration::pki::{Pki, Usage};
 use integration::proxy::tcp::TcpProxy;
@@ -636,96 +636,6 @@ fn a_slow_consumer_and_a_refused_subscription_are_gaps_and_a_refused_publish_an_
             Ok(*gaps.borrow() > before)
         })
         .await?;
-        Ok(())
-    })
-}
-
-/// The accounts of `protocol.md` section 6: what an agent may do, over imports.
-fn two_accounts() -> ServerConfig {
-    let service = |subject: &str| json!({ "service": { "account": "WARM", "subject": subject } });
-    let warm = Account {
-        exports: vec![
-            json!({ "service": "$JS.API.DIRECT.GET.KV_warm-t-intents", "response": "stream" }),
-            json!({ "service": "$JS.API.DIRECT.GET.KV_warm-t-assign.$KV.warm-t-assign.*" }),
-            json!({ "service": "$KV.warm-t-nodes.*.inv" }),
-            json!({ "stream": "warm.v1.t.beat.*" }),
-        ],
-        ..Account::with_jetstream("WARM", vec![User::new("admin", "admin")])
-    };
-    let agent = User {
-        publish: Permission::only([
-            "warm.v1.t.node.n1.hb",
-            "$KV.warm-t-nodes.n1.inv",
-            "$JS.API.DIRECT.GET.KV_warm-t-intents",
-            "$JS.API.DIRECT.GET.KV_warm-t-assign.$KV.warm-t-assign.n1",
-        ]),
-        subscribe: Permission::only(["warm.v1.t.beat.*", "_WI.t.agent.n1.>"]),
-        ..User::new("n1", "n1")
-    };
-    let agents = Account {
-        imports: vec![
-            service("$JS.API.DIRECT.GET.KV_warm-t-intents"),
-            service("$JS.API.DIRECT.GET.KV_warm-t-assign.$KV.warm-t-assign.*"),
-            service("$KV.warm-t-nodes.*.inv"),
-            json!({ "stream": { "account": "WARM", "subject": "warm.v1.t.beat.*" } }),
-        ],
-        name: "AGENTS".into(),
-        users: vec![agent],
-        ..Account::default()
-    };
-    ServerConfig { accounts: vec![warm, agents], ..ServerConfig::open() }
-}
-
-#[test]
-fn an_agent_in_an_account_of_its_own_does_what_it_must_and_nothing_else() -> Result<()> {
-    scenario("bus_accounts", TEST, async |run| {
-        let nats = serve(&run, two_accounts()).await?;
-        let (tasks, _) = Tasks::new();
-        let (controller, mut status) = Bus::connect(&login(&run, &nats, "admin")?, "ctl", "_WI.t.ctl", &tasks).await?;
-        connected(&mut status).await?;
-        controller.ensure_bucket(&spec(), true).await?;
-        let assign = BucketSpec { name: "warm-t-assign".into(), ..spec() };
-        controller.ensure_bucket(&assign, true).await?;
-        let nodes = BucketSpec { name: "warm-t-nodes".into(), allow_rollup: false, ..spec() };
-        controller.ensure_bucket(&nodes, true).await?;
-        for n in 0..30 {
-            controller.put(subject(&format!("all.i.k{n:02}")), &[], "x".into(), None).await.await?;
-        }
-        controller.put("$KV.warm-t-assign.n1", &[], "mine".into(), None).await.await?;
-
-        let probe = Probe::direct_get(STREAM, &subject("_meta"));
-        let config = login(&run, &nats, "n1")?;
-        let (agent, mut status) = Bus::connect_with_probe(&config, "n1", "_WI.t.agent.n1", probe, &tasks).await?;
-        connected(&mut status).await?;
-        let found = agent.direct_get_last("KV_warm-t-assign", "$KV.warm-t-assign.n1", ByApiSubject).await?;
-        ensure!(found.is_some_and(|found| found.payload.as_ref() == b"mine"));
-        ensure!(agent.direct_get_last(STREAM, &subject("_meta"), ByBody).await?.is_none());
-        let batch = agent.direct_get_batch(STREAM, &subject("all.i.*"), 1, 7).await?;
-        ensure!(batch.messages.len() == 30, "{}", batch.messages.len());
-        let ttl = [("Nats-TTL", "48h".to_owned())];
-        let seq = agent.put("$KV.warm-t-nodes.n1.inv", &ttl, "{}".into(), None).await.await?;
-        ensure!(seq == 1, "{seq}");
-        let mut beats = agent.subscribe("warm.v1.t.beat.*").await?;
-        eventually("a beat arrives", SOON, async || -> Result<bool> {
-            controller.publish("warm.v1.t.beat.all", &[], "b".into()).await?;
-            Ok(tokio::time::timeout(Duration::from_millis(100), beats.recv()).await.is_ok())
-        })
-        .await?;
-        let log = std::fs::read_to_string(run.log("nats-server"))?;
-        ensure!(
-            !log.to_lowercase().contains("violation"),
-            "a permission was violated by an agent that keeps to its own"
-        );
-
-        let other = agent.put("$KV.warm-t-nodes.n2.inv", &ttl, "{}".into(), None).await.await;
-        ensure!(other.is_err_and(|error| error.reason() == Reason::Forbidden));
-        let rollup = [("Nats-Rollup", "all".to_owned())];
-        let wipe = agent.put("$KV.warm-t-nodes.n1.inv", &rollup, "{}".into(), None).await.await;
-        ensure!(wipe.is_err(), "an agent could roll up the inventories: {wipe:?}");
-
-        // A probe that is refused is an answer too.
-        let (_bus, mut status) = Bus::connect(&config, "n1", "_WI.t.agent.n1", &tasks).await?;
-        connected(&mut status).await?;
         Ok(())
     })
 }

@@ -71,6 +71,10 @@ pub fn fact(
         }
         Subject::Request(of, verb) => {
             mine(kind, &of, node)?;
+            // A client may have NATS itself answer on any subject; such an answer has neither.
+            if message.reply.is_none() && (message.header)(header::SCHEMA).is_none() {
+                return Err(refused(kind, Reason::Forged, "it has neither a reply subject nor a controller's header"));
+            }
             let body = String::from_utf8_lossy(message.payload).into_owned();
             Ok(Fact::Request { verb, body, reply: message.reply.map(keep) })
         }

@@ -1,6 +1,8 @@
 //! The NATS users of an installation with the permissions of `protocol.md` section 6: owns which subjects each may use.
 
-use crate::nats::{NatsConfig, Permission, User};
+use serde_json::{Value, json};
+
+use crate::nats::{Account, NatsConfig, Permission, User};
 
 /// The user of a node's agent; its password is the same word.
 pub fn agent_user(node: &str) -> String {
@@ -17,6 +19,48 @@ pub fn users(cluster: &str, nodes: &[&str]) -> NatsConfig {
     let mut users = vec![controller(cluster), people(cluster), User::new("admin", "admin")];
     users.extend(nodes.iter().map(|node| agent(cluster, node)));
     NatsConfig::single_account(users)
+}
+
+/// Two accounts: `WARM` with JetStream, the controller and people, and `AGENTS` with an agent a node, which reaches of the
+/// other what it must and no more. JetStream answers to whatever reply a client names, so permissions alone are not enough.
+pub fn accounts(cluster: &str, nodes: &[&str]) -> NatsConfig {
+    let c = cluster;
+    let kv = |bucket: &str, key: &str| format!("$KV.warm-{c}-{bucket}.{key}");
+    let served = [
+        format!("$JS.API.DIRECT.GET.KV_warm-{c}-assign.{}", kv("assign", "*")),
+        kv("nodes", "*.inv"),
+        format!("warm.v1.{c}.permit.*"),
+        format!("warm.v1.{c}.cred.*"),
+    ];
+    let intents = format!("$JS.API.DIRECT.GET.KV_warm-{c}-intents");
+    let told = ["delta.*", "beat.*", "assign.*"].map(|word| format!("warm.v1.{c}.{word}"));
+    let said = ["node.*.hb", "node.*.ev.*"].map(|word| format!("warm.v1.{c}.{word}"));
+    let asked = format!("warm.v1.{c}.node.*.req.*");
+    let export = |kind: &str, subject: &String| json!({ kind: subject });
+    let import = |kind: &str, from: &str, subject: &String| json!({ kind: { "account": from, "subject": subject } });
+    let all = |kind: &str, subjects: &[String]| subjects.iter().map(|s| export(kind, s)).collect::<Vec<Value>>();
+    let from = |kind: &str, account: &str, subjects: &[String]| {
+        subjects.iter().map(|s| import(kind, account, s)).collect::<Vec<Value>>()
+    };
+    let warm = Account {
+        exports: [
+            vec![json!({ "service": intents, "response": "stream" })],
+            all("service", &served),
+            all("stream", &told),
+        ]
+        .concat(),
+        imports: [from("stream", "AGENTS", &said), from("service", "AGENTS", std::slice::from_ref(&asked))].concat(),
+        ..Account::with_jetstream("WARM", vec![controller(c), people(c), User::new("admin", "admin")])
+    };
+    let agents = Account {
+        name: "AGENTS".to_owned(),
+        users: nodes.iter().map(|node| agent(c, node)).collect(),
+        exports: [all("stream", &said), all("service", &[asked])].concat(),
+        imports: [from("service", "WARM", &[intents]), from("service", "WARM", &served), from("stream", "WARM", &told)]
+            .concat(),
+        ..Account::default()
+    };
+    NatsConfig { accounts: vec![warm, agents], ..NatsConfig::open() }
 }
 
 fn controller(c: &str) -> User {

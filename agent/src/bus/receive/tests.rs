@@ -12,8 +12,17 @@ fn node() -> NodeName {
 }
 
 fn take(subject: &str, headers: &[(&'static str, String)], payload: &[u8]) -> Result<Fact, Refusal> {
+    take_with(subject, Some("_WI.x.1"), headers, payload)
+}
+
+fn take_with(
+    subject: &str,
+    reply: Option<&str>,
+    headers: &[(&'static str, String)],
+    payload: &[u8],
+) -> Result<Fact, Refusal> {
     let header = |name: &str| headers.iter().find(|(known, _)| *known == name).map(|(_, value)| value.as_str());
-    let message = Incoming { subject, reply: Some("_WI.x.1"), header: &header, payload };
+    let message = Incoming { subject, reply, header: &header, payload };
     fact(&message, &ClusterId::default(), &node(), |subject| {
         assert_eq!(subject, "_WI.x.1");
         7
@@ -93,6 +102,15 @@ fn what_a_stream_delivered_is_forged() {
     assert_eq!(reason(take("warm.v1.default.beat.all", &stream, &beat("all"))), ("beat", Reason::Forged));
     let request = "warm.v1.default.node.ip-10-0-1-5_ec2_internal.req.resync";
     assert_eq!(reason(take(request, &stream, b"")), ("request", Reason::Forged));
+}
+
+#[test]
+fn a_request_that_nobody_makes_is_forged() {
+    let request = "warm.v1.default.node.ip-10-0-1-5_ec2_internal.req.resync";
+    let answer = br#"{"stream":"KV_warm-default-nodes","seq":16}"#;
+    assert_eq!(reason(take_with(request, None, &[], answer)), ("request", Reason::Forged));
+    let asked = Fact::Request { verb: RequestVerb::Resync, body: String::new(), reply: None };
+    assert_eq!(take_with(request, None, &[(header::SCHEMA, "1".into())], b""), Ok(asked));
 }
 
 #[test]
