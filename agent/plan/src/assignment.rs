@@ -21,6 +21,17 @@ pub(crate) enum Judgement {
     Older,
 }
 
+/// A read of the bucket.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Read {
+    /// When it ended.
+    pub(crate) now: Moment,
+    /// What two reads must be apart.
+    pub(crate) patience: Duration,
+    /// When somebody last spoke for the bucket.
+    pub(crate) spoken: Option<Moment>,
+}
+
 /// The assignment held.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Held {
@@ -48,18 +59,18 @@ impl Held {
         (self.before, self.older) = (self.rank.take().or(self.before), None);
     }
 
-    /// Judges an assignment of this epoch; `read` is when and with how much patience, if the bucket says so. One from the
-    /// bucket that is older is believed when it is read twice, that far apart: the bucket was rolled back, and nobody has
-    /// put it right meanwhile. One held of a term that never was (as `_meta` now says) yields at once.
-    pub(crate) fn offer(&mut self, new: Assignment, term: u64, read: Option<(Moment, Duration)>) -> Judgement {
+    /// Judges an assignment of this epoch, and `read` if the bucket says so. One from the bucket that is older is believed
+    /// when it is read twice: the bucket was rolled back, and the controller, which has spoken meanwhile, lets it be. One
+    /// held of a term that never was (as `_meta` now says) yields at once.
+    pub(crate) fn offer(&mut self, new: Assignment, term: u64, read: Option<Read>) -> Judgement {
         let offered = rank(&new);
         let known = self.rank.filter(|held| held.0 <= term);
         let known = if read.is_some() { known.or(self.before) } else { known };
         if known.is_some_and(|known| offered < known) {
-            let Some((now, patience)) = read else { return Judgement::Older };
+            let Some(Read { now, patience, spoken }) = read else { return Judgement::Older };
             let first = self.older.filter(|(older, _)| *older == offered);
             let &mut (_, since) = self.older.insert(first.unwrap_or((offered, now)));
-            if since + patience > now {
+            if since + patience > now || spoken.is_none_or(|spoken| spoken <= since) {
                 return Judgement::Older;
             }
         }
@@ -96,9 +107,10 @@ mod tests {
         }
     }
 
-    /// Read at that second.
-    fn read(at: u64) -> Option<(Moment, Duration)> {
-        Some((Moment(at * 1_000), Duration::from_secs(60)))
+    /// Read at that second, with a controller that spoke just before.
+    fn read(at: u64) -> Option<Read> {
+        let now = Moment(at * 1_000);
+        Some(Read { now, patience: Duration::from_secs(60), spoken: (at > 0).then(|| Moment(now.0 - 1)) })
     }
 
     #[rstest]
@@ -120,7 +132,9 @@ mod tests {
         assert_eq!(held.offer(assignment(2, 6), 2, read(0)), Judgement::Older);
         assert_eq!(held.offer(assignment(2, 6), 2, read(59)), Judgement::Older, "too soon to have been put right");
         assert_eq!(held.offer(assignment(2, 5), 2, read(60)), Judgement::Older, "another one");
-        assert_eq!(held.offer(assignment(2, 5), 2, read(120)), Judgement::Adopted { is_other_node: false });
+        let silent = read(121).map(|read| Read { spoken: Some(Moment(60_000)), ..read });
+        assert_eq!(held.offer(assignment(2, 5), 2, silent), Judgement::Older, "nobody can have put it right");
+        assert_eq!(held.offer(assignment(2, 5), 2, read(122)), Judgement::Adopted { is_other_node: false });
     }
 
     #[test]

@@ -45,7 +45,7 @@ enum Told {
 /// An image that is leaving.
 #[derive(Debug, Clone)]
 struct Leaving {
-    /// The pool it was withdrawn from; `None` if the node has left that.
+    /// The pool it was withdrawn from; `None` if the node has left that, or it may be wanted there again.
     from: Option<PoolId>,
     since: Moment,
     intent: Intent,
@@ -76,6 +76,8 @@ pub(crate) struct Sync {
     /// The term that was known when `_meta` was found at an older one: the buckets are an older copy, which may lack what
     /// is wanted, until somebody speaks for them.
     lost_term: Option<u64>,
+    /// When somebody last spoke for the buckets.
+    spoken: Option<Moment>,
     subscription: Subscription,
     spread: Option<Duration>,
     /// What happens now was caused by a live message and not by a connection: no fleet does the same.
@@ -116,6 +118,7 @@ impl Sync {
             is_assignment_fresh: false,
             leaving: BTreeMap::new(),
             lost_term: None,
+            spoken: None,
             subscription: Subscription::default(),
             spread: None,
             is_live: false,
@@ -226,6 +229,7 @@ impl Sync {
 
     fn read_again(&mut self, now: Moment, delay: Duration) {
         (self.is_meta_fresh, self.is_assignment_fresh) = (false, false);
+        self.leaving.values_mut().for_each(|leaving| leaving.from = None);
         self.meta.request(now + delay);
         self.assigning.request(now + delay);
         let ids: Vec<PoolId> = self.pools.keys().cloned().collect();
@@ -238,8 +242,9 @@ impl Sync {
         }
     }
 
-    /// The assignment may be another one.
+    /// A controller asks for the inventory: the assignment may be another one.
     pub(crate) fn read_assignment(&mut self, now: Moment) {
+        self.spoken_for(now);
         self.assigning.request(now);
     }
 

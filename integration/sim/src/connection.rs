@@ -196,8 +196,12 @@ impl Universe {
             let mut roll = |percent: u8| self.dice.about(About::Delivery(who)).u8(0..100) < percent;
             let (is_lost, is_doubled, is_late) = (roll(weather.lost), roll(weather.doubled), roll(weather.late));
             let subject = || Subject::parse(&self.cluster, &wire.subject);
-            if (is_lost || is_late) && matches!(subject(), Some(Subject::Assign(_) | Subject::Delta(_))) {
-                // An agent that misses where an image moved to takes its withdrawal at its word.
+            let tells_pools = |subject| {
+                matches!(subject, Subject::Assign(_) | Subject::Delta(_) | Subject::Heartbeat(_) | Subject::Request(..))
+            };
+            if (is_lost || is_late) && subject().is_some_and(tells_pools) {
+                // An agent that misses where an image moved to takes its withdrawal at its word, until two heartbeats
+                // have shown it and it was asked.
                 self.checks.meddled = Some(self.now);
             }
             if is_lost {

@@ -290,7 +290,8 @@ impl Universe {
             Effect::LabelNode { node, uid, labels } => self.label_node(number, incarnation, node, uid, labels),
             Effect::RequestInventory(node) => {
                 let subject = Subject::Request(node, RequestVerb::Inventory).print(&self.cluster);
-                self.publish(Who::Controller(number), Wire { subject, headers: vec![], body: [].into() });
+                let headers = vec![(header::SCHEMA, SCHEMA.to_string())];
+                self.publish(Who::Controller(number), Wire { subject, headers, body: [].into() });
             }
         }
     }

@@ -332,7 +332,7 @@ impl Universe {
         let verb =
             if is_resync { shared::subject::RequestVerb::Resync } else { shared::subject::RequestVerb::Inventory };
         let subject = Subject::Request(name, verb).print(&self.cluster);
-        self.spread(&Wire { subject, headers: vec![], body: [].into() });
+        self.spread(&Wire { subject, headers: vec![(header::SCHEMA, SCHEMA.to_string())], body: [].into() });
     }
 
     /// What sabotage tells an agent after its step.

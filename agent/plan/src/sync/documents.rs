@@ -9,7 +9,7 @@ use shared::name::PoolId;
 use shared::reason::Reason;
 
 use super::{Leaving, Sync, Told};
-use crate::assignment::Judgement;
+use crate::assignment::{Judgement, Read};
 use crate::pool::{Depth, Pool};
 
 impl Sync {
@@ -40,6 +40,7 @@ impl Sync {
         let is_first = self.epoch.is_none();
         (self.epoch, self.term) = (Some(meta.epoch), meta.term);
         self.lost_term = None;
+        self.leaving.values_mut().for_each(|leaving| leaving.from = None);
         let ids: Vec<PoolId> = self.pools.keys().cloned().collect();
         for id in ids {
             let at = now + self.spread();
@@ -77,6 +78,7 @@ impl Sync {
 
     /// Somebody speaks for the buckets as they are now.
     pub(super) fn spoken_for(&mut self, now: Moment) {
+        self.spoken = Some(now);
         if self.lost_term.take().is_some() {
             let at = now + self.spread();
             self.assigning.request(at);
@@ -133,7 +135,8 @@ impl Sync {
         }
         // What an older copy of the buckets says is not believed at once.
         let term = self.lost_term.unwrap_or(self.term);
-        let judgement = self.assignment.offer(assignment, term, is_from_bucket.then_some((now, self.timing.poll)));
+        let read = Read { now, patience: self.timing.poll, spoken: self.spoken };
+        let judgement = self.assignment.offer(assignment, term, is_from_bucket.then_some(read));
         if is_from_bucket {
             self.told = if judgement == Judgement::Older { Told::Something } else { Told::Assignment };
         }

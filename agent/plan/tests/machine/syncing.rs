@@ -646,6 +646,9 @@ fn in_a_new_epoch_a_lower_revision_is_taken_from_the_bucket_once_it_says_so_twic
             world.run(secs(11));
         } else {
             world.run(secs(76));
+            assert!(world.pulls().is_empty(), "nobody has spoken since, so nobody can have put it right");
+            world.send_beat("all");
+            world.run(secs(76));
         }
         assert_eq!(world.pulls(), ["x"]);
     }

@@ -207,11 +207,11 @@ impl NodeEvidence {
         if heartbeat.n < report.n {
             return false;
         }
-        // It would speak of a pool that it knows of: it has missed its assignment.
-        let is_unheard = |pool: &PoolId| !report.pools.contains_key(pool) && !heartbeat.pools.contains_key(pool);
+        // It would speak of a pool that it knows of, and of no other: it has missed its assignment.
+        let spoken: BTreeSet<&PoolId> = report.pools.keys().chain(heartbeat.pools.keys()).collect();
         let is_same = report.inst == heartbeat.inst
             && report.digest == heartbeat.inv_digest
-            && !self.pools.iter().any(is_unheard);
+            && spoken.into_iter().eq(&self.pools);
         if !is_same || (report.uid != self.uid && !self.uid.is_empty()) {
             self.contradicted();
             return self.request;
