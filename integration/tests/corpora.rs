@@ -1,6 +1,7 @@
-//! The corpora of the fuzz targets as ordinary tests: what a fuzzer found once stays tested without one.
+//! The corpora of the fuzz targets as ordinary tests, and inputs that resemble them: what a fuzzer found once stays tested
+//! without one.
 
-#![allow(clippy::unwrap_used, clippy::panic, reason = "a helper of a test fails the test")]
+#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "a helper of a test fails the test")]
 
 use std::collections::BTreeSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -11,6 +12,8 @@ use integration::outside::{Check, TARGETS};
 /// A corpus is a seed, not an archive.
 const MOST_FILES: usize = 200;
 const MOST_BYTES: usize = 200_000;
+/// So many inputs that resemble those of a corpus are tried, too.
+const CHANGED: u64 = 1_000;
 
 fn fuzz() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz")
@@ -22,6 +25,27 @@ fn inputs(target: &str) -> Vec<(PathBuf, Vec<u8>)> {
     let mut paths: Vec<PathBuf> = entries.map(|entry| entry.unwrap().path()).collect();
     paths.sort();
     paths.into_iter().map(|path| (path.clone(), std::fs::read(&path).unwrap())).collect()
+}
+
+/// What comes of an input by a few random changes; the same for the same seed.
+fn changed(input: &[u8], others: &[(PathBuf, Vec<u8>)], dice: &mut fastrand::Rng) -> Vec<u8> {
+    let mut changed = input.to_vec();
+    for _ in 0..dice.usize(1..5) {
+        let at = dice.usize(..=changed.len());
+        let end = changed.len().min(at + dice.usize(..12));
+        match dice.u8(..5) {
+            0 => drop(changed.splice(at..end, [])),
+            1 => drop(changed.splice(at..at, std::iter::repeat_with(|| dice.u8(..)).take(3).collect::<Vec<_>>())),
+            2 => drop(changed.splice(at..end, b"18446744073709551615".iter().copied())),
+            3 => drop(changed.splice(at..at, changed[at..end].to_vec())),
+            _ => {
+                let other = &others[dice.usize(..others.len())].1;
+                let from = dice.usize(..=other.len());
+                drop(changed.splice(at..end, other[from..other.len().min(from + 40)].iter().copied()));
+            }
+        }
+    }
+    changed
 }
 
 /// Runs a corpus; gives the names of the inputs that break what must hold.
@@ -39,6 +63,12 @@ fn holds(target: &str) {
     let bytes: usize = inputs.iter().map(|(_, input)| input.len()).sum();
     assert!((3..=MOST_FILES).contains(&inputs.len()) && bytes <= MOST_BYTES, "{} files, {bytes} bytes", inputs.len());
     assert_eq!(broken(target, *check), Vec::<String>::new());
+    for seed in 0..CHANGED {
+        let mut dice = fastrand::Rng::with_seed(seed);
+        let input = changed(&inputs[dice.usize(..inputs.len())].1, &inputs, &mut dice);
+        let held = catch_unwind(AssertUnwindSafe(|| check(&input))).is_ok();
+        assert!(held, "seed {seed}: {}", input.escape_ascii());
+    }
 }
 
 #[test]
