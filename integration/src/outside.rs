@@ -30,6 +30,11 @@ pub const TARGETS: [(&str, Check); 9] = [
     ("recording", recording::check),
 ];
 
+/// Most inputs of a corpus in the repository: it is a seed, not an archive.
+pub const MOST_FILES: usize = 200;
+/// Most bytes of it.
+pub const MOST_BYTES: usize = 200_000;
+
 /// The most characters that an error about one input has.
 const LONGEST: usize = 1_000;
 

@@ -7,11 +7,8 @@ use std::collections::BTreeSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 
-use integration::outside::{Check, TARGETS};
+use integration::outside::{Check, MOST_BYTES, MOST_FILES, TARGETS};
 
-/// A corpus is a seed, not an archive.
-const MOST_FILES: usize = 200;
-const MOST_BYTES: usize = 200_000;
 /// So many inputs that resemble those of a corpus are tried, too.
 const CHANGED: u64 = 1_000;
 

@@ -12,7 +12,7 @@ use anyhow::{Context as _, Result, bail, ensure};
 use super::say;
 use super::test::root;
 use super::tool::Tool;
-use crate::outside::TARGETS;
+use crate::outside::{MOST_BYTES, MOST_FILES, TARGETS};
 
 const CARGO_FUZZ: Tool = Tool { name: "cargo-fuzz", version: "0.13.2", takes: "some 2 minutes" };
 
@@ -30,7 +30,7 @@ pub(super) struct Args {
     /// How long each runs.
     #[arg(long, default_value_t = 600)]
     seconds: u32,
-    /// Do not run: add to the repository's corpus what earlier runs found that it does not reach, as few inputs as can be.
+    /// Do not run: add to the repository's corpus a sample of what earlier runs found that it does not reach.
     #[arg(long)]
     merge: bool,
 }
@@ -110,8 +110,24 @@ impl Target {
 
     fn merge(&self, program: &Path) -> Result<()> {
         say(&format!("==> {}: merging", self.name));
-        let options = ["-merge=1".to_owned(), format!("-max_len={MAX_KEPT}")];
-        self.fuzz(program, &[&self.kept, &self.found], &options)
+        let cover = tempfile::tempdir_in(root().join("target/fuzz")).context("a folder for what is merged")?;
+        let options = ["-set_cover_merge=1", "-use_counters=0", &format!("-max_len={MAX_KEPT}")].map(str::to_owned);
+        self.fuzz(program, &[cover.path(), &self.kept, &self.found], &options)?;
+        let (kept, mut new) = (files(&self.kept)?, files(cover.path())?);
+        new.retain(|(_, input)| !kept.iter().any(|(_, known)| known == input));
+        new.sort_by_key(|(_, input)| input.len());
+        let (mut count, mut bytes) = (kept.len(), kept.iter().map(|(_, input)| input.len()).sum::<usize>());
+        // Evenly over the sizes: small inputs are the ones that are refused early.
+        let step = new.len().div_ceil(MOST_FILES.saturating_sub(count).max(1)).max(1);
+        for (name, input) in new.iter().rev().step_by(step) {
+            if count < MOST_FILES && bytes + input.len() <= MOST_BYTES {
+                std::fs::write(self.kept.join(name), input)
+                    .with_context(|| format!("writing {}", self.kept.display()))?;
+                (count, bytes) = (count + 1, bytes + input.len());
+            }
+        }
+        say(&format!("    {count} inputs, {bytes} bytes"));
+        Ok(())
     }
 
     fn fuzz(&self, program: &Path, corpora: &[&Path], options: &[String]) -> Result<()> {
@@ -134,4 +150,14 @@ impl Target {
         }
         Ok(())
     }
+}
+
+/// Names and content.
+fn files(folder: &Path) -> Result<Vec<(OsString, Vec<u8>)>> {
+    let read = |entry: std::io::Result<std::fs::DirEntry>| {
+        let entry = entry?;
+        Ok((entry.file_name(), std::fs::read(entry.path())?))
+    };
+    let all: std::io::Result<Vec<_>> = std::fs::read_dir(folder).and_then(|entries| entries.map(read).collect());
+    all.with_context(|| format!("reading {}", folder.display()))
 }
