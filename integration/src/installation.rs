@@ -8,6 +8,8 @@ mod nats_users;
 mod programs;
 mod question;
 pub mod rights;
+mod spec;
+mod timings;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -26,137 +28,20 @@ use crate::proxy::cri::CriProxy;
 use crate::proxy::tcp::TcpProxy;
 use crate::run::RunDir;
 
-use between::{Api, ApiRoute, Runtimes};
+use between::{Api, Runtimes};
 pub use content::Content;
 pub use nats_users::{accounts, agent_user, reader, users};
 pub use programs::Programs;
 pub use question::{Row, deployment};
 pub use rights::{LEASE, NAMESPACE};
+pub use spec::InstallationSpec;
+use timings::test_timings;
 
 /// No start of one of our processes takes longer on a busy machine.
 const START: Duration = Duration::from_secs(30);
 
 /// The Kubernetes user the controller is.
 const USER: &str = "warm-images-controller";
-
-/// What is to be installed on what.
-#[derive(Clone, Debug)]
-pub struct InstallationSpec {
-    nodes: Vec<NodeSpec>,
-    late: Vec<String>,
-    intercepted: Vec<String>,
-    api: ApiRoute,
-    controllers: usize,
-    controller: Value,
-    agent: Value,
-    with_controllers: bool,
-    with_defaults: bool,
-    release: bool,
-    disk: Option<u64>,
-}
-
-impl InstallationSpec {
-    /// Nodes `node-a` and `node-b`, every namespace but `kube-*`, test timings.
-    pub fn two_nodes() -> Self {
-        Self::new(vec![NodeSpec::new("node-a"), NodeSpec::new("node-b")])
-    }
-
-    /// These nodes, each with an agent.
-    pub fn new(nodes: Vec<NodeSpec>) -> Self {
-        Self {
-            nodes,
-            late: Vec::new(),
-            intercepted: Vec::new(),
-            api: ApiRoute::default(),
-            controllers: 1,
-            controller: json!({}),
-            agent: json!({}),
-            with_controllers: false,
-            with_defaults: false,
-            release: false,
-            disk: None,
-        }
-    }
-
-    /// NATS knows a user for the agent of this node, which joins later.
-    #[must_use]
-    pub fn late(mut self, node: &str) -> Self {
-        self.late.push(node.to_owned());
-        self
-    }
-
-    /// The agent of this node reaches its runtime through a proxy, see [`Installation::runtime`].
-    #[must_use]
-    pub fn intercept_runtime(mut self, node: &str) -> Self {
-        self.intercepted.push(node.to_owned());
-        self
-    }
-
-    /// The controller reaches the API server through a proxy that does faults to requests; it speaks TLS in the
-    /// controller's stead. See [`Installation::api_requests`].
-    #[must_use]
-    pub fn api_by_requests(mut self) -> Self {
-        self.api = ApiRoute::Http;
-        self
-    }
-
-    /// The controller reaches the API server through a proxy that cuts and stalls connections, see
-    /// [`Installation::api_connections`].
-    #[must_use]
-    pub fn api_by_bytes(mut self) -> Self {
-        self.api = ApiRoute::Tcp;
-        self
-    }
-
-    /// So many controllers, started at once; which of them leads is open.
-    #[must_use]
-    pub fn controllers(mut self, count: usize) -> Self {
-        self.controllers = count;
-        self
-    }
-
-    /// Merged over the configuration of every controller.
-    #[must_use]
-    pub fn controller(mut self, config: Value) -> Self {
-        merge(&mut self.controller, config);
-        self
-    }
-
-    /// Merged over every agent's configuration.
-    #[must_use]
-    pub fn agent(mut self, config: Value) -> Self {
-        merge(&mut self.agent, config);
-        self
-    }
-
-    /// Every node's images are on a disk of its own of so many bytes, which its agent sees.
-    #[must_use]
-    pub fn disk(mut self, bytes: u64) -> Self {
-        self.disk = Some(bytes);
-        self
-    }
-
-    /// The usual Kubernetes controllers run too.
-    #[must_use]
-    pub fn with_kubernetes_controllers(mut self) -> Self {
-        self.with_controllers = true;
-        self
-    }
-
-    /// The intervals that users get, in place of the tests'.
-    #[must_use]
-    pub fn with_default_timings(mut self) -> Self {
-        self.with_defaults = true;
-        self
-    }
-
-    /// Release builds of our programs: what a benchmark measures.
-    #[must_use]
-    pub fn with_release_programs(mut self) -> Self {
-        self.release = true;
-        self
-    }
-}
 
 /// A process of ours with its admin address.
 pub struct Member {
@@ -210,7 +95,7 @@ impl Installation {
         let programs = tokio::task::spawn_blocking(built).await.context("building the programs")??;
         let names: Vec<&str> =
             spec.nodes.iter().map(NodeSpec::name).chain(spec.late.iter().map(String::as_str)).collect();
-        let mut parts = ClusterSpec::new().nats(users("default", &names));
+        let mut parts = ClusterSpec::new().nats((spec.users)("default", &names));
         for node in &spec.nodes {
             parts = parts.node(node.clone());
         }
@@ -383,28 +268,6 @@ async fn start_controller(
             .env("WARM_POD_NAMESPACE", NAMESPACE),
     )?;
     Ok(Member { process, nats, config, admin })
-}
-
-/// Intervals that make a test fast; what they are for stands at their keys.
-fn test_timings() -> (Value, Value) {
-    let controller = json!({
-        "reload": "100ms",
-        "timing": {
-            "beat": "500ms", "spread": "100ms", "heartbeat": "500ms", "judge": "200ms", "labelWindow": "0ms",
-            "writeBackoff": "100ms", "writeBackoffMax": "1s",
-        },
-        "nats": { "reconnectMax": "500ms", "requestTimeout": "2s", "pingInterval": "1s" },
-    });
-    let agent = json!({
-        "timing": {
-            "heartbeat": "500ms", "verifyMin": "300ms", "verifyMax": "600ms", "inventoryDelay": "100ms",
-            "inventoryGap": "200ms", "inventoryEvery": "10s", "inventoryBackoffMax": "1s", "beatLost": "3s", "poll": "1s",
-            "startSpread": "100ms", "readRetry": "100ms", "persist": "200ms", "pullDeadline": "20s", "pullBackoff": "200ms",
-            "pullBackoffMax": "1s", "pullFinal": "2s", "pressureHold": "500ms", "gcRetry": "500ms",
-        },
-        "nats": { "reconnectMax": "500ms", "requestTimeout": "2s", "pingInterval": "1s" },
-    });
-    (controller, agent)
 }
 
 /// Merges objects deeply; anything else replaces.
