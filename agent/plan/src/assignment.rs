@@ -108,9 +108,9 @@ mod tests {
     }
 
     /// Read at that second, with a controller that spoke just before.
-    fn read(at: u64) -> Option<Read> {
+    fn read(at: u64) -> Read {
         let now = Moment(at * 1_000);
-        Some(Read { now, patience: Duration::from_secs(60), spoken: (at > 0).then(|| Moment(now.0 - 1)) })
+        Read { now, patience: Duration::from_mins(1), spoken: (at > 0).then(|| Moment(now.0 - 1)) }
     }
 
     #[rstest]
@@ -129,18 +129,22 @@ mod tests {
         let mut held = Held::restore(Some(assignment(2, 7)));
         assert_eq!(held.offer(assignment(2, 6), 2, None), Judgement::Older);
         assert_eq!(held.offer(assignment(2, 6), 2, None), Judgement::Older);
-        assert_eq!(held.offer(assignment(2, 6), 2, read(0)), Judgement::Older);
-        assert_eq!(held.offer(assignment(2, 6), 2, read(59)), Judgement::Older, "too soon to have been put right");
-        assert_eq!(held.offer(assignment(2, 5), 2, read(60)), Judgement::Older, "another one");
-        let silent = read(121).map(|read| Read { spoken: Some(Moment(60_000)), ..read });
+        assert_eq!(held.offer(assignment(2, 6), 2, Some(read(0))), Judgement::Older);
+        assert_eq!(
+            held.offer(assignment(2, 6), 2, Some(read(59))),
+            Judgement::Older,
+            "too soon to have been put right"
+        );
+        assert_eq!(held.offer(assignment(2, 5), 2, Some(read(60))), Judgement::Older, "another one");
+        let silent = Some(Read { spoken: Some(Moment(60_000)), ..read(121) });
         assert_eq!(held.offer(assignment(2, 5), 2, silent), Judgement::Older, "nobody can have put it right");
-        assert_eq!(held.offer(assignment(2, 5), 2, read(122)), Judgement::Adopted { is_other_node: false });
+        assert_eq!(held.offer(assignment(2, 5), 2, Some(read(122))), Judgement::Adopted { is_other_node: false });
     }
 
     #[test]
     fn one_of_a_term_that_never_was_yields_at_once() {
         let mut held = Held::restore(Some(assignment(9, 7)));
-        assert_eq!(held.offer(assignment(2, 1), 2, read(0)), Judgement::Adopted { is_other_node: false });
+        assert_eq!(held.offer(assignment(2, 1), 2, Some(read(0))), Judgement::Adopted { is_other_node: false });
     }
 
     #[test]
@@ -150,7 +154,7 @@ mod tests {
             let mut held = Held::restore(Some(assignment(2, 7)));
             held.reset_epoch();
             held.reset_epoch();
-            let offers = [0, 60].map(|at| held.offer(assignment(2, 1), 2, read(at).filter(|_| is_from_bucket)));
+            let offers = [0, 60].map(|at| held.offer(assignment(2, 1), 2, is_from_bucket.then(|| read(at))));
             assert_eq!(offers, judgements);
             assert_eq!(held.offer(assignment(2, 0), 2, None), Judgement::Older);
         }

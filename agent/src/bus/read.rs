@@ -110,7 +110,7 @@ mod tests {
             .iter()
             .map(|entry| (entry.id.clone(), entry.seq, matches!(entry.value, Some(Stored::Intent(_)))))
             .collect();
-        let [a, b, c, d, e] = ids;
-        assert_eq!(kept, [(a, 1, true), (b, 2, false), (c, 5, false), (d, 6, true), (e, 7, false)]);
+        let of_each = ids.into_iter().zip([(1, true), (2, false), (5, false), (6, true), (7, false)]);
+        assert_eq!(kept, of_each.map(|(id, (seq, is_good))| (id, seq, is_good)).collect::<Vec<_>>());
     }
 }
