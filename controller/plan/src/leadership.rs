@@ -149,8 +149,9 @@ impl Leadership {
             (Some(there), _) if there.term > mine.term => {
                 self.standing = Standing::Superseded { there: there.clone(), released: false };
             }
-            (Some(there), Held::Value) if there == mine && mine.stream_created == bucket.created() => {}
-            // Gone, damaged, rolled back, or of another stream: the term is taken again.
+            (Some(there), Held::Value)
+                if there == mine && mine.stream_created == bucket.created() && self.highest == mine.term => {}
+            // Gone, damaged, rolled back, also to this very one, or of another stream: the term is taken again.
             _ => self.standing = Standing::Idle,
         }
     }
