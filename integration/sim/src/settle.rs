@@ -39,8 +39,13 @@ impl Universe {
             match self.lacks() {
                 None => {
                     let took = self.now - began;
-                    self.rest();
-                    return (!self.is_violated()).then_some(took);
+                    // What was decided just now may still be under way, at most until its timeout.
+                    self.interruption = None;
+                    self.run_until(self.now + 3 * SEC);
+                    if self.lacks().is_none() {
+                        self.rest();
+                        return (!self.is_violated()).then_some(took);
+                    }
                 }
                 Some(text) => lacks = text,
             }
@@ -89,9 +94,6 @@ impl Universe {
 
     /// Nothing that changes anything may happen, over some time.
     fn rest(&mut self) {
-        self.interruption = None;
-        // What was decided just now may still be under way, at most until its timeout.
-        self.run_until(self.now + 3 * SEC);
         let deeds = self.deeds;
         self.run_until(self.now + REST);
         if self.deeds != deeds {
@@ -185,6 +187,9 @@ impl Universe {
 
     fn lacks_pools(&self, node: usize) -> Option<String> {
         let agent = self.hosts.get(node)?.agent.as_ref()?;
+        if !agent.machine.is_synced() {
+            return Some(format!("node-{node} has yet to read its pools"));
+        }
         let live = self.live();
         let assignment = self.assignment(node)?;
         let mut there: BTreeMap<PoolId, (u64, SetDigest)> = BTreeMap::new();
