@@ -273,7 +273,7 @@ impl Image {
             Gate::Permit => return (ImageState::Waiting, Some(Reason::Permit)),
             Gate::Open => {}
         }
-        if self.present.is_some() {
+        if self.present.as_ref().is_some_and(|present| present.digest.is_some()) {
             return (ImageState::Failed, Some(Reason::Corrupt));
         }
         (ImageState::Pending, None)

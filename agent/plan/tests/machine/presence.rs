@@ -63,6 +63,18 @@ fn of_several_digests_the_wanted_one_is_reported_else_the_known_one_else_the_fir
 }
 
 #[test]
+fn an_image_that_a_pull_left_without_a_digest_is_pulled_again() {
+    let mut world = World::synced(&["all"]);
+    world.images.insert("x".into(), RuntimeImage { repo_digests: vec![], ..held("x", "x") });
+    world.run(secs(61));
+    world.announce("all", intent("x"));
+    world.run(secs(1));
+    assert_eq!(world.pulls(), ["x"]);
+    assert_eq!(world.story("x"), [ImageState::Pulling, ImageState::Warm]);
+    assert_eq!(world.events().last().unwrap().digest, Some(digest("x")));
+}
+
+#[test]
 fn another_digest_than_the_wanted_one_is_failed_and_pulled_with_backoff() {
     let mut world = World::synced(&["all"]);
     world.images.insert("x".into(), held("x", "old"));
