@@ -98,6 +98,9 @@ pub(crate) struct Image {
     evictions: u32,
     evicted: Option<Age>,
     pub(crate) attempt: Option<Attempt>,
+    /// An attempt began of which no success is known. containerd writes the tag of a pulled image before its digest: what
+    /// has none is then what a pull left behind that was cut off, and not what somebody has loaded by hand.
+    pub(crate) is_begun: bool,
 }
 
 /// What a look at the runtime found.
@@ -130,6 +133,7 @@ impl Image {
             evictions: 0,
             evicted: None,
             attempt: None,
+            is_begun: false,
         }
     }
 
@@ -139,11 +143,12 @@ impl Image {
         // A runtime that did not answer is asked anew by the next run.
         let trouble = self.trouble.as_ref().filter(|trouble| trouble.st != ImageState::Deferred);
         let evicted = self.evicted.filter(|last| last.at(now) < EVICTION_MEMORY);
-        (self.tries > 0 || evicted.is_some()).then(|| Setback {
+        (self.tries > 0 || self.is_begun || evicted.is_some()).then(|| Setback {
             image: self.want.image.clone(),
             digest: self.want.digest.clone(),
             secrets: self.want.secrets.clone(),
             tries: self.tries,
+            begun: self.is_begun,
             last: trouble.map(|trouble| LastAttempt {
                 st: trouble.st,
                 why: trouble.why,
@@ -162,6 +167,7 @@ impl Image {
         self.evictions = stored.evictions;
         self.evicted = stored.evicted_ms.map(|ms| Age::restore(ms, now.mono));
         self.hold = stored.hold_ms.map(due);
+        self.is_begun = stored.begun && self.want.image == stored.image;
         let is_same =
             self.want.image == stored.image && self.want.digest == stored.digest && self.want.secrets == stored.secrets;
         if !is_same {
@@ -194,7 +200,12 @@ impl Image {
 
     /// Whether it is there as wanted.
     pub(crate) fn is_present(&self) -> bool {
-        self.present.as_ref().is_some_and(|present| present.is_right)
+        self.whole().is_some_and(|present| present.is_right)
+    }
+
+    /// What is there, unless a pull left it unfinished.
+    fn whole(&self) -> Option<&Present> {
+        self.present.as_ref().filter(|present| present.digest.is_some() || !self.is_begun)
     }
 
     /// Its digest, if it is there as wanted.
@@ -210,6 +221,7 @@ impl Image {
             .as_ref()
             .and_then(|reference| listing.look(id, reference, self.want.digest.as_ref(), self.digest()));
         let was = std::mem::replace(&mut self.present, found);
+        self.is_begun &= self.digest().is_none();
         if self.is_present() {
             self.forget_trouble();
             self.hold = None;
@@ -273,7 +285,7 @@ impl Image {
             Gate::Permit => return (ImageState::Waiting, Some(Reason::Permit)),
             Gate::Open => {}
         }
-        if self.present.as_ref().is_some_and(|present| present.digest.is_some()) {
+        if self.whole().is_some() {
             return (ImageState::Failed, Some(Reason::Corrupt));
         }
         (ImageState::Pending, None)

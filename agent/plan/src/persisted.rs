@@ -64,6 +64,9 @@ pub struct Setback {
     pub secrets: Vec<String>,
     /// Attempts that failed in a row.
     pub tries: u32,
+    /// An attempt began of which no success is known: what the runtime holds under that name may be unfinished.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub begun: bool,
     /// How the last one ended.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last: Option<LastAttempt>,

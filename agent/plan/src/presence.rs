@@ -18,8 +18,7 @@ pub(crate) struct Present {
     pub(crate) digest: Option<Digest>,
     /// As the runtime counts.
     pub(crate) bytes: u64,
-    /// The digest is the wanted one; if none is wanted, there is one. An image without any is what a pull leaves behind that
-    /// was cut off at its very end (containerd writes the tag first): nobody could say what it is.
+    /// The digest is the wanted one, or none is wanted.
     pub(crate) is_right: bool,
 }
 
@@ -113,7 +112,7 @@ impl Listing {
             .collect();
         digests.sort();
         let held = |digest: Option<&Digest>| digest.filter(|d| digests.contains(d)).cloned();
-        let is_right = wanted.map_or(!digests.is_empty(), |d| digests.contains(d));
+        let is_right = wanted.is_none_or(|d| digests.contains(d));
         let digest = held(wanted).or_else(|| held(reference.digest())).or_else(|| held(known));
         Some(Present { digest: digest.or_else(|| digests.first().cloned()), bytes: image.bytes, is_right })
     }

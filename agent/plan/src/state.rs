@@ -374,6 +374,11 @@ impl Machine for NodeState {
         let limit = if self.collector.is_removing() { 0 } else { self.limit() };
         let timing = &self.settings.timing;
         let pulls = pull::start(&self.images, &mut self.flights, &climate, limit, timing, now.mono);
+        for pull in &pulls {
+            let Effect::Pull { id, .. } = pull else { continue };
+            self.setbacks += 1;
+            self.images.entry(id.clone()).and_modify(|image| image.is_begun = true);
+        }
         self.judge(&climate, now, &mut effects);
         effects.extend(pulls);
         self.report(now, &mut effects);

@@ -63,18 +63,6 @@ fn of_several_digests_the_wanted_one_is_reported_else_the_known_one_else_the_fir
 }
 
 #[test]
-fn an_image_that_a_pull_left_without_a_digest_is_pulled_again() {
-    let mut world = World::synced(&["all"]);
-    world.images.insert("x".into(), RuntimeImage { repo_digests: vec![], ..held("x", "x") });
-    world.run(secs(61));
-    world.announce("all", intent("x"));
-    world.run(secs(1));
-    assert_eq!(world.pulls(), ["x"]);
-    assert_eq!(world.story("x"), [ImageState::Pulling, ImageState::Warm]);
-    assert_eq!(world.events().last().unwrap().digest, Some(digest("x")));
-}
-
-#[test]
 fn another_digest_than_the_wanted_one_is_failed_and_pulled_with_backoff() {
     let mut world = World::synced(&["all"]);
     world.images.insert("x".into(), held("x", "old"));
@@ -200,4 +188,30 @@ fn a_runtime_that_went_away_makes_nothing_evicted() {
     assert_eq!(world.story("x"), [ImageState::Pulling, ImageState::Warm]);
     assert_eq!(world.node.summary(world.now)["runtime"]["away"], true);
     assert_eq!(world.state_of(key("x").as_str()), None);
+}
+
+#[test]
+fn an_image_without_a_digest_is_pulled_again_if_a_pull_of_ours_was_cut_off_and_is_left_alone_if_not() {
+    for is_ours in [true, false] {
+        let mut world = World::synced(&["all"]);
+        if is_ours {
+            world.pulls_hang = true;
+            world.announce("all", intent("x"));
+            world.run(secs(6));
+        }
+        world.images.insert("x".into(), RuntimeImage { repo_digests: vec![], ..held("x", "x") });
+        world.pulls_hang = false;
+        world.restart(7);
+        world.connect();
+        world.run(secs(61));
+        if is_ours {
+            assert_eq!(world.pulls(), ["x"]);
+            assert_eq!(world.events().last().unwrap().digest, Some(digest("x")));
+        } else {
+            world.announce("all", intent("x"));
+            world.run(secs(1));
+            assert!(world.pulls().is_empty(), "somebody has loaded it by hand");
+        }
+        assert_eq!(world.state_of("x"), Some((ImageState::Warm, None)));
+    }
 }
