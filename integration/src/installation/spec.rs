@@ -56,7 +56,7 @@ impl InstallationSpec {
         self
     }
 
-    /// The agent of this node reaches its runtime through a proxy, see [`Installation::runtime`].
+    /// The agent of this node reaches its runtime through a proxy, see [`Installation::runtime`](super::Installation::runtime).
     #[must_use]
     pub fn intercept_runtime(mut self, node: &str) -> Self {
         self.intercepted.push(node.to_owned());
@@ -64,7 +64,7 @@ impl InstallationSpec {
     }
 
     /// The controller reaches the API server through a proxy that does faults to requests; it speaks TLS in the
-    /// controller's stead. See [`Installation::api_requests`].
+    /// controller's stead. See [`Installation::api_requests`](super::Installation::api_requests).
     #[must_use]
     pub fn api_by_requests(mut self) -> Self {
         self.api = ApiRoute::Http;
@@ -72,7 +72,7 @@ impl InstallationSpec {
     }
 
     /// The controller reaches the API server through a proxy that cuts and stalls connections, see
-    /// [`Installation::api_connections`].
+    /// [`Installation::api_connections`](super::Installation::api_connections).
     #[must_use]
     pub fn api_by_bytes(mut self) -> Self {
         self.api = ApiRoute::Tcp;
