@@ -69,8 +69,12 @@ async fn everything_comes_back(
     for image in images {
         installation.until_warm(&[NODE], image).await?;
     }
-    let inventory = installation.kv("nodes", &format!("{NODE}.inv")).await?;
-    ensure!(inventory["uid"] == uid, "labelled by an inventory of another Node: {inventory}");
+    // An event of the new Node's is evidence as well, and comes first.
+    let key = format!("{NODE}.inv");
+    eventually("the inventory speaks for the new Node", SOON, async || {
+        Ok::<_, anyhow::Error>(installation.kv("nodes", &key).await?["uid"] == uid)
+    })
+    .await?;
     let state = until_kept(installation, uid).await?;
     for pulled in ledger.as_object().context("no ledger")?.keys() {
         ensure!(!state["ledger"][pulled].is_null(), "the ledger forgot {pulled}: {}", state["ledger"]);
