@@ -146,7 +146,8 @@ impl Adapters {
     async fn ask(&self, user: &str, verb: ControlVerb, question: &str, body: Value) -> Result<String> {
         let subject = Subject::Control(verb).print(&self.cluster);
         let args = ["req", &subject, question, "--timeout", "10s"];
-        Ok(tokio::try_join!(self.nats.cli(user, &args), self.reply(verb, question, body))?.0)
+        // Whoever answers looks first: a question that was there before is not waited for.
+        Ok(tokio::try_join!(self.reply(verb, question, body), self.nats.cli(user, &args))?.1)
     }
 
     /// Waits for a question that is yet to come, and answers it.
@@ -404,7 +405,7 @@ fn people_who_may_ask_are_answered_and_nobody_else_is_heard() -> Result<()> {
             let subject = Subject::Control(ControlVerb::Explain).print(&adapters.cluster);
             Ok(adapters.bus.request(&subject, &[], "{}".into()).await?)
         };
-        let (said, ()) = tokio::try_join!(asked, adapters.reply(ControlVerb::Explain, "{}", wrong))?;
+        let ((), said) = tokio::try_join!(adapters.reply(ControlVerb::Explain, "{}", wrong), asked)?;
         assert_eq!(said.headers.get("Nats-Service-Error"), Some("no such image"));
         assert_eq!(&said.payload[..], br#"{"error":"no such image"}"#);
         let services = adapters.nats.cli("reader", &["micro", "ls"]).await?;
