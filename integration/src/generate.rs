@@ -1,6 +1,8 @@
 //! Files that are made from tables in the code: owns which there are and their text. They are committed; a test fails when
 //! one differs, `cargo xtask generate` writes them.
 
+mod values;
+
 use std::fmt::Write as _;
 
 use shared::metric::{self, MetricKind, Process};
@@ -22,6 +24,7 @@ pub fn all() -> Vec<Generated> {
         Generated { path: "docs/reference/metrics.md", text: metrics() },
         Generated { path: "docs/reference/reasons.md", text: reasons() },
         Generated { path: "docs/reference/rbac.md", text: rbac() },
+        Generated { path: "docs/reference/values.md", text: values::table() },
     ]
 }
 

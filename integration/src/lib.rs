@@ -6,6 +6,7 @@
 )]
 
 pub mod apiserver;
+pub mod chart;
 pub mod cluster;
 pub mod containerd;
 pub mod controller_manager;

@@ -32,6 +32,8 @@ pub enum Tool {
     Containerd,
     /// A command-line client of any container runtime.
     Crictl,
+    /// What installs the chart.
+    Helm,
     /// The Kubernetes API server.
     KubeApiserver,
     /// Its command-line client.
@@ -49,6 +51,7 @@ impl Tool {
         Self::Containerd,
         Self::Nats,
         Self::Crictl,
+        Self::Helm,
         Self::KubeApiserver,
         Self::Kubectl,
         Self::KubeControllerManager,
@@ -63,6 +66,7 @@ impl Tool {
             Self::Etcd => "etcd",
             Self::Containerd => "containerd",
             Self::Crictl => "crictl",
+            Self::Helm => "helm",
             Self::KubeApiserver => "kube-apiserver",
             Self::Kubectl => "kubectl",
             Self::KubeControllerManager => "kube-controller-manager",
@@ -78,6 +82,7 @@ impl Tool {
             Self::Etcd => "go.etcd.io/etcd/server/v3",
             Self::Containerd => "github.com/containerd/containerd/v2/cmd/containerd",
             Self::Crictl => "sigs.k8s.io/cri-tools/cmd/crictl",
+            Self::Helm => "helm.sh/helm/v4/cmd/helm",
             Self::KubeApiserver => "k8s.io/kubernetes/cmd/kube-apiserver",
             Self::Kubectl => "k8s.io/kubernetes/cmd/kubectl",
             Self::KubeControllerManager => "k8s.io/kubernetes/cmd/kube-controller-manager",

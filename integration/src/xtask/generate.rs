@@ -3,9 +3,11 @@
 use anyhow::{Context as _, Result};
 
 use super::{root, say};
+use crate::chart::Chart;
 
 pub(super) fn run() -> Result<()> {
-    for file in crate::generate::all() {
+    let snapshots = Chart::new()?.snapshots()?;
+    for file in crate::generate::all().into_iter().chain(snapshots) {
         let path = root().join(file.path);
         if std::fs::read_to_string(&path).is_ok_and(|text| text == file.text) {
             continue;

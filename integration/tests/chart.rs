@@ -1,0 +1,380 @@
+//! The chart, rendered by the real Helm.
+//!
+//! Shows: it passes `helm lint --strict` and renders as the snapshots say; wrong values are refused with what is wrong; the
+//! rights it grants are the code's table and nobody else has any; what it configures is accepted by the processes' own
+//! loaders and by the real NATS server, says the processes' defaults, and leaves out no key; containers are as harmless as
+//! they can be, agents have no token; passwords stand in Secrets alone.
+
+#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "a helper of a test fails the test")]
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+use std::process::Command;
+
+use agent::config::AgentConfig;
+use base64::Engine as _;
+use controller::api::access;
+use controller::config::ControllerConfig;
+use integration::chart::{CASES, Chart, RELEASE};
+use integration::installation::accounts;
+use integration::nats::{NatsConfig, Permission};
+use integration::parts::{Parts, Tool};
+use serde_json::{Value, json};
+
+/// Beside those with a snapshot.
+const DEPRECATED: &str = "deprecated";
+
+fn cases() -> impl Iterator<Item = &'static str> {
+    CASES.iter().map(|(case, _)| *case).chain([DEPRECATED])
+}
+
+/// The objects of a rendered chart.
+fn objects(text: &str) -> Vec<Value> {
+    let all = text.split("\n---").filter_map(|text| serde_saphyr::from_str::<Option<Value>>(text).unwrap());
+    all.filter(|object| !object.is_null()).collect()
+}
+
+fn rendered(case: &str) -> Vec<Value> {
+    objects(&Chart::new().unwrap().rendered(case).unwrap())
+}
+
+fn of_kind<'a>(all: &'a [Value], kind: &'a str) -> impl Iterator<Item = &'a Value> {
+    all.iter().filter(move |object| object["kind"] == kind)
+}
+
+fn named<'a>(all: &'a [Value], kind: &'a str, name: &str) -> &'a Value {
+    of_kind(all, kind).find(|object| object["metadata"]["name"] == name).unwrap_or_else(|| panic!("no {kind} {name}"))
+}
+
+/// What a `ConfigMap` with one file holds.
+fn file(all: &[Value], name: &str) -> String {
+    let data = named(all, "ConfigMap", name)["data"].as_object().unwrap();
+    assert_eq!(data.len(), 1);
+    data.values().next().unwrap().as_str().unwrap().to_owned()
+}
+
+fn controller_config(all: &[Value]) -> ControllerConfig {
+    let text = file(all, "warm-images-controller");
+    daemon::config::read(Path::new("controller.yaml"), &text, &[]).unwrap_or_else(|error| panic!("{error}\n{text}"))
+}
+
+fn agent_config(all: &[Value]) -> AgentConfig {
+    // What a pod learns from its environment.
+    let text = format!("node: a\n{}", file(all, "warm-images-agent"));
+    daemon::config::read(Path::new("agent.yaml"), &text, &[]).unwrap_or_else(|error| panic!("{error}\n{text}"))
+}
+
+/// The pod templates, by the name of what makes pods of them.
+fn pods(all: &[Value]) -> BTreeMap<String, &Value> {
+    let pods = all.iter().filter(|object| object["spec"]["template"]["spec"]["containers"].is_array());
+    pods.map(|object| (object["metadata"]["name"].as_str().unwrap().to_owned(), &object["spec"]["template"]["spec"]))
+        .collect()
+}
+
+fn keys(value: &Value) -> BTreeSet<&str> {
+    value.as_object().into_iter().flatten().map(|(key, _)| key.as_str()).collect()
+}
+
+#[test]
+fn it_passes_the_strict_lint_with_each_set_of_values() {
+    let chart = Chart::new().unwrap();
+    for case in cases() {
+        let folder = chart.folder().display().to_string();
+        let fixed = ["lint", "--strict", "--quiet", folder.as_str()];
+        let output = chart.helm(fixed.into_iter().map(str::to_owned).chain(chart.values(case))).unwrap();
+        assert!(output.status.success(), "{case}: {}", String::from_utf8_lossy(&output.stdout));
+    }
+}
+
+#[test]
+fn it_renders_as_the_snapshots_say() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    for snapshot in Chart::new().unwrap().snapshots().unwrap() {
+        let kept = std::fs::read_to_string(root.join(snapshot.path)).unwrap_or_default();
+        let differs = kept.lines().zip(snapshot.text.lines()).position(|(kept, now)| kept != now);
+        assert!(
+            kept == snapshot.text,
+            "{} is not current from line {}; `cargo xtask generate` writes it",
+            snapshot.path,
+            differs.map_or(kept.lines().count(), |line| line) + 1
+        );
+    }
+}
+
+#[test]
+fn wrong_values_are_refused_with_what_is_wrong() {
+    let chart = Chart::new().unwrap();
+    for (set, said) in [
+        ("config.unknown=1", "at '/config': additional properties 'unknown' not allowed"),
+        ("contoller.replicas=2", "additional properties 'contoller' not allowed"),
+        ("config.select.mode=sometimes", "at '/config/select/mode': value must be one of 'optOut', 'optIn'"),
+        ("config.labels.staleAfter=soon", "at '/config/labels/staleAfter'"),
+        ("config.clusterId=No_", "at '/config/clusterId'"),
+        ("config.disk.mark=101", "at '/config/disk/mark': maximum: got 101, want 100"),
+        ("config.controller.clusterId=x", "at '/config/controller': additional properties 'clusterId' not allowed"),
+        ("controller.replicas=0", "at '/controller/replicas': minimum: got 0, want 1"),
+        ("nats.embedded.replicas=2", "at '/nats/embedded/replicas': value must be one of 1, 3, 5"),
+        ("nats.external.urls[0]=http://x:1", "at '/nats/external/urls/0'"),
+        ("nats.external.urls[0]=nats://u:p@x:1", "at '/nats/external/urls/0'"),
+        ("agent.runtime.preset=docker", "at '/agent/runtime/preset': value must be one of 'containerd', 'k3s'"),
+        ("agent.runtime.preset=custom", "agent.runtime.socket is empty: with the preset `custom` give the path"),
+        ("agent.runtime.socket=/run/x.sock", "set agent.runtime.preset to `custom`, or remove the socket"),
+        ("agent.serviceAccount.create=false", "name the service account in agent.serviceAccount.name"),
+        (
+            "nats.external.urls[0]=nats://x:4222,nats.external.agent.user=a",
+            "nats.external.agent.existingSecret is empty: name the Secret",
+        ),
+        (
+            "nats.external.urls[0]=nats://x:4222,nats.external.agent.existingSecret=a",
+            "nats.external.agent: give user (with a password) or credsKey (a credentials file)",
+        ),
+        ("nats.external.urls[0]=nats://x:4222,nats.url=nats://y:4222", "remove nats.url"),
+    ] {
+        let refused = chart.template(&["--set", set]).unwrap();
+        let why = refused.err().unwrap_or_else(|| panic!("{set} is accepted"));
+        assert!(why.contains(said), "{set}: {why}");
+    }
+}
+
+#[test]
+fn the_rights_are_those_of_the_table_and_the_controllers_alone() {
+    for case in cases() {
+        let all = rendered(case);
+        let name = "warm-images-controller";
+        let wanted = access::cluster_role(name);
+        assert_eq!(named(&all, "ClusterRole", name)["rules"], wanted["rules"], "{case}");
+        let lease = controller_config(&all).leader.lease_name;
+        assert_eq!(named(&all, "Role", name)["rules"], access::role(name, RELEASE, &lease)["rules"], "{case}");
+        assert_eq!(of_kind(&all, "ClusterRole").chain(of_kind(&all, "Role")).count(), 2, "{case}");
+        let bindings: Vec<_> = of_kind(&all, "ClusterRoleBinding").chain(of_kind(&all, "RoleBinding")).collect();
+        assert_eq!(bindings.len(), 2, "{case}");
+        for binding in bindings {
+            let controller = json!([{ "kind": "ServiceAccount", "name": name, "namespace": RELEASE }]);
+            assert_eq!(binding["subjects"], controller, "{case}");
+        }
+        assert_eq!(pods(&all)[name]["serviceAccountName"], name);
+        assert_ne!(pods(&all)["warm-images-agent"]["serviceAccountName"], name);
+    }
+}
+
+#[test]
+fn a_lease_of_another_name_may_be_used_too() {
+    let chart = Chart::new().unwrap();
+    let all = objects(&chart.template(&["--set", "config.controller.leader.leaseName=other"]).unwrap().unwrap());
+    assert_eq!(controller_config(&all).leader.lease_name, "other");
+    assert_eq!(named(&all, "Role", "warm-images-controller")["rules"][1]["resourceNames"], json!(["other"]));
+}
+
+#[test]
+fn the_processes_accept_what_they_are_configured_with() {
+    for case in cases() {
+        let all = rendered(case);
+        let (controller, agent) = (controller_config(&all), agent_config(&all));
+        assert_eq!(controller.cluster_id, agent.cluster_id, "{case}");
+        assert_eq!(controller.nats.urls, agent.nats.urls, "{case}");
+        for (name, nats) in [("warm-images-controller", &controller.nats), ("warm-images-agent", &agent.nats)] {
+            let files = [nats.password_file.as_ref(), nats.creds_file.as_ref()].into_iter().flatten();
+            let tls = [&nats.tls.ca_file, &nats.tls.cert_file, &nats.tls.key_file].into_iter().flatten();
+            let files: Vec<_> = files.map(|file| file.path()).chain(tls.map(|file| file.as_path())).collect();
+            assert!(!files.is_empty(), "{case}: {name} logs in with nothing");
+            let mounted = mounted_files(pods(&all)[name]);
+            for file in files {
+                assert!(
+                    mounted.contains(file.to_str().unwrap()),
+                    "{case}: {name} has no {} of {mounted:?}",
+                    file.display()
+                );
+            }
+        }
+    }
+}
+
+/// Files that Secrets put into the container of a pod.
+fn mounted_files(pod: &Value) -> BTreeSet<String> {
+    let volumes: BTreeMap<&str, &Value> =
+        pod["volumes"].as_array().unwrap().iter().map(|volume| (volume["name"].as_str().unwrap(), volume)).collect();
+    let mounts = pod["containers"][0]["volumeMounts"].as_array().unwrap();
+    let files = mounts.iter().flat_map(|mount| {
+        let items = volumes[mount["name"].as_str().unwrap()]["secret"]["items"].as_array();
+        items
+            .into_iter()
+            .flatten()
+            .map(|item| format!("{}/{}", mount["mountPath"].as_str().unwrap(), item["path"].as_str().unwrap()))
+    });
+    files.collect()
+}
+
+#[test]
+fn the_defaults_that_the_chart_shows_are_those_of_the_processes() {
+    let all = rendered("default");
+    let (controller, agent) = (controller_config(&all), agent_config(&all));
+    let expected = ControllerConfig { nats: controller.nats.clone(), ..ControllerConfig::default() };
+    assert_eq!(controller, expected);
+    let expected = AgentConfig {
+        node: agent.node.clone(),
+        nats: agent.nats.clone(),
+        runtime: agent.runtime.clone(),
+        ..AgentConfig::default()
+    };
+    assert_eq!(agent, expected);
+}
+
+#[test]
+fn every_key_of_the_processes_can_be_set() {
+    let schema: Value = serde_json::from_str(&Chart::new().unwrap().read("values.schema.json").unwrap()).unwrap();
+    let all = rendered("default");
+    for (component, defaults, from_pod) in [
+        ("controller", serde_json::to_value(ControllerConfig::default()).unwrap(), &["podName", "podNamespace"][..]),
+        ("agent", serde_json::to_value(AgentConfig::default()).unwrap(), &["node"][..]),
+    ] {
+        let rendered: Value = serde_saphyr::from_str(&file(&all, &format!("warm-images-{component}"))).unwrap();
+        let further = &schema["properties"]["config"]["properties"][component]["properties"];
+        let settable: BTreeSet<_> = keys(&rendered).union(&keys(further)).copied().collect();
+        let wanted: BTreeSet<_> = keys(&defaults).into_iter().filter(|key| !from_pod.contains(key)).collect();
+        assert_eq!(settable, wanted, "{component}");
+        assert_eq!(keys(&further["timing"]["properties"]), keys(&defaults["timing"]), "{component}.timing");
+        for section in keys(&rendered).into_iter().filter(|key| defaults[key].is_object() && *key != "nats") {
+            let known = &further[section]["properties"];
+            let settable: BTreeSet<_> = keys(&rendered[section]).union(&keys(known)).copied().collect();
+            assert_eq!(settable, keys(&defaults[section]), "{component}.{section}");
+        }
+    }
+}
+
+#[test]
+fn the_deprecated_keys_do_what_they_did() {
+    let all = rendered(DEPRECATED);
+    let (controller, agent) = (controller_config(&all), agent_config(&all));
+    assert_eq!(controller.select.namespaces.include, ["shop", "team-a"]);
+    assert_eq!(
+        controller.select.namespaces.exclude,
+        ["kube-system", "kube-public", "kube-node-lease", "sandbox", "test"]
+    );
+    for nats in [controller.nats, agent.nats] {
+        assert_eq!(nats.urls, ["nats://wi-nats-client:4222"]);
+        assert_eq!(nats.user.as_deref(), Some("nats_client"));
+    }
+    assert_eq!(of_kind(&all, "StatefulSet").count(), 0, "a server of our own stands beside the old one");
+    // `ignore: ""` and `list: "*"` were its defaults.
+    let chart = Chart::new().unwrap();
+    let all = objects(&chart.template(&["--set", "list=*,ignore="]).unwrap().unwrap());
+    assert_eq!(controller_config(&all).select, ControllerConfig::default().select);
+}
+
+#[test]
+fn other_namespaces_restart_no_controller() {
+    let chart = Chart::new().unwrap();
+    let checksum = |set: &str| {
+        let all = objects(&chart.template(&["--set", set]).unwrap().unwrap());
+        let template = &named(&all, "Deployment", "warm-images-controller")["spec"]["template"];
+        template["metadata"]["annotations"]["warm-images.dev/config-checksum"].as_str().unwrap().to_owned()
+    };
+    let usual = checksum("config.select.mode=optOut");
+    assert_eq!(checksum("config.select.namespaces.exclude={a,b}"), usual);
+    assert_ne!(checksum("config.labels.perSecond=5"), usual);
+}
+
+#[test]
+fn containers_are_as_harmless_as_they_can_be() {
+    for case in cases() {
+        let all = rendered(case);
+        for (name, pod) in pods(&all) {
+            let is_agent = name == "warm-images-agent";
+            assert_eq!(pod["automountServiceAccountToken"], json!(name == "warm-images-controller"), "{case}: {name}");
+            assert_eq!(pod["securityContext"]["seccompProfile"]["type"], "RuntimeDefault", "{case}: {name}");
+            assert_eq!(pod["securityContext"]["runAsNonRoot"] == true, !is_agent, "{case}: {name}");
+            for shared in ["hostNetwork", "hostPID", "hostIPC"] {
+                assert!(pod[shared].is_null(), "{case}: {name} has {shared}");
+            }
+            for container in pod["containers"].as_array().unwrap() {
+                let context = &container["securityContext"];
+                assert_eq!(context["allowPrivilegeEscalation"], false, "{case}: {name}");
+                assert_eq!(context["readOnlyRootFilesystem"], true, "{case}: {name}");
+                assert_eq!(context["capabilities"], json!({ "drop": ["ALL"] }), "{case}: {name}");
+                assert_ne!(context["privileged"], true, "{case}: {name}");
+                for probe in ["livenessProbe", "readinessProbe"] {
+                    assert!(container[probe]["httpGet"]["path"].is_string(), "{case}: {name} has no {probe}");
+                }
+            }
+            let paths: Vec<_> =
+                pod["volumes"].as_array().unwrap().iter().filter_map(|v| v["hostPath"]["path"].as_str()).collect();
+            assert_eq!(paths.len(), if is_agent { 2 } else { 0 }, "{case}: {name} mounts {paths:?}");
+        }
+        for account in of_kind(&all, "ServiceAccount") {
+            assert_eq!(account["automountServiceAccountToken"], false, "{case}");
+        }
+    }
+}
+
+#[test]
+fn passwords_stand_in_secrets_alone() {
+    for case in cases() {
+        let all = rendered(case);
+        let secrets: Vec<_> = of_kind(&all, "Secret").collect();
+        let data = |secret: &&Value| secret["data"].as_object().unwrap().values().cloned().collect::<Vec<_>>();
+        let values: Vec<Value> = secrets.iter().flat_map(data).collect();
+        let elsewhere: Vec<_> = all.iter().filter(|object| object["kind"] != "Secret").collect();
+        let elsewhere = serde_json::to_string(&elsewhere).unwrap();
+        for value in values {
+            let encoded = value.as_str().unwrap();
+            let plain = base64::engine::general_purpose::STANDARD.decode(encoded).unwrap();
+            let plain = String::from_utf8(plain).unwrap();
+            assert!(!elsewhere.contains(encoded) && !elsewhere.contains(&plain), "{case}: a password stands elsewhere");
+        }
+        let wanted = match case {
+            "default" | "minimal" => 3,
+            DEPRECATED => 1,
+            _ => 0,
+        };
+        assert_eq!(secrets.len(), wanted, "{case}");
+    }
+}
+
+#[test]
+fn the_nats_server_takes_its_configuration() {
+    let server = Parts::ensure(&[Tool::NatsServer]).unwrap().path(Tool::NatsServer).unwrap();
+    for case in ["default", "production"] {
+        let all = rendered(case);
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("nats.conf");
+        std::fs::write(&path, file(&all, "warm-images-nats").replace("/data", folder.path().to_str().unwrap()))
+            .unwrap();
+        let env = pods(&all)["warm-images-nats"]["containers"][0]["env"].as_array().unwrap();
+        // What Kubernetes would put there.
+        let value = |of: &Value| of["value"].as_str().unwrap_or("w0").replace("$(ROUTES_PASSWORD)", "w0");
+        let check = |env: &[Value]| {
+            let env = env.iter().map(|of| (of["name"].as_str().unwrap().to_owned(), value(of)));
+            Command::new(&server).arg("-t").arg("--config").arg(&path).env_clear().envs(env).output().unwrap()
+        };
+        let output = check(env);
+        assert!(output.status.success(), "{case}: {}", String::from_utf8_lossy(&output.stderr));
+        assert!(!check(&[]).status.success(), "{case}: passwords are not from the environment");
+    }
+}
+
+#[test]
+fn the_nats_server_knows_the_subjects_that_the_system_tests_run_with() {
+    let text = file(&rendered("default"), "warm-images-nats");
+    let subjects: BTreeSet<String> =
+        text.split('"').skip(1).step_by(2).map(str::to_owned).filter(|word| word.contains('.')).collect();
+    let mut wanted = all_subjects(&accounts("default", &["*"]));
+    // The operator's, who is no user of the system tests.
+    wanted.insert("warm.v1.default.ctl.*".to_owned());
+    assert_eq!(subjects, wanted);
+}
+
+fn all_subjects(config: &NatsConfig) -> BTreeSet<String> {
+    let of = |permission: &Permission| permission.allow.iter().chain(&permission.deny).cloned().collect::<Vec<_>>();
+    let mut subjects = BTreeSet::new();
+    for account in &config.accounts {
+        for user in &account.users {
+            subjects.extend(of(&user.publish));
+            subjects.extend(of(&user.subscribe));
+        }
+        for entry in account.exports.iter().chain(&account.imports) {
+            let given = |kind: &str| entry[kind].as_str().or_else(|| entry[kind]["subject"].as_str());
+            subjects.extend(["service", "stream"].iter().filter_map(|kind| given(kind)).map(str::to_owned));
+        }
+    }
+    subjects
+}
