@@ -7,6 +7,7 @@
 use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, anyhow, ensure};
@@ -122,13 +123,17 @@ fn the_controller_may_change_its_labels_of_a_node_and_nothing_else() -> Result<(
         Nodes::new(site.api.client()).create(&spec).await?;
         let nodes: Api<Node> = Api::all(client_of(&site.api, "controller").await?);
 
-        // The API server takes up a policy some time after it was made.
+        // The API server takes up a policy some time after it was made. What changes nothing passes, so each try differs.
+        let tries = AtomicU32::new(0);
         let foreign = "may only change its own labels";
         eventually("the policy is in force", SOON, async || {
-            let answer = apply(&nodes, json!({ "metadata": { "labels": { "sentinel": "x" } } })).await;
+            let next = tries.fetch_add(1, Ordering::Relaxed).to_string();
+            let answer = apply(&nodes, json!({ "metadata": { "labels": { "sentinel": next } } })).await;
             if is_refused(&answer, foreign) { Ok(()) } else { Err(anyhow!("{answer:?}")) }
         })
         .await?;
+        // Those that passed before are in the way: the next apply would take them away.
+        site.kubectl(&["label", "node", "a", "sentinel-"])?;
         let labels = json!({ OURS: "0123", "shop.set.warm-images.dev/base": "warm" });
         let node = apply(&nodes, json!({ "metadata": { "labels": labels } })).await?;
         assert_eq!(node.metadata.labels.unwrap_or_default().get(OURS).map(String::as_str), Some("0123"));
