@@ -8,13 +8,14 @@
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "a helper of a test fails the test")]
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use agent::config::AgentConfig;
 use base64::Engine as _;
 use controller::api::access;
 use controller::config::ControllerConfig;
+use daemon::config::SecretFile;
 use integration::chart::{CASES, Chart, RELEASE};
 use integration::installation::accounts;
 use integration::nats::{NatsConfig, Permission};
@@ -175,7 +176,7 @@ fn the_processes_accept_what_they_are_configured_with() {
         for (name, nats) in [("warm-images-controller", &controller.nats), ("warm-images-agent", &agent.nats)] {
             let files = [nats.password_file.as_ref(), nats.creds_file.as_ref()].into_iter().flatten();
             let tls = [&nats.tls.ca_file, &nats.tls.cert_file, &nats.tls.key_file].into_iter().flatten();
-            let files: Vec<_> = files.map(|file| file.path()).chain(tls.map(|file| file.as_path())).collect();
+            let files: Vec<_> = files.map(SecretFile::path).chain(tls.map(PathBuf::as_path)).collect();
             assert!(!files.is_empty(), "{case}: {name} logs in with nothing");
             let mounted = mounted_files(pods(&all)[name]);
             for file in files {
