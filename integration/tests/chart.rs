@@ -17,9 +17,10 @@ use controller::api::access;
 use controller::config::ControllerConfig;
 use daemon::config::SecretFile;
 use integration::chart::{CASES, Chart, RELEASE};
-use integration::installation::accounts;
-use integration::nats::{NatsConfig, Permission};
+use integration::installation::{accounts, agent_user, reader};
+use integration::nats::Permission;
 use integration::parts::{Parts, Tool};
+use regex::Regex;
 use serde_json::{Value, json};
 
 /// Beside those with a snapshot.
@@ -354,28 +355,68 @@ fn the_nats_server_takes_its_configuration() {
 }
 
 #[test]
-fn the_nats_server_knows_the_subjects_that_the_system_tests_run_with() {
+fn the_nats_users_may_do_what_those_of_the_system_tests_may() {
     let text = file(&rendered("default"), "warm-images-nats");
-    let subjects: BTreeSet<String> =
-        text.split('"').skip(1).step_by(2).map(str::to_owned).filter(|word| word.contains('.')).collect();
-    let mut wanted = all_subjects(&accounts("default", &["*"]));
-    // The operator's, who is no user of the system tests.
-    wanted.insert("warm.v1.default.ctl.*".to_owned());
-    assert_eq!(subjects, wanted);
+    let system = accounts("default", &["*"]);
+    let user = |name: &str| {
+        let user = system.user(name).unwrap();
+        (permitted(&user.publish), permitted(&user.subscribe))
+    };
+    let mut operator = user(reader());
+    operator.0.retain(|subject| !subject.contains(".ctl."));
+    operator.0.insert("allow warm.v1.default.ctl.*".to_owned());
+    let wanted = BTreeMap::from([
+        ("controller".to_owned(), user("controller")),
+        ("agent".to_owned(), user(&agent_user("*"))),
+        ("reader".to_owned(), user(reader())),
+        ("operator".to_owned(), operator),
+    ]);
+    assert_eq!(users_of(&text), wanted);
+    assert_eq!(text.matches("allow_responses { max: 1, expires: 30s }").count(), 1, "agents answer requests");
 }
 
-fn all_subjects(config: &NatsConfig) -> BTreeSet<String> {
-    let of = |permission: &Permission| permission.allow.iter().chain(&permission.deny).cloned().collect::<Vec<_>>();
-    let mut subjects = BTreeSet::new();
-    for account in &config.accounts {
-        for user in &account.users {
-            subjects.extend(of(&user.publish));
-            subjects.extend(of(&user.subscribe));
-        }
-        for entry in account.exports.iter().chain(&account.imports) {
-            let given = |kind: &str| entry[kind].as_str().or_else(|| entry[kind]["subject"].as_str());
-            subjects.extend(["service", "stream"].iter().filter_map(|kind| given(kind)).map(str::to_owned));
-        }
+/// What each user of a server's configuration may publish and subscribe to.
+fn users_of(text: &str) -> BTreeMap<String, (BTreeSet<String>, BTreeSet<String>)> {
+    let list = |word: &str| format!(r"{word} \{{ (allow|deny): \[([^\]]*)\] \}}");
+    let pattern =
+        format!(r"user: (\w+), password: \$\w+\s+permissions \{{\s+{}\s+{}", list("publish"), list("subscribe"));
+    let said = |rule: &str, list: &str| quoted(list).map(|subject| format!("{rule} {subject}")).collect();
+    let users = Regex::new(&pattern).unwrap();
+    let users = users.captures_iter(text).map(|of| (of[1].to_owned(), (said(&of[2], &of[3]), said(&of[4], &of[5]))));
+    users.collect()
+}
+
+fn quoted(text: &str) -> impl Iterator<Item = &str> {
+    text.split('"').skip(1).step_by(2)
+}
+
+fn permitted(permission: &Permission) -> BTreeSet<String> {
+    let allowed = permission.allow.iter().map(|subject| format!("allow {subject}"));
+    allowed.chain(permission.deny.iter().map(|subject| format!("deny {subject}"))).collect()
+}
+
+#[test]
+fn the_nats_accounts_share_what_those_of_the_system_tests_share() {
+    let text = file(&rendered("default"), "warm-images-nats");
+    let pattern = r#"\{ (service|stream): (?:\{ account: (\w+), subject: )?"([^"]+)""#;
+    let pattern = Regex::new(pattern).unwrap();
+    for account in accounts("default", &["*"]).accounts {
+        // Accounts stand one after the other, users first.
+        let from = text.find(&format!("  {} {{", account.name)).unwrap();
+        let to = text[from..].find("\n  }\n").map_or(text.len(), |length| from + length);
+        let given: BTreeSet<String> = pattern
+            .captures_iter(&text[from..to])
+            .map(|of| format!("{} {} {}", &of[1], of.get(2).map_or("", |account| account.as_str()), &of[3]))
+            .collect();
+        let entries = account.exports.iter().chain(&account.imports);
+        let wanted: BTreeSet<String> = entries
+            .map(|entry| {
+                let kind = if entry["service"].is_null() { "stream" } else { "service" };
+                let subject = entry[kind].as_str().or_else(|| entry[kind]["subject"].as_str()).unwrap();
+                format!("{kind} {} {subject}", entry[kind]["account"].as_str().unwrap_or_default())
+            })
+            .collect();
+        assert_eq!(given, wanted, "{}", account.name);
     }
-    subjects
+    assert!(text.contains(r#"{ service: "$JS.API.DIRECT.GET.KV_warm-default-intents", response: stream }"#));
 }
