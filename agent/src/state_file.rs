@@ -19,6 +19,8 @@ const NAME: &str = "state.json";
 /// What cannot be used is kept under this name, for people.
 const BAD: &str = "state.json.bad";
 const PARTIAL: &str = "state.json.partial";
+/// So much of the parser's words is repeated: they may quote the file.
+const REPEATED: usize = 300;
 /// So many damaged entries are named.
 const NAMED: usize = 10;
 
@@ -45,7 +47,7 @@ impl StateError {
 #[derive(Debug, thiserror::Error)]
 pub enum Unusable {
     /// Another shape, or no JSON at all.
-    #[error("it is not the agent's state: {0}")]
+    #[error("it is not the agent's state: {}", shown(&.0.to_string(), REPEATED))]
     Json(#[from] serde_json::Error),
     /// Of another version of the agent.
     #[error("it has version {0}, this agent reads {VERSION}")]
@@ -326,5 +328,11 @@ mod tests {
         assert_eq!(decode(br#"{"v":9}"#).unwrap_err().to_string(), "it has version 9, this agent reads 1");
         let text = decode(b"{\"v\":1,\"ep").unwrap_err().to_string();
         assert!(text.starts_with("it is not the agent's state: EOF"), "{text}");
+    }
+
+    #[test]
+    fn content_that_the_parser_quotes_is_not_repeated_at_length() {
+        let text = decode(format!("\"{}\"", "x\\n".repeat(2_000)).as_bytes()).unwrap_err().to_string();
+        assert!(text.chars().count() < 400 && !text.contains('\n'), "{text}");
     }
 }
