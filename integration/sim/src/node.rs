@@ -142,7 +142,7 @@ pub(super) fn reference(image: usize) -> String {
     }
 }
 
-/// The inverse of [`reference`].
+/// The inverse of [`reference()`].
 pub(super) fn number(reference: &str) -> Option<usize> {
     let rest = reference.strip_prefix("registry.example/app/i")?;
     rest.split([':', '@']).next()?.parse().ok()
