@@ -207,8 +207,10 @@ fn an_agent_in_an_account_of_its_own_does_what_it_must() -> Result<()> {
             let question = questions.recv().await.context("no question")?;
             Ok(agent.publish(&question.reply.context("nobody to answer")?, &[], "yes".into()).await?)
         };
-        let asked =
-            async { anyhow::Ok(world.admin.request("warm.v1.default.node.n1.req.explain", &[], "?".into()).await?) };
+        // The server may not know of the subscription yet: then it says at once that nobody listens.
+        let asked = eventually("the question is answered", SOON, async || {
+            world.admin.request("warm.v1.default.node.n1.req.explain", &[], "?".into()).await.map(Some)
+        });
         let (said, ()) = tokio::try_join!(asked, answer)?;
         ensure!(said.payload.as_ref() == b"yes", "{said:?}");
 
