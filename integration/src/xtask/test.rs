@@ -176,7 +176,8 @@ fn integration(prefix: &str, threads: &str) -> Result<()> {
     }
     // The harness runs the programs that cargo has built last, so that a test never meets an older one.
     cargo(&["build", "--locked", "-p", "controller", "-p", "agent", "-p", "integration", "--bins"], &[])?;
-    let mut args = vec!["test", "--locked", "-p", "integration"];
+    // All of them, so that one run tells everything that is wrong.
+    let mut args = vec!["test", "--locked", "-p", "integration", "--no-fail-fast"];
     for name in &chosen {
         args.extend(["--test", name]);
     }
