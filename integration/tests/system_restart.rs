@@ -7,7 +7,7 @@
 
 use std::time::Duration;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
 use integration::cluster::REGISTRY;
 use integration::image::Published;
 use integration::installation::{Installation, InstallationSpec};
@@ -92,7 +92,9 @@ fn restarts_of_agent_and_controller_pull_nothing_twice_and_lose_no_label() -> Re
             installation.pulled_once(&[node], &[&one, &two, &sentinel])?;
         }
         let meta = installation.kv("intents", "_meta").await?;
-        ensure!(meta["term"] == 3, "each start takes one term: {meta}");
+        // The start that was killed may not have come to it: who is ready need not lead.
+        let term = meta["term"].as_u64().context("no term")?;
+        ensure!((2..=3).contains(&term), "each start takes one term at most: {meta}");
         witness.none_lost(&["node-a"], &[&one, &two]).await?;
         ensure!(
             !witness.versions("node-a").await?.is_empty(),
