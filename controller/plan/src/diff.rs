@@ -52,7 +52,7 @@ pub(crate) fn intents(
     };
     puts(plan, bucket, term)
         .chain(purges(plan, bucket, &is_awaited))
-        .filter(|write| retries.may(&crate::ledger::key_of(write), now))
+        .filter(|write| retries.may(&write.key(), now))
         .take(MAX_BATCH)
         .collect()
 }

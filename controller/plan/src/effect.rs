@@ -7,8 +7,9 @@ use std::time::Duration;
 
 use serde::Serialize;
 use shared::machine::Kind;
-use shared::message::{Assignment, Beat, Control, Intent, Meta};
+use shared::message::{Assignment, Beat, Control, Intent, Message as _, Meta};
 use shared::name::{ImageKey, NodeName, PoolId};
+use shared::subject::IntentsKey;
 
 /// One effect.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -97,6 +98,28 @@ pub struct IntentWrite {
     pub expected: u64,
     /// What to write.
     pub write: IntentChange,
+}
+
+impl IntentWrite {
+    /// The key that is written.
+    pub fn key(&self) -> IntentsKey {
+        let pool = self.pool.clone();
+        match &self.write {
+            IntentChange::PutDefinition(_) | IntentChange::PurgeDefinition => IntentsKey::Definition(pool),
+            IntentChange::Put(intent) => IntentsKey::Intent(pool, intent.id.clone()),
+            IntentChange::Purge(id) => IntentsKey::Intent(pool, id.clone()),
+        }
+    }
+
+    /// What is put under it; `None` for a purge.
+    pub fn body(&self) -> Option<Vec<u8>> {
+        match &self.write {
+            // A JSON value always serialises.
+            IntentChange::PutDefinition(value) => Some(serde_json::to_vec(value).unwrap_or_default()),
+            IntentChange::Put(intent) => Some(intent.encode()),
+            IntentChange::PurgeDefinition | IntentChange::Purge(_) => None,
+        }
+    }
 }
 
 /// What to write under a key of the intents bucket.

@@ -122,16 +122,6 @@ pub(crate) struct AssignmentsInFlight {
     pub(crate) reread: BTreeMap<NodeName, Stored<NodeName, Assignment>>,
 }
 
-/// The key of a write.
-pub(crate) fn key_of(write: &IntentWrite) -> IntentsKey {
-    let pool = write.pool.clone();
-    match &write.write {
-        IntentChange::PutDefinition(_) | IntentChange::PurgeDefinition => IntentsKey::Definition(pool),
-        IntentChange::Put(intent) => IntentsKey::Intent(pool, intent.id.clone()),
-        IntentChange::Purge(id) => IntentsKey::Intent(pool, id.clone()),
-    }
-}
-
 impl Ledger {
     /// The term is another: deltas begin anew, and whatever failed before may do better now.
     pub(crate) fn renewed(&mut self) {
@@ -141,7 +131,7 @@ impl Ledger {
 
     /// Notes a batch.
     pub(crate) fn issue_intents(&mut self, reads: u64, writes: &[IntentWrite]) {
-        let writes = writes.iter().map(|w| (key_of(w), (w.expected, w.write.clone()))).collect();
+        let writes = writes.iter().map(|w| (w.key(), (w.expected, w.write.clone()))).collect();
         self.intents = Some(IntentsInFlight { reads, writes, reread: BTreeMap::new() });
     }
 

@@ -7,11 +7,10 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use cluster_plan::Fact;
-use cluster_plan::effect::{IntentBatch, IntentChange, IntentWrite};
-use shared::message::Message as _;
+use cluster_plan::effect::{IntentBatch, IntentWrite};
 use shared::name::{ClusterId, PoolId};
 use shared::reason::Reason;
-use shared::subject::{Bucket, IntentsKey, Subject};
+use shared::subject::{Bucket, Subject};
 
 use super::Peers;
 use super::delta::deltas;
@@ -30,26 +29,21 @@ pub(super) async fn write(peers: &Peers, tenure: &Tenure, kind: &'static str, ba
     let deltas = publish(peers, tenure, &batch, &results).await;
     batch_done(kind, written.iter().filter_map(|result| result.as_ref().err()));
     tell_conflicts(peers, &batch, &written).await;
-    let results = batch.writes.iter().map(key_of).zip(results).collect();
+    let results = batch.writes.iter().map(IntentWrite::key).zip(results).collect();
     peers.inbox.send(Fact::IntentsWritten { results, deltas }).await;
 }
 
 /// The outcome of a batch that was not even tried.
 pub(super) fn untried(batch: &IntentBatch, reason: Reason) -> Fact {
-    let results = batch.writes.iter().map(|write| (key_of(write), Err(reason))).collect();
+    let results = batch.writes.iter().map(|write| (write.key(), Err(reason))).collect();
     Fact::IntentsWritten { results, deltas: BTreeMap::new() }
 }
 
 fn put(cluster: &ClusterId, write: &IntentWrite, marker_ttl: Duration) -> Put {
     Put {
-        subject: Bucket::Intents.subject(cluster, &key_of(write).to_string()),
+        subject: Bucket::Intents.subject(cluster, &write.key().to_string()),
         expected: write.expected,
-        content: match &write.write {
-            // A JSON value always serialises.
-            IntentChange::PutDefinition(value) => Content::Value(serde_json::to_vec(value).unwrap_or_default().into()),
-            IntentChange::Put(intent) => Content::Value(intent.encode().into()),
-            IntentChange::PurgeDefinition | IntentChange::Purge(_) => Content::Purge(marker_ttl),
-        },
+        content: write.body().map_or(Content::Purge(marker_ttl), |body| Content::Value(body.into())),
     }
 }
 
@@ -80,20 +74,11 @@ async fn publish(
 async fn tell_conflicts(peers: &Peers, batch: &IntentBatch, written: &[Result<u64, NotDone>]) {
     for (write, result) in batch.writes.iter().zip(written) {
         if result.as_ref().is_err_and(NotDone::is_conflict) {
-            let key = key_of(write);
+            let key = write.key();
             let printed = key.to_string();
             if let Some(there) = reread::<Intents>(&peers.bus, &peers.cluster, key, &printed).await {
                 peers.inbox.send(Fact::IntentChanged(there)).await;
             }
         }
-    }
-}
-
-fn key_of(write: &IntentWrite) -> IntentsKey {
-    let pool = write.pool.clone();
-    match &write.write {
-        IntentChange::PutDefinition(_) | IntentChange::PurgeDefinition => IntentsKey::Definition(pool),
-        IntentChange::Put(intent) => IntentsKey::Intent(pool, intent.id.clone()),
-        IntentChange::Purge(id) => IntentsKey::Intent(pool, id.clone()),
     }
 }

@@ -74,15 +74,6 @@ struct Batch<W> {
 
 type Results = Vec<Result<u64, Reason>>;
 
-fn key_of(write: &IntentWrite) -> IntentsKey {
-    let pool = write.pool.clone();
-    match &write.write {
-        IntentChange::PutDefinition(_) | IntentChange::PurgeDefinition => IntentsKey::Definition(pool),
-        IntentChange::Put(intent) => IntentsKey::Intent(pool, intent.id.clone()),
-        IntentChange::Purge(id) => IntentsKey::Intent(pool, id.clone()),
-    }
-}
-
 fn us(duration: std::time::Duration) -> Us {
     Us::try_from(duration.as_micros()).unwrap_or(Us::MAX)
 }
@@ -323,20 +314,19 @@ impl Universe {
 
     fn write_intents(&mut self, number: usize, batch: Box<IntentBatch>) {
         let ttl = us(batch.marker_ttl);
-        let writes = batch.writes.iter().map(|write| Write {
-            key: key_of(write).to_string(),
-            expected: Some(write.expected),
-            body: match &write.write {
-                IntentChange::PutDefinition(value) => Some(serde_json::to_vec(value).unwrap_or_default().into()),
-                IntentChange::Put(intent) => Some(intent.encode().into()),
-                IntentChange::PurgeDefinition | IntentChange::Purge(_) => None,
-            },
-            ttl: matches!(write.write, IntentChange::PurgeDefinition | IntentChange::Purge(_)).then_some(ttl),
+        let writes = batch.writes.iter().map(|write| {
+            let body: Option<Body> = write.body().map(Into::into);
+            Write {
+                key: write.key().to_string(),
+                expected: Some(write.expected),
+                ttl: body.is_none().then_some(ttl),
+                body,
+            }
         });
         let writes: Vec<Write> = writes.collect();
         self.write_all(number, Bucket::Intents, writes, move |u, results| {
             let told = u.publish_deltas(number, &batch, &results);
-            let keys: Vec<IntentsKey> = batch.writes.iter().map(key_of).collect();
+            let keys: Vec<IntentsKey> = batch.writes.iter().map(IntentWrite::key).collect();
             let conflicts = conflicts(&keys, &results);
             let outcome = Fact::IntentsWritten { results: keys.into_iter().zip(results).collect(), deltas: told };
             u.tell_conflicts(number, Bucket::Intents, conflicts, move |u| {
@@ -506,7 +496,7 @@ impl Universe {
                     .iter()
                     .map(|w| {
                         let is_purge = matches!(w.write, IntentChange::Purge(_) | IntentChange::PurgeDefinition);
-                        format!("{}{} at #{}", if is_purge { "purge " } else { "" }, key_of(w), w.expected)
+                        format!("{}{} at #{}", if is_purge { "purge " } else { "" }, w.key(), w.expected)
                     })
                     .collect();
                 format!("write-intents term {} [{}]", batch.term, writes.join(", "))

@@ -65,6 +65,8 @@ pub(super) struct Process<M: Machine> {
 
 /// What a turn came to.
 pub(super) struct Turn<M: Machine> {
+    pub(super) incarnation: u64,
+    pub(super) facts: Vec<M::Fact>,
     pub(super) effects: Vec<M::Effect>,
 }
 
@@ -92,11 +94,12 @@ impl<M: Machine> Process<M> {
         Some(self.last.map_or(wanted, |last| wanted.max(last + gap)))
     }
 
-    /// One turn of the loop. `seen` is shown each fact before the machine is.
-    pub(super) fn take_turn(&mut self, at: Us, mut seen: impl FnMut(&M::Fact)) -> Turn<M> {
+    /// One turn of the loop, if it is the one that was queued for `queued`.
+    pub(super) fn take_turn(&mut self, queued: Us, at: Us) -> Option<Turn<M>> {
+        self.turn.take_if(|turn| *turn == queued)?;
         let now = self.clock.now(at);
-        for fact in self.inbox.drain(..) {
-            seen(&fact);
+        let facts = std::mem::take(&mut self.inbox);
+        for fact in facts.iter().cloned() {
             if self.machine.apply(fact, now) == Changed::Yes {
                 self.pending = true;
             }
@@ -106,6 +109,6 @@ impl<M: Machine> Process<M> {
             effects = self.machine.step(now);
             (self.pending, self.last) = (false, Some(now.mono));
         }
-        Turn { effects }
+        Some(Turn { incarnation: self.incarnation, facts, effects })
     }
 }

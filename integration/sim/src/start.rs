@@ -10,7 +10,7 @@ use node_plan::gc::{GcMode, GcSettings};
 use node_plan::{Identity, NodeState};
 
 use super::dice::About;
-use super::process::{Clock, Process, Who};
+use super::process::{Clock, Process, Turn, Who};
 use super::queue::{MS, Us};
 use super::sabotage::Sabotage;
 use super::schedule::{Disk, Peer};
@@ -248,20 +248,15 @@ impl Universe {
 
     fn turn_agent(&mut self, node: usize, at: Us) {
         let now = self.now;
-        let Some(process) = self.hosts.get_mut(node).and_then(|host| host.agent.as_mut()) else { return };
-        if process.turn != Some(at) {
-            return;
-        }
-        process.turn = None;
-        let mut seen = Vec::new();
-        let turn = process.take_turn(now, |fact| seen.push(fact.clone()));
-        let incarnation = process.incarnation;
-        self.facts += seen.len() as u64;
-        for fact in &seen {
+        let process = self.hosts.get_mut(node).and_then(|host| host.agent.as_mut());
+        let turn = process.and_then(|process| process.take_turn(at, now));
+        let Some(Turn { incarnation, facts, effects }) = turn else { return };
+        self.facts += facts.len() as u64;
+        for fact in &facts {
             self.say(|| format!("agent-{node:<6} <- {}", Self::agent_fact(fact)));
         }
-        self.check_agent_facts(node, &seen);
-        for effect in turn.effects {
+        self.check_agent_facts(node, &facts);
+        for effect in effects {
             self.effects += 1;
             self.say(|| format!("agent-{node:<6} -> {}", Self::agent_effect(&effect)));
             self.check_agent_effect(node, &effect);
@@ -277,21 +272,16 @@ impl Universe {
 
     fn turn_controller(&mut self, number: usize, at: Us) {
         let now = self.now;
-        let Some(process) = self.replicas.get_mut(number).and_then(|replica| replica.process.as_mut()) else { return };
-        if process.turn != Some(at) {
-            return;
-        }
-        process.turn = None;
-        let mut seen = Vec::new();
-        let turn = process.take_turn(now, |fact| seen.push(fact.clone()));
-        let incarnation = process.incarnation;
-        self.facts += seen.len() as u64;
-        for fact in &seen {
+        let process = self.replicas.get_mut(number).and_then(|replica| replica.process.as_mut());
+        let turn = process.and_then(|process| process.take_turn(at, now));
+        let Some(Turn { incarnation, facts, effects }) = turn else { return };
+        self.facts += facts.len() as u64;
+        for fact in &facts {
             self.say(|| format!("controller-{number} <- {}", Self::controller_fact(fact)));
         }
-        self.check_controller_facts(number, &seen);
-        self.note_refutations(number, &seen);
-        for effect in turn.effects {
+        self.check_controller_facts(number, &facts);
+        self.note_refutations(number, &facts);
+        for effect in effects {
             self.effects += 1;
             let effect = self.tamper(effect);
             self.say(|| format!("controller-{number} -> {}", Self::controller_effect(&effect)));

@@ -205,11 +205,14 @@ impl Universe {
     /// What every process that runs holds for true, as its `/state` would say.
     fn say_what_is_known(&mut self) {
         let now = self.now;
-        let replicas = self.replicas.iter().filter_map(|replica| replica.process.as_ref());
-        let controllers =
-            replicas.enumerate().map(|(n, p)| format!("controller-{n} {}", p.machine.summary(p.clock.now(now))));
-        let agents = self.hosts.iter().filter_map(|host| host.agent.as_ref());
-        let agents = agents.enumerate().map(|(n, p)| format!("agent-{n}      {}", p.machine.summary(p.clock.now(now))));
+        let controllers = self.replicas.iter().enumerate().filter_map(|(number, replica)| {
+            let process = replica.process.as_ref()?;
+            Some(format!("controller-{number} {}", process.machine.summary(process.clock.now(now))))
+        });
+        let agents = self.hosts.iter().enumerate().filter_map(|(node, host)| {
+            let process = host.agent.as_ref()?;
+            Some(format!("agent-{node:<6} {}", process.machine.summary(process.clock.now(now))))
+        });
         for line in controllers.chain(agents).collect::<Vec<_>>() {
             self.say(|| line);
         }
