@@ -18,6 +18,7 @@ pub mod http;
 pub mod image;
 pub mod installation;
 pub mod launch;
+pub mod listener;
 pub mod nats;
 pub mod node;
 pub mod outside;

@@ -7,23 +7,22 @@
 #![allow(clippy::unwrap_used, reason = "a helper of a test fails the test")]
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, anyhow, ensure};
+use cluster_plan::Fact;
 use cluster_plan::fact::{Change, Source};
 use cluster_plan::input::{Workload, WorkloadKey, WorkloadKind};
-use cluster_plan::{Effect, Fact};
 use controller::act::node_label;
 use controller::api::client;
 use controller::leader::Seat;
-use daemon::clock::Clock;
-use daemon::driver::{self, DriverSettings};
 use daemon::metrics;
 use daemon::supervise::Tasks;
 use integration::apiserver::ApiServer;
 use integration::eventually::eventually;
 use integration::installation::rights;
+use integration::listener::Listener;
 use integration::node::{NodeSpec, Nodes};
 use integration::parts::{Parts, Tool};
 use integration::run::{RunDir, scenario};
@@ -32,7 +31,6 @@ use k8s_openapi::api::core::v1::{Node, Pod, ServiceAccount};
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
 use kube::{Api, Client};
 use serde_json::{Value, json};
-use shared::machine::{Changed, Machine, Moment, Now};
 use shared::name::NodeName;
 use shared::reason::Reason;
 
@@ -50,37 +48,9 @@ async fn control_plane(run: &Arc<RunDir>) -> Result<ApiServer> {
     ApiServer::start(run, &Parts::ensure(&[Tool::Etcd, Tool::KubeApiserver])?).await
 }
 
-/// What the sources have said, in order.
-#[derive(Clone, Default)]
-struct Said(Arc<Mutex<Vec<Fact>>>);
-
-impl Machine for Said {
-    type Fact = Fact;
-    type Effect = Effect;
-
-    fn apply(&mut self, fact: Fact, _now: Now) -> Changed {
-        self.0.lock().unwrap().push(fact);
-        Changed::No
-    }
-
-    fn step(&mut self, _now: Now) -> Vec<Effect> {
-        Vec::new()
-    }
-
-    fn next_due(&self) -> Option<Moment> {
-        None
-    }
-}
-
-struct Nothing;
-
-impl driver::Dispatch<Effect> for Nothing {
-    fn dispatch(&mut self, _effect: Effect) {}
-}
-
 /// Every source of the controller, running as the controller's user.
 struct Sources {
-    said: Said,
+    said: Listener,
     tasks: Tasks,
 }
 
@@ -94,19 +64,13 @@ impl Sources {
     async fn start(api: &ApiServer) -> Result<Self> {
         let client = client::connect(Some(&api.kubeconfig_for(USER, None)?), SILENCE).await?;
         let (tasks, shutdown) = Tasks::new();
-        let (inbox, facts) = driver::channel(1_024);
-        let said = Said::default();
-        let machine = said.clone();
-        let settings = DriverSettings::default();
-        tasks.spawn("loop", async move {
-            driver::run(machine, facts, Nothing, settings, Clock::new(), |_, _| {}, shutdown).await;
-        });
+        let (said, inbox) = Listener::start(&tasks, shutdown);
         controller::watch::start(&client, WATCH, &inbox, &tasks);
         Ok(Self { said, tasks })
     }
 
     fn all(&self) -> Vec<Fact> {
-        self.said.0.lock().unwrap().clone()
+        self.said.facts()
     }
 
     async fn until_listed(&self) -> Result<()> {

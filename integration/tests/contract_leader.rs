@@ -6,27 +6,25 @@
 
 #![allow(clippy::unwrap_used, reason = "a helper of a test fails the test")]
 
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, anyhow, ensure};
-use cluster_plan::{Effect, Fact};
+use cluster_plan::Fact;
 use controller::api::client;
 use controller::config::LeaderSettings;
 use controller::leader::{Elector, Seat};
-use daemon::clock::Clock;
-use daemon::driver::{self, DriverSettings};
 use daemon::supervise::{Shutdown, Tasks, Trigger};
 use integration::apiserver::ApiServer;
 use integration::eventually::eventually;
 use integration::installation::rights::{self, LEASE, NAMESPACE};
+use integration::listener::Listener;
 use integration::parts::{Parts, Tool};
 use integration::run::{RunDir, scenario};
 use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
 use kube::Api;
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
 use serde_json::{Value, json};
-use shared::machine::{Changed, Machine, Moment, Now};
 use tokio::time::Instant;
 
 const TEST: Duration = Duration::from_mins(2);
@@ -46,41 +44,11 @@ fn settings() -> LeaderSettings {
     }
 }
 
-/// What the machine was told, in order.
-#[derive(Clone, Default)]
-struct Said(Arc<Mutex<Vec<bool>>>);
-
-impl Machine for Said {
-    type Fact = Fact;
-    type Effect = Effect;
-
-    fn apply(&mut self, fact: Fact, _now: Now) -> Changed {
-        if let Fact::Lease(holds) = fact {
-            self.0.lock().unwrap().push(holds);
-        }
-        Changed::No
-    }
-
-    fn step(&mut self, _now: Now) -> Vec<Effect> {
-        Vec::new()
-    }
-
-    fn next_due(&self) -> Option<Moment> {
-        None
-    }
-}
-
-struct Nothing;
-
-impl driver::Dispatch<Effect> for Nothing {
-    fn dispatch(&mut self, _effect: Effect) {}
-}
-
 /// One replica's elector.
 struct Replica {
     elector: Arc<Elector>,
     seat: Seat,
-    said: Said,
+    said: Listener,
     stop: Trigger,
     tasks: Tasks,
 }
@@ -96,12 +64,7 @@ impl Replica {
     async fn start(api: &ApiServer, identity: &str) -> Result<Self> {
         let client = client::connect(Some(&api.kubeconfig_for(USER, None)?), SOON).await?;
         let (tasks, shutdown) = Tasks::new();
-        let (inbox, facts) = driver::channel(64);
-        let said = Said::default();
-        let machine = said.clone();
-        tasks.spawn("loop", async move {
-            driver::run(machine, facts, Nothing, DriverSettings::default(), Clock::new(), |_, _| {}, shutdown).await;
-        });
+        let (said, inbox) = Listener::start(&tasks, shutdown);
         let elector = Arc::new(Elector::new(client, NAMESPACE, identity, &settings(), inbox));
         let (stop, stopped) = Shutdown::manual();
         let running = Arc::clone(&elector);
@@ -115,7 +78,8 @@ impl Replica {
     }
 
     fn said(&self) -> Vec<bool> {
-        self.said.0.lock().unwrap().clone()
+        let leads = |fact| if let Fact::Lease(holds) = fact { Some(holds) } else { None };
+        self.said.facts().into_iter().filter_map(leads).collect()
     }
 
     async fn until(&self, may_write: bool) -> Result<()> {
