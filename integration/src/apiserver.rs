@@ -1,7 +1,7 @@
 //! A real Kubernetes API server on a real etcd, RBAC on, loopback only: owns both processes, the cluster's authority and
 //! the kubeconfigs. It runs no controllers (see `controller_manager`) and creates no objects.
 
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -42,6 +42,11 @@ pub struct ApiServer {
 impl ApiServer {
     /// Starts etcd and the API server and waits until both are ready and the namespace `default` is there.
     pub async fn start(run: &Arc<RunDir>, parts: &Parts) -> Result<Self> {
+        Self::start_for(run, parts, None).await
+    }
+
+    /// The same for nodes with kubelets, who reach it at `address` beside loopback.
+    pub async fn start_for(run: &Arc<RunDir>, parts: &Parts, address: Option<Ipv4Addr>) -> Result<Self> {
         let pki = Pki::new(run)?;
         let etcd_ports = [Port::free()?, Port::free()?];
         let [client_port, peer_port] = &etcd_ports;
@@ -49,7 +54,7 @@ impl ApiServer {
         let etcd = Process::start(run, etcd(run, parts, client_port, peer_port)?)?;
         let port = Port::free()?;
         let (token_key, token_public) = pki.key_pair("service-accounts")?;
-        let invocation = server(parts, &pki, &port, &etcd_url, &token_key, &token_public)?;
+        let invocation = server(parts, &pki, &port, &etcd_url, &token_key, &token_public, address)?;
         // Beside etcd, not after it: the API server waits for etcd by itself.
         let server = Process::start(run, invocation)?;
 
@@ -113,6 +118,13 @@ impl ApiServer {
         let file = format!("{user}-by-proxy");
         let identity = self.pki.issue(&file, user, None, &[], Usage::Client)?;
         kubeconfig(&self.run, &self.pki, address, &file, &identity)
+    }
+
+    /// A kubeconfig for a part of a node, by the address that nodes see.
+    pub fn kubeconfig_at(&self, user: &str, group: Option<&str>, address: Ipv4Addr) -> Result<PathBuf> {
+        let file = format!("{}-of-node", user.replace(':', "-"));
+        let identity = self.pki.issue(&file, user, group, &[], Usage::Client)?;
+        kubeconfig(&self.run, &self.pki, (address, self.port.number()).into(), &file, &identity)
     }
 
     /// A kubeconfig that leads by plain HTTP to `address`, where somebody speaks TLS as `user`.
@@ -207,8 +219,11 @@ fn server(
     etcd_url: &str,
     token_key: &Path,
     token_public: &Path,
+    address: Option<Ipv4Addr>,
 ) -> Result<Invocation> {
-    let hosts = ["127.0.0.1", "10.96.0.1", "localhost", "kubernetes", "kubernetes.default", "kubernetes.default.svc"];
+    let names = ["127.0.0.1", "10.96.0.1", "localhost", "kubernetes", "kubernetes.default", "kubernetes.default.svc"];
+    let nodes_see = address.map(|address| address.to_string());
+    let hosts: Vec<&str> = names.into_iter().chain(nodes_see.as_deref()).collect();
     let serving = pki.issue("apiserver", "kube-apiserver", None, &hosts, Usage::Server)?;
     let file = |flag: &str, path: &Path| format!("--{flag}={}", path.display());
     Ok(Invocation::new("kube-apiserver", parts.path(Tool::KubeApiserver)?)
@@ -224,10 +239,6 @@ fn server(
             format!("--api-audiences={TOKEN_ISSUER}"),
         ])
         .args([
-            "--bind-address=127.0.0.1",
-            "--advertise-address=127.0.0.1",
-            // There is nothing behind the `kubernetes` Service, and nobody to write its endpoints for.
-            "--endpoint-reconciler-type=none",
             "--anonymous-auth=false",
             "--authorization-mode=Node,RBAC",
             "--enable-admission-plugins=NodeRestriction",
@@ -235,7 +246,30 @@ fn server(
             "--allow-privileged=true",
             "--profiling=false",
             "--v=1",
-        ]))
+        ])
+        .args(seen_by_nodes(pki, nodes_see.as_deref())?))
+}
+
+/// Where it is reached, and how it reaches kubelets.
+fn seen_by_nodes(pki: &Pki, address: Option<&str>) -> Result<Vec<String>> {
+    let Some(address) = address else {
+        // There is nothing behind the `kubernetes` Service, and nobody to write its endpoints for.
+        let flags = ["--bind-address=127.0.0.1", "--advertise-address=127.0.0.1", "--endpoint-reconciler-type=none"];
+        return Ok(flags.map(str::to_owned).into());
+    };
+    let group = Some("system:masters");
+    let client = pki.issue("apiserver-kubelet", "kube-apiserver-kubelet-client", group, &[], Usage::Client)?;
+    Ok(vec![
+        // Every address of a network that is the run's own.
+        "--bind-address=0.0.0.0".to_owned(),
+        format!("--advertise-address={address}"),
+        // Webhooks are called at the pods' addresses: there is no kube-proxy where the API server is.
+        "--enable-aggregator-routing=true".to_owned(),
+        "--kubelet-preferred-address-types=InternalIP".to_owned(),
+        format!("--kubelet-client-certificate={}", client.certificate.display()),
+        format!("--kubelet-client-key={}", client.key.display()),
+        format!("--kubelet-certificate-authority={}", pki.authority().display()),
+    ])
 }
 
 fn kubeconfig(run: &RunDir, pki: &Pki, address: SocketAddr, name: &str, identity: &Identity) -> Result<PathBuf> {

@@ -35,7 +35,7 @@ const OVERLAY: &str = "overlayfs";
 const NATIVE: &str = "native";
 
 /// Plugins that need what a test machine may lack, or that start for nothing.
-const DISABLED: &[&str] = &[
+pub(crate) const DISABLED: &[&str] = &[
     "io.containerd.nri.v1.nri",
     "io.containerd.snapshotter.v1.btrfs",
     "io.containerd.snapshotter.v1.devmapper",
@@ -211,7 +211,7 @@ disabled_plugins = [{disabled}]
     Ok(config)
 }
 
-fn snapshotter(folder: &str) -> Result<&'static str> {
+pub(crate) fn snapshotter(folder: &str) -> Result<&'static str> {
     /// The number of overlay file systems (linux/magic.h).
     const OVERLAYFS: u64 = 0x794c_7630;
     let below = rustix::fs::statfs(folder).with_context(|| format!("the file system of {folder}"))?;
@@ -220,7 +220,7 @@ fn snapshotter(folder: &str) -> Result<&'static str> {
     Ok(if is_stacked || !is_root { NATIVE } else { OVERLAY })
 }
 
-fn write_hosts(folder: &Path, registry: &str, address: SocketAddr) -> Result<()> {
+pub(crate) fn write_hosts(folder: &Path, registry: &str, address: SocketAddr) -> Result<()> {
     let folder = folder.join("certs.d").join(registry);
     std::fs::create_dir_all(&folder).with_context(|| format!("creating {}", folder.display()))?;
     let hosts = format!(

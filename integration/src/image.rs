@@ -13,6 +13,7 @@ const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 const INDEX: &str = "application/vnd.oci.image.index.v1+json";
 const CONFIG: &str = "application/vnd.oci.image.config.v1+json";
 const LAYER: &str = "application/vnd.oci.image.layer.v1.tar+gzip";
+const PLAIN_LAYER: &str = "application/vnd.oci.image.layer.v1.tar";
 
 /// What an image is to be like. Two images of one repository and tag are equal byte by byte; those of others share no
 /// layer, unless a layer's seed is given.
@@ -23,6 +24,8 @@ pub struct Image {
     platform: Platform,
     layers: Vec<(u64, usize)>,
     revision: u64,
+    files: Vec<(String, Bytes)>,
+    entrypoint: Vec<String>,
 }
 
 /// For which machines an image is.
@@ -54,7 +57,7 @@ impl Image {
     /// `repository` without a registry's name, as in `team/app`. Without a call of `layer` it has one of 1 KiB.
     pub fn new(repository: impl Into<String>, tag: impl Into<String>) -> Self {
         let (repository, tag) = (repository.into(), tag.into());
-        Self { repository, tag, platform: Platform::here(), layers: Vec::new(), revision: 0 }
+        Self { repository, tag, platform: Platform::here(), layers: Vec::new(), revision: 0, files: Vec::new(), entrypoint: Vec::new() }
     }
 
     /// One more layer with a file of so many incompressible bytes.
@@ -79,6 +82,20 @@ impl Image {
         self
     }
 
+    /// One more layer with this file, readable and executable for all.
+    #[must_use]
+    pub fn file(mut self, path: &str, content: impl Into<Bytes>) -> Self {
+        self.files.push((path.trim_start_matches('/').to_owned(), content.into()));
+        self
+    }
+
+    /// What a container of it runs.
+    #[must_use]
+    pub fn entrypoint(mut self, words: &[&str]) -> Self {
+        self.entrypoint = words.iter().map(ToString::to_string).collect();
+        self
+    }
+
     /// For other machines than this one.
     #[must_use]
     pub fn platform(mut self, platform: Platform) -> Self {
@@ -98,7 +115,7 @@ impl Image {
 
     /// Makes all its blobs.
     pub(crate) fn build(&self) -> Result<Built> {
-        let image = if self.layers.is_empty() { self.clone().layer(1024) } else { self.clone() };
+        let image = if self.layers.is_empty() && self.files.is_empty() { self.clone().layer(1024) } else { self.clone() };
         let mut layers = Vec::new();
         let mut diff_ids = Vec::new();
         for (number, (seed, bytes)) in image.layers.iter().enumerate() {
@@ -106,12 +123,22 @@ impl Image {
             diff_ids.push(digest(&tar));
             layers.push(Blob::new(LAYER, gzip(&tar)?));
         }
+        for (path, content) in &image.files {
+            // As it is: whoever made the file knows whether it compresses, and these stay on this machine.
+            let layer = Blob::new(PLAIN_LAYER, tar_of(path, 0o755, content)?);
+            diff_ids.push(layer.digest.clone());
+            layers.push(layer);
+        }
+        let mut run = json!({ "Labels": { "test.revision": self.revision.to_string() } });
+        if !self.entrypoint.is_empty() {
+            run.as_object_mut().context("a map")?.insert("Entrypoint".to_owned(), json!(self.entrypoint));
+        }
         let config = Blob::json(
             CONFIG,
             &json!({
                 "architecture": self.platform.architecture,
                 "os": self.platform.os,
-                "config": { "Labels": { "test.revision": self.revision.to_string() } },
+                "config": run,
                 "rootfs": { "type": "layers", "diff_ids": diff_ids },
             }),
         )?;
@@ -221,11 +248,16 @@ pub(crate) fn index(images: &[(Platform, Built)]) -> Result<(Blob, Option<&Built
 fn tar(name: &str, seed: u64, bytes: usize) -> Result<Vec<u8>> {
     let mut content = vec![0; bytes];
     fastrand::Rng::with_seed(seed).fill(&mut content);
+    tar_of(name, 0o644, &content)
+}
+
+/// An archive with one file.
+fn tar_of(name: &str, mode: u32, content: &[u8]) -> Result<Vec<u8>> {
     let mut header = tar::Header::new_gnu();
-    header.set_size(bytes as u64);
-    header.set_mode(0o644);
-    let mut archive = tar::Builder::new(Vec::with_capacity(bytes + 2048));
-    archive.append_data(&mut header, name, content.as_slice()).context("writing a layer")?;
+    header.set_size(content.len() as u64);
+    header.set_mode(mode);
+    let mut archive = tar::Builder::new(Vec::with_capacity(content.len() + 2048));
+    archive.append_data(&mut header, name, content).context("writing a layer")?;
     archive.into_inner().context("writing a layer")
 }
 

@@ -1,5 +1,7 @@
 //! The last step before a part runs: this program, started again by the harness, ties itself to its parent's life, takes
-//! a mount namespace of its own where asked, and becomes the part. It owns that step only; supervision is in `process`.
+//! the namespaces it is to have, and becomes the part. It owns that step only; supervision is in `process`.
+
+mod machine;
 
 use std::ffi::{CString, OsString};
 use std::fs::File;
@@ -16,6 +18,11 @@ use rustix::thread::{LinkNameSpaceType, UnshareFlags, move_into_link_name_space}
 
 /// The first argument that turns `xtask` into the launcher.
 const WORD: &str = "__launch";
+
+pub use machine::Machine;
+
+/// Exit code for a part that a signal ended.
+const KILLED: i32 = 137;
 
 /// Which mounts a part sees.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -69,10 +76,10 @@ impl Mounts {
     }
 }
 
-/// A command that runs `program`, dies with this process, and sees these mounts.
-pub(crate) fn command(program: &std::path::Path, mounts: &Mounts) -> Result<Command> {
+/// A command that runs `program`, dies with this process, and sees these mounts on that machine.
+pub(crate) fn command(program: &std::path::Path, mounts: &Mounts, machine: &Machine) -> Result<Command> {
     let mut command = Command::new(launcher()?);
-    command.arg(WORD).arg(std::process::id().to_string()).arg(mounts.print()).arg(program);
+    command.arg(WORD).arg(std::process::id().to_string()).arg(mounts.print()).arg(machine.print()).arg(program);
     Ok(command)
 }
 
@@ -113,11 +120,17 @@ pub(crate) fn take_over() -> Option<ExitCode> {
 fn become_part(mut args: impl Iterator<Item = OsString>) -> Result<std::convert::Infallible> {
     let parent: i32 = text(args.next())?.parse().context("the parent's process id")?;
     let mounts = Mounts::parse(&text(args.next())?)?;
+    let machine = Machine::parse(&text(args.next())?)?;
     let program = args.next().context("the program to run")?;
 
     set_parent_process_death_signal(Some(Signal::KILL)).context("asking to die with the parent")?;
     // Asked too late when the parent is gone already.
     ensure!(getppid() == Pid::from_raw(parent), "the parent process ended before {} could start", program.display());
+    if let Some(mut inside) = machine.enter().context("entering a machine of the test: run as root")? {
+        // Who enters a process namespace stays outside; the children are inside.
+        let status = inside.arg(program).args(args).status().context("starting a process of the machine")?;
+        std::process::exit(status.code().unwrap_or(KILLED));
+    }
     mounts.enter().context(
         "a container runtime must be allowed to mount: run as root, with CAP_SYS_ADMIN, or enable user namespaces",
     )?;
@@ -160,6 +173,6 @@ fn mounts_of(process: u32) -> Result<()> {
 }
 
 #[expect(deprecated, reason = "deprecated for the sake of UnshareFlags::FILES, which is never passed here")]
-fn unshare(flags: UnshareFlags) -> Result<()> {
-    rustix::thread::unshare(flags).context("a mount namespace")
+pub(crate) fn unshare(flags: UnshareFlags) -> Result<()> {
+    rustix::thread::unshare(flags).context("a namespace of its own")
 }

@@ -1,7 +1,8 @@
 //! The pinned real parts: owns which programs there are, where their cache is and what its key is made of. Building one is
-//! in `build`; running one is for `process`. What is pinned stands in `parts/go.mod`, nowhere else.
+//! in `build`; running one is for `process`. What is pinned stands in `parts/go.mod` and `parts/dns/go.mod`, nowhere else.
 
 mod build;
+mod tool;
 mod toolchain;
 
 use std::fs::File;
@@ -12,91 +13,12 @@ use std::time::Instant;
 use anyhow::{Context as _, Result, ensure};
 use sha2::{Digest as _, Sha256};
 
+use tool::Module;
 use toolchain::Toolchain;
 
+pub use tool::Tool;
+
 const GO_MOD: &str = include_str!("../parts/go.mod");
-const GO_SUM: &str = include_str!("../parts/go.sum");
-
-/// A program of the pinned set.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Tool {
-    /// The message server.
-    NatsServer,
-    /// Its command-line client.
-    Nats,
-    /// A registry (`crane registry serve`) and an image tool.
-    Crane,
-    /// The store of the API server.
-    Etcd,
-    /// The container runtime.
-    Containerd,
-    /// A command-line client of any container runtime.
-    Crictl,
-    /// What installs the chart.
-    Helm,
-    /// The Kubernetes API server.
-    KubeApiserver,
-    /// Its command-line client.
-    Kubectl,
-    /// The Kubernetes controllers.
-    KubeControllerManager,
-}
-
-impl Tool {
-    /// All of them, quick ones first: whoever waits for NATS need not wait for Kubernetes.
-    pub const ALL: &'static [Self] = &[
-        Self::NatsServer,
-        Self::Crane,
-        Self::Etcd,
-        Self::Containerd,
-        Self::Nats,
-        Self::Crictl,
-        Self::Helm,
-        Self::KubeApiserver,
-        Self::Kubectl,
-        Self::KubeControllerManager,
-    ];
-
-    /// The program's name.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::NatsServer => "nats-server",
-            Self::Nats => "nats",
-            Self::Crane => "crane",
-            Self::Etcd => "etcd",
-            Self::Containerd => "containerd",
-            Self::Crictl => "crictl",
-            Self::Helm => "helm",
-            Self::KubeApiserver => "kube-apiserver",
-            Self::Kubectl => "kubectl",
-            Self::KubeControllerManager => "kube-controller-manager",
-        }
-    }
-
-    /// The Go package it is built from.
-    fn package(self) -> &'static str {
-        match self {
-            Self::NatsServer => "github.com/nats-io/nats-server/v2",
-            Self::Nats => "github.com/nats-io/natscli/nats",
-            Self::Crane => "github.com/google/go-containerregistry/cmd/crane",
-            Self::Etcd => "go.etcd.io/etcd/server/v3",
-            Self::Containerd => "github.com/containerd/containerd/v2/cmd/containerd",
-            Self::Crictl => "sigs.k8s.io/cri-tools/cmd/crictl",
-            Self::Helm => "helm.sh/helm/v4/cmd/helm",
-            Self::KubeApiserver => "k8s.io/kubernetes/cmd/kube-apiserver",
-            Self::Kubectl => "k8s.io/kubernetes/cmd/kubectl",
-            Self::KubeControllerManager => "k8s.io/kubernetes/cmd/kube-controller-manager",
-        }
-    }
-
-    /// The program of that name.
-    pub fn from_name(name: &str) -> Result<Self, String> {
-        Self::ALL.iter().copied().find(|tool| tool.name() == name).ok_or_else(|| {
-            let known: Vec<_> = Self::ALL.iter().map(|tool| tool.name()).collect();
-            format!("no part `{name}`; there are {}", known.join(", "))
-        })
-    }
-}
 
 /// The folder of built parts for what is pinned now.
 #[derive(Clone, Debug)]
@@ -172,8 +94,9 @@ pub fn cache() -> Result<PathBuf> {
 /// Everything that a built program depends on.
 fn key(toolchain: &Toolchain) -> Result<String> {
     let mut hash = Sha256::new();
-    for content in [GO_MOD, GO_SUM, &toolchain.identity, &build::flags()?.join("\n"), &build::environment().join("\n")]
-    {
+    let modules = Module::ALL.iter().flat_map(|module| module.files()).map(|(_, content)| *content);
+    let (flags, environment) = (build::flags()?.join("\n"), build::environment().join("\n"));
+    for content in modules.chain([toolchain.identity.as_str(), &flags, &environment]) {
         hash.update(content);
         hash.update([0]);
     }
@@ -202,7 +125,7 @@ mod tests {
 
     #[test]
     fn every_tool_is_a_tool_of_the_pinned_module() {
-        for tool in Tool::ALL {
+        for tool in Tool::ALL.iter().filter(|tool| tool.module() == Module::Parts) {
             let line = format!("\t{}\n", tool.package());
             assert!(GO_MOD.contains(&line), "{} lacks a tool directive in parts/go.mod", tool.package());
             assert_eq!(Tool::from_name(tool.name()), Ok(*tool));

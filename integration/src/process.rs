@@ -16,7 +16,7 @@ use rustix::process::{Pid, Signal, kill_process_group};
 
 use crate::eventually::{Observation, eventually};
 use crate::http::Http;
-use crate::launch::{self, Mounts};
+use crate::launch::{self, Machine, Mounts};
 use crate::run::RunDir;
 
 pub use output::{Output, output};
@@ -33,6 +33,7 @@ pub struct Invocation {
     envs: Vec<(String, OsString)>,
     folder: Option<PathBuf>,
     mounts: Mounts,
+    machine: Machine,
 }
 
 impl Invocation {
@@ -45,6 +46,7 @@ impl Invocation {
             envs: Vec::new(),
             folder: None,
             mounts: Mounts::Shared,
+            machine: Machine::Host,
         }
     }
 
@@ -83,8 +85,20 @@ impl Invocation {
         self
     }
 
+    /// On which machine of the test it runs; without this on the one the test itself is on.
+    #[must_use]
+    pub fn machine(mut self, machine: Machine) -> Self {
+        self.machine = machine;
+        self
+    }
+
     fn command(&self, run: &RunDir) -> Result<std::process::Command> {
-        let mut command = launch::command(&self.program, &self.mounts)?;
+        let machine = match (&self.machine, run.network()) {
+            // The thread that forks may be in another network than the test.
+            (Machine::Host, Some(network)) => &Machine::Network(network.path()),
+            (machine, _) => machine,
+        };
+        let mut command = launch::command(&self.program, &self.mounts, machine)?;
         command.args(&self.args).env_clear();
         for name in ["PATH", "TMPDIR"] {
             if let Some(value) = std::env::var_os(name) {

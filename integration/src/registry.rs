@@ -23,7 +23,8 @@ const READY: Duration = Duration::from_secs(20);
 /// A running registry.
 pub struct Registry {
     process: Process,
-    port: Port,
+    address: SocketAddr,
+    _port: Option<Port>,
     store: PathBuf,
     http: Http,
     /// Every manifest pushed, by repository and tag or digest: the registry keeps those in memory alone.
@@ -39,15 +40,31 @@ impl Registry {
     /// Starts one more registry under a name of its own (its log and store are called so).
     pub async fn named(run: &Arc<RunDir>, parts: &Parts, name: &str) -> Result<Self> {
         let port = Port::free()?;
+        Self::listening(run, parts, name, port.address(), Some(port)).await
+    }
+
+    /// Starts an empty registry at a given address.
+    pub async fn start_at(run: &Arc<RunDir>, parts: &Parts, address: SocketAddr) -> Result<Self> {
+        Self::listening(run, parts, "registry", address, None).await
+    }
+
+    async fn listening(
+        run: &Arc<RunDir>,
+        parts: &Parts,
+        name: &str,
+        address: SocketAddr,
+        port: Option<Port>,
+    ) -> Result<Self> {
         let store = run.folder(name)?;
         let invocation = Invocation::new(name, parts.path(Tool::Crane)?)
             .args(["registry", "serve", "--address"])
-            .arg(port.address().to_string())
+            .arg(address.to_string())
             .arg("--disk")
             .arg(&store);
         let mut registry = Self {
             process: Process::start(run, invocation)?,
-            port,
+            address,
+            _port: port,
             store,
             http: Http::new(),
             manifests: Mutex::default(),
@@ -58,7 +75,7 @@ impl Registry {
 
     /// Where it listens.
     pub fn address(&self) -> SocketAddr {
-        self.port.address()
+        self.address
     }
 
     /// Where it keeps blobs, to damage them.

@@ -2,11 +2,13 @@
 //! run leaves its logs and says where. It never starts a part.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, anyhow};
+
+use crate::network::Network;
 
 /// Set to anything, every run folder stays.
 const KEEP: &str = "WARM_KEEP_RUN";
@@ -19,6 +21,7 @@ const NAME: usize = 24;
 pub struct RunDir {
     path: PathBuf,
     keep: AtomicBool,
+    network: OnceLock<Network>,
 }
 
 impl RunDir {
@@ -30,7 +33,7 @@ impl RunDir {
             .tempdir()
             .context("creating the folder of the run")?
             .keep();
-        let run = Self { path, keep: AtomicBool::new(std::env::var_os(KEEP).is_some()) };
+        let run = Self { path, keep: AtomicBool::new(std::env::var_os(KEEP).is_some()), network: OnceLock::new() };
         run.folder("log")?;
         run.folder("home")?;
         Ok(Arc::new(run))
@@ -66,6 +69,11 @@ impl RunDir {
     /// An empty home folder, so that no part reads the settings of the person who runs the tests.
     pub fn home(&self) -> PathBuf {
         self.path.join("home")
+    }
+
+    /// The network that the test and its parts are in, if it is not the machine's.
+    pub fn network(&self) -> Option<&Network> {
+        self.network.get()
     }
 
     /// Keeps the folder: the test failed in a way that is no panic.
@@ -125,7 +133,33 @@ pub fn measured(what: &str, took: Duration) {
 /// Runs one test body in a folder and a runtime of its own. Every failure, be it an error, a panic or the time limit,
 /// keeps the folder and prints its place.
 pub fn scenario(name: &str, limit: Duration, body: impl AsyncFnOnce(Arc<RunDir>) -> Result<()>) -> Result<()> {
-    let run = RunDir::new(name)?;
+    run_in(&RunDir::new(name)?, name, limit, body)
+}
+
+/// The same in a network of its own, for the body and all parts: whatever listens there, nobody else reaches it.
+pub fn scenario_in_network(
+    name: &str,
+    limit: Duration,
+    body: impl AsyncFnOnce(Arc<RunDir>) -> Result<()> + Send,
+) -> Result<()> {
+    // The threads of the runtime are born into the network of the thread that makes them.
+    std::thread::scope(|scope| {
+        let thread = scope.spawn(|| {
+            let run = RunDir::new(name)?;
+            let network = Network::enter_new()?;
+            run.network.get_or_init(|| network);
+            run_in(&run, name, limit, body)
+        });
+        thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    })
+}
+
+fn run_in(
+    run: &Arc<RunDir>,
+    name: &str,
+    limit: Duration,
+    body: impl AsyncFnOnce(Arc<RunDir>) -> Result<()>,
+) -> Result<()> {
     // Two threads: proxies must answer while the body waits in a blocking call.
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
@@ -133,7 +167,7 @@ pub fn scenario(name: &str, limit: Duration, body: impl AsyncFnOnce(Arc<RunDir>)
         .build()
         .context("starting the runtime")?;
     let done = runtime.block_on(async {
-        match tokio::time::timeout(limit, body(Arc::clone(&run))).await {
+        match tokio::time::timeout(limit, body(Arc::clone(run))).await {
             Ok(done) => done,
             Err(_) => Err(anyhow!("{name}: not done within {limit:?}")),
         }

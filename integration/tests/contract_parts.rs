@@ -192,7 +192,7 @@ fn a_child_dies_with_its_parent_even_when_that_is_killed() -> Result<()> {
     scenario("orphan", TEST, async |run| {
         // The outer xtask is a harness of its own: its child must not outlive it.
         let xtask = env!("CARGO_BIN_EXE_xtask");
-        let script = format!("'{xtask}' __launch $$ shared sleep 1000 & echo $! > child; wait");
+        let script = format!("'{xtask}' __launch $$ shared host sleep 1000 & echo $! > child; wait");
         let mut parent = Process::start(&run, Invocation::new("parent", "/bin/sh").args(["-c", &script]))?;
         let child = eventually("the child runs", SOON, async || {
             let number = std::fs::read_to_string(run.path().join("child")).ok()?;

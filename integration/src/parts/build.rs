@@ -10,7 +10,7 @@ use anyhow::{Context as _, Result, bail};
 
 use super::toolchain::Toolchain;
 use super::{Tool, pinned};
-use crate::launch::{self, Mounts};
+use crate::launch::{self, Machine, Mounts};
 use crate::process;
 
 /// Lines of a failed build that its error repeats.
@@ -49,12 +49,12 @@ pub(super) fn build(toolchain: &Toolchain, tool: Tool, home: &Path) -> Result<()
     let log = home.join(format!("{}.log", tool.name()));
     let output = File::create(&log).with_context(|| format!("creating {}", log.display()))?;
     // Tied to this process: a run that is killed leaves no compiler behind.
-    let status = launch::command(Path::new("go"), &Mounts::Shared)?
+    let status = launch::command(Path::new("go"), &Mounts::Shared, &Machine::Host)?
         .args(flags()?)
         .arg("-o")
         .arg(&partial)
         .arg(tool.package())
-        .current_dir(&toolchain.module)
+        .current_dir(toolchain.module(tool.module())?)
         .envs(environment().iter().filter_map(|pair| pair.split_once('=')))
         .stdin(Stdio::null())
         .stdout(output.try_clone()?)

@@ -7,7 +7,7 @@ use std::process::Command;
 use anyhow::{Context as _, Result, anyhow, bail, ensure};
 use sha2::{Digest as _, Sha256};
 
-use super::{GO_MOD, GO_SUM};
+use super::{GO_MOD, Module};
 
 const REMEDY: &str = "install it from https://go.dev/dl (or the system's packages) and put its `bin` folder into PATH";
 
@@ -15,14 +15,13 @@ const REMEDY: &str = "install it from https://go.dev/dl (or the system's package
 pub(super) struct Toolchain {
     /// Version, system and architecture it builds for, as one text.
     pub(super) identity: String,
-    /// The module, as files.
-    pub(super) module: PathBuf,
+    cache: PathBuf,
 }
 
 impl Toolchain {
     /// Asks `go` in the module's folder, where it also obeys the module's wish for a version.
     pub(super) fn find(cache: &Path) -> Result<Self> {
-        let module = module(cache)?;
+        let module = folder(cache, Module::Parts)?;
         let wanted = wanted_version()?;
         let asked = Command::new("go").args(["env", "GOVERSION", "GOOS", "GOARCH"]).current_dir(&module).output();
         let answer = match asked {
@@ -44,25 +43,35 @@ impl Toolchain {
             numbers(found) >= numbers(wanted),
             "the real parts need Go {wanted} or newer, this is Go {found}: {REMEDY}"
         );
-        Ok(Self { identity, module })
+        Ok(Self { identity, cache: cache.to_owned() })
+    }
+
+    /// The folder of a module's files.
+    pub(super) fn module(&self, module: Module) -> Result<PathBuf> {
+        folder(&self.cache, module)
     }
 }
 
-/// The module's files in a folder named after their content. They are the text compiled in, not the files of a work tree:
-/// what is built is what the key was made of.
-fn module(cache: &Path) -> Result<PathBuf> {
-    let mut name = hex::encode(Sha256::new().chain_update(GO_MOD).chain_update([0]).chain_update(GO_SUM).finalize());
-    name.truncate(16);
-    let module = cache.join(format!("module-{name}"));
-    if !module.is_dir() {
-        let partial = tempfile::tempdir_in(cache).context("a folder for the module of the parts")?;
-        std::fs::write(partial.path().join("go.mod"), GO_MOD).context("writing go.mod")?;
-        std::fs::write(partial.path().join("go.sum"), GO_SUM).context("writing go.sum")?;
-        // Another run may have been quicker, with the same content.
-        let renamed = std::fs::rename(partial.path(), &module);
-        ensure!(renamed.is_ok() || module.is_dir(), "creating {}: {renamed:?}", module.display());
+/// A module's files in a folder named after their content.
+fn folder(cache: &Path, module: Module) -> Result<PathBuf> {
+    let mut hash = Sha256::new();
+    for (_, content) in module.files() {
+        hash.update(content);
+        hash.update([0]);
     }
-    Ok(module)
+    let mut name = hex::encode(hash.finalize());
+    name.truncate(16);
+    let folder = cache.join(format!("module-{name}"));
+    if !folder.is_dir() {
+        let partial = tempfile::tempdir_in(cache).context("a folder for the module of the parts")?;
+        for (file, content) in module.files() {
+            std::fs::write(partial.path().join(file), content).with_context(|| format!("writing {file}"))?;
+        }
+        // Another run may have been quicker, with the same content.
+        let renamed = std::fs::rename(partial.path(), &folder);
+        ensure!(renamed.is_ok() || folder.is_dir(), "creating {}: {renamed:?}", folder.display());
+    }
+    Ok(folder)
 }
 
 /// The `go` line of `parts/go.mod`.
