@@ -134,7 +134,8 @@ impl Cluster {
     /// Builds the parts if need be and starts them side by side.
     pub async fn start(run: &Arc<RunDir>, spec: ClusterSpec) -> Result<Self> {
         // It may compile for minutes; other tasks of the runtime go on.
-        let parts = tokio::task::spawn_blocking(|| Parts::ensure(Tool::LIGHT)).await.context("building the parts")??;
+        let parts =
+            tokio::task::spawn_blocking(|| Parts::ensure(Tool::LIGHT)).await.context("building the parts")??;
         let requests = RequestLog::kept(run);
         let control_plane = async {
             let api = ApiServer::start(run, &parts).await?;

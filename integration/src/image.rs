@@ -57,7 +57,15 @@ impl Image {
     /// `repository` without a registry's name, as in `team/app`. Without a call of `layer` it has one of 1 KiB.
     pub fn new(repository: impl Into<String>, tag: impl Into<String>) -> Self {
         let (repository, tag) = (repository.into(), tag.into());
-        Self { repository, tag, platform: Platform::here(), layers: Vec::new(), revision: 0, files: Vec::new(), entrypoint: Vec::new() }
+        Self {
+            repository,
+            tag,
+            platform: Platform::here(),
+            layers: Vec::new(),
+            revision: 0,
+            files: Vec::new(),
+            entrypoint: Vec::new(),
+        }
     }
 
     /// One more layer with a file of so many incompressible bytes.
@@ -115,7 +123,8 @@ impl Image {
 
     /// Makes all its blobs.
     pub(crate) fn build(&self) -> Result<Built> {
-        let image = if self.layers.is_empty() && self.files.is_empty() { self.clone().layer(1024) } else { self.clone() };
+        let image =
+            if self.layers.is_empty() && self.files.is_empty() { self.clone().layer(1024) } else { self.clone() };
         let mut layers = Vec::new();
         let mut diff_ids = Vec::new();
         for (number, (seed, bytes)) in image.layers.iter().enumerate() {

@@ -98,9 +98,11 @@ impl Kubernetes {
             anyhow::Ok(registry)
         };
         let ((api, controllers, scheduler), registry) = tokio::try_join!(control_plane, images)?;
-        let starts = machines.into_iter().zip(1..).zip(names).map(|((machine, number), name)| {
-            start_node(run, &parts, &api, &registry, machine, name, number)
-        });
+        let starts = machines
+            .into_iter()
+            .zip(1..)
+            .zip(names)
+            .map(|((machine, number), name)| start_node(run, &parts, &api, &registry, machine, name, number));
         let nodes = futures::future::try_join_all(starts).await?;
         let run = Arc::clone(run);
         let cluster = Self { nodes, _scheduler: scheduler, controllers, registry, api, parts, run };

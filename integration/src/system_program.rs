@@ -13,9 +13,11 @@ const REMEDY: &str = "apt-get install --no-install-recommends runc nftables ipro
 
 /// The program of that name, or an error that says how to get it.
 pub fn find(name: &str) -> Result<PathBuf> {
-    folders().into_iter().map(|folder| folder.join(name)).find(|path| path.is_file()).with_context(|| {
-        format!("a cluster with kubelets needs `{name}`, which is not there; on Debian: {REMEDY}")
-    })
+    folders()
+        .into_iter()
+        .map(|folder| folder.join(name))
+        .find(|path| path.is_file())
+        .with_context(|| format!("a cluster with kubelets needs `{name}`, which is not there; on Debian: {REMEDY}"))
 }
 
 /// A `PATH` with `first` before all.

@@ -25,9 +25,10 @@ impl Scheduler {
         let kubeconfig = api.kubeconfig_for("system:kube-scheduler", None)?;
         let port = Port::free()?;
         let invocation = Invocation::new("kube-scheduler", parts.path(Tool::KubeScheduler)?)
-            .args(["kubeconfig", "authentication-kubeconfig", "authorization-kubeconfig"].map(|flag| {
-                format!("--{flag}={}", kubeconfig.display())
-            }))
+            .args(
+                ["kubeconfig", "authentication-kubeconfig", "authorization-kubeconfig"]
+                    .map(|flag| format!("--{flag}={}", kubeconfig.display())),
+            )
             .args([
                 format!("--secure-port={}", port.number()),
                 format!("--cert-dir={}", run.folder("pki/scheduler")?.display()),
