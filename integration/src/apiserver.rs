@@ -127,6 +127,13 @@ impl ApiServer {
         kubeconfig(&self.run, &self.pki, (address, self.port.number()).into(), &file, &identity)
     }
 
+    /// A kubeconfig with all rights by way of `address`, where somebody passes the bytes of TLS on.
+    pub fn admin_kubeconfig_by(&self, address: SocketAddr) -> Result<PathBuf> {
+        let file = "admin-by-proxy";
+        let identity = self.pki.issue(file, "admin", Some("system:masters"), &[], Usage::Client)?;
+        kubeconfig(&self.run, &self.pki, address, file, &identity)
+    }
+
     /// A kubeconfig that leads by plain HTTP to `address`, where somebody speaks TLS as `user`.
     pub fn kubeconfig_without_tls(&self, user: &str, address: SocketAddr) -> Result<PathBuf> {
         let config = json!({

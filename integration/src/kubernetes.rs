@@ -13,7 +13,8 @@ mod machine;
 mod runtime;
 mod scheduler;
 
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -26,7 +27,7 @@ use crate::cluster::REGISTRY;
 use crate::controller_manager::ControllerManager;
 use crate::eventually::eventually;
 use crate::image::Image;
-use crate::network::Network;
+use crate::network::{Door, Network};
 use crate::parts::{Parts, Tool};
 use crate::process::{Invocation, Process, output};
 use crate::registry::Registry;
@@ -124,6 +125,18 @@ impl Kubernetes {
     /// The built parts.
     pub fn parts(&self) -> &Parts {
         &self.parts
+    }
+
+    /// A door to an address inside, on a loopback port of the machine.
+    pub fn door(&self, inside: SocketAddr) -> Result<Door> {
+        Door::open(self.run.network().context("the run has no network of its own")?, inside)
+    }
+
+    /// A door to the API server, and the kubeconfig with all rights that leads through it.
+    pub fn api_door(&self) -> Result<(Door, PathBuf)> {
+        let door = self.door(self.api.address())?;
+        let kubeconfig = self.api.admin_kubeconfig_by(door.address())?;
+        Ok((door, kubeconfig))
     }
 
     /// Runs `kubectl` with all rights; an exit code other than 0 is an error with what it said.

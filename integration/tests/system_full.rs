@@ -1,21 +1,24 @@
 //! A full cluster of real parts: two nodes with kubelets on one machine.
 //!
 //! Shows: a Deployment's pods from an image in the local registry become ready on both nodes; a Service answers by its
-//! address and by its name from within a pod, and so does the API server; logs and exec work; afterwards no process, no
-//! mount and no cgroup of it is left, and none of its links was seen outside.
+//! address and by its name from within a pod, and so do registry and API server; `kubectl` outside the run's network gets
+//! in by a door; afterwards no process, no mount and no cgroup is left, and the machine's links are what they were.
 
 #![allow(clippy::indexing_slicing, reason = "of a JSON value: a missing key is null, never a panic")]
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::OnceLock;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use integration::cluster::REGISTRY;
 use integration::kubernetes::{Kubernetes, busybox};
-use integration::run::{measured, scenario_in_network};
+use integration::parts::Tool;
+use integration::run::{RunDir, measured, scenario_in_network};
 use serde_json::{Value, json};
+use tokio::time::Instant;
 
 const LIMIT: Duration = Duration::from_mins(4);
 const NODES: [&str; 2] = ["node-a", "node-b"];
@@ -57,6 +60,7 @@ fn pods_run_on_both_nodes_and_find_each_other_by_name() -> Result<()> {
             let crictl = node.runtime.crictl();
             ensure!(crictl.has(&format!("{REGISTRY}/web:1")).await?, "{} does not hold the image", node.name);
         }
+        reached_from_outside_by_a_door(&run, &cluster)?;
         ensure!(before == links()?, "the machine's own network changed");
         let start = Instant::now();
         drop(cluster);
@@ -73,6 +77,20 @@ fn pods_run_on_both_nodes_and_find_each_other_by_name() -> Result<()> {
 async fn ask(cluster: &Kubernetes, pod: &str, request: &str, host: &str, port: u16) -> Result<String> {
     let script = format!("printf '{request}\\r\\n\\r\\n' | /bin/busybox nc -w 10 {host} {port}");
     cluster.kubectl(&["exec", pod, "--", "/bin/busybox", "sh", "-c", &script]).await
+}
+
+/// A person at the terminal gets in by a door.
+fn reached_from_outside_by_a_door(run: &RunDir, cluster: &Kubernetes) -> Result<()> {
+    let network = run.network().context("a network of the run's own")?;
+    let (_door, kubeconfig) = cluster.api_door()?;
+    let kubectl = cluster.parts().path(Tool::Kubectl)?;
+    // `outside` is this test's own choice of place, so not by the harness, which starts everything inside.
+    let answer = network.outside(|| {
+        Command::new(kubectl).arg("--kubeconfig").arg(&kubeconfig).args(["get", "nodes", "--no-headers"]).output()
+    })??;
+    let said = String::from_utf8_lossy(&answer.stdout).into_owned();
+    ensure!(said.lines().count() == NODES.len(), "kubectl outside: {said}{}", String::from_utf8_lossy(&answer.stderr));
+    Ok(())
 }
 
 fn web() -> Value {

@@ -1,4 +1,4 @@
-//! Cluster DNS: owns CoreDNS' image and its objects. It runs as a pod, as in any cluster.
+//! Cluster DNS (`CoreDNS`): owns its image and its objects. It runs as a pod, as in any cluster.
 
 use anyhow::{Context as _, Result};
 use serde_json::{Value, json};
