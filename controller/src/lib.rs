@@ -6,6 +6,7 @@ pub mod act;
 pub mod api;
 pub mod app;
 pub mod bus;
+pub mod cleanup;
 pub mod config;
 pub mod leader;
 pub mod readiness;

@@ -1,13 +1,16 @@
 //! The command line of `warm-controller`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::Context as _;
 use clap::{Parser, Subcommand};
 use controller::app;
+use controller::cleanup::{self, Extent};
 use controller::config::{ControllerConfig, ENVIRONMENT};
 use daemon::{config, telemetry, tls};
+use tokio::runtime::Runtime;
 
 /// Watches workloads, publishes which image belongs on which node, and labels nodes with what is proven.
 #[derive(Parser)]
@@ -25,6 +28,21 @@ enum Command {
         #[arg(long, value_name = "FILE")]
         config: PathBuf,
     },
+    /// Takes away what is left on Nodes, in our namespace and, if asked to, in NATS, once the release is gone.
+    Cleanup {
+        /// The configuration file of the controller.
+        #[arg(long, value_name = "FILE")]
+        config: PathBuf,
+        /// A Secret in our namespace that goes too; may be given several times.
+        #[arg(long = "secret", value_name = "NAME")]
+        secrets: Vec<String>,
+        /// The three buckets go too, with everything in them.
+        #[arg(long)]
+        buckets: bool,
+        /// What is left after this time stays, and is said.
+        #[arg(long, value_name = "TIME", default_value = "2m", value_parser = shared::duration::parse)]
+        limit: Duration,
+    },
     /// Says everything that is wrong with a configuration file.
     CheckConfig {
         /// The configuration file.
@@ -37,6 +55,7 @@ fn main() -> ExitCode {
     tls::install_crypto_provider();
     let done = match Cli::parse().command {
         Command::Run { config } => run(config),
+        Command::Cleanup { config, secrets, buckets, limit } => clean(&config, &Extent { secrets, buckets }, limit),
         Command::CheckConfig { file } => check(&file),
     };
     match done {
@@ -51,13 +70,23 @@ fn main() -> ExitCode {
 fn run(path: PathBuf) -> anyhow::Result<()> {
     let config: ControllerConfig = config::load(&path, ENVIRONMENT)?;
     let log = telemetry::init(&config.log)?;
-    let runtime =
-        tokio::runtime::Builder::new_multi_thread().enable_all().build().context("the runtime cannot be started")?;
-    Ok(runtime.block_on(app::run(path, config, log))?)
+    Ok(runtime()?.block_on(app::run(path, config, log))?)
 }
 
 #[expect(clippy::print_stdout, reason = "the answer of a command")]
-fn check(file: &std::path::Path) -> anyhow::Result<()> {
+fn clean(path: &Path, extent: &Extent, limit: Duration) -> anyhow::Result<()> {
+    let config: ControllerConfig = config::load(path, ENVIRONMENT)?;
+    let removed = runtime()?.block_on(cleanup::run(&config, extent, limit))?;
+    println!("{removed}");
+    Ok(())
+}
+
+fn runtime() -> anyhow::Result<Runtime> {
+    tokio::runtime::Builder::new_multi_thread().enable_all().build().context("the runtime cannot be started")
+}
+
+#[expect(clippy::print_stdout, reason = "the answer of a command")]
+fn check(file: &Path) -> anyhow::Result<()> {
     config::check::<ControllerConfig>(file, ENVIRONMENT)?;
     println!("{}: ok", file.display());
     Ok(())

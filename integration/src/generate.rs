@@ -5,6 +5,7 @@ mod values;
 
 use std::fmt::Write as _;
 
+use controller::api::access::{self, Access};
 use shared::metric::{self, MetricKind, Process};
 use shared::reason::Reason;
 use shared::state::ImageState;
@@ -71,10 +72,20 @@ fn rbac() -> String {
         "Agents have no rights in Kubernetes at all.\n\n| group | resources | verbs | where | what for |\n\
          | --- | --- | --- | --- | --- |\n",
     );
-    for row in controller::api::access::ACCESS {
+    grants(&mut text, access::ACCESS);
+    text.push_str(
+        "\n## What the cleanup may do\n\nAfter `helm uninstall`, for as long as the hook runs.\n\n\
+         | group | resources | verbs | where | what for |\n| --- | --- | --- | --- | --- |\n",
+    );
+    grants(&mut text, access::CLEANUP);
+    text
+}
+
+fn grants(text: &mut String, rows: &[Access]) {
+    for row in rows {
         let group = if row.group.is_empty() { "core" } else { row.group };
         let (verbs, scope) = (row.verbs.join(" "), row.scope.as_str());
+        // Writing to a String cannot fail.
         let _ = writeln!(text, "| {group} | {} | {verbs} | {scope} | {} |", row.resource, row.purpose);
     }
-    text
 }

@@ -139,20 +139,24 @@ fn wrong_values_are_refused_with_what_is_wrong() {
 }
 
 #[test]
-fn the_rights_are_those_of_the_table_and_the_controllers_alone() {
+fn the_rights_are_those_of_the_tables_and_agents_have_none() {
     for case in cases() {
         let all = rendered(case);
         let name = "warm-images-controller";
-        let wanted = access::cluster_role(name);
-        assert_eq!(named(&all, "ClusterRole", name)["rules"], wanted["rules"], "{case}");
         let lease = controller_config(&all).leader.lease_name;
-        assert_eq!(named(&all, "Role", name)["rules"], access::role(name, RELEASE, &lease)["rules"], "{case}");
-        assert_eq!(of_kind(&all, "ClusterRole").chain(of_kind(&all, "Role")).count(), 2, "{case}");
-        let bindings: Vec<_> = of_kind(&all, "ClusterRoleBinding").chain(of_kind(&all, "RoleBinding")).collect();
-        assert_eq!(bindings.len(), 2, "{case}");
-        for binding in bindings {
-            let controller = json!([{ "kind": "ServiceAccount", "name": name, "namespace": RELEASE }]);
-            assert_eq!(binding["subjects"], controller, "{case}");
+        for (name, rows) in [(name, access::ACCESS), ("warm-images-cleanup", access::CLEANUP)] {
+            let wanted = access::cluster_role(rows, name);
+            assert_eq!(named(&all, "ClusterRole", name)["rules"], wanted["rules"], "{case}");
+            let wanted = access::role(rows, name, RELEASE, &lease, &[]);
+            assert_eq!(named(&all, "Role", name)["rules"], wanted["rules"], "{case}");
+            for kind in ["ClusterRoleBinding", "RoleBinding"] {
+                let binding = named(&all, kind, name);
+                let account = json!([{ "kind": "ServiceAccount", "name": name, "namespace": RELEASE }]);
+                assert_eq!((&binding["subjects"], &binding["roleRef"]["name"]), (&account, &json!(name)), "{case}");
+            }
+        }
+        for kind in ["ClusterRole", "Role", "ClusterRoleBinding", "RoleBinding"] {
+            assert_eq!(of_kind(&all, kind).count(), 2, "{case}: {kind}");
         }
         assert_eq!(pods(&all)[name]["serviceAccountName"], name);
         assert_ne!(pods(&all)["warm-images-agent"]["serviceAccountName"], name);
@@ -282,7 +286,8 @@ fn containers_are_as_harmless_as_they_can_be() {
         let all = rendered(case);
         for (name, pod) in pods(&all) {
             let is_agent = name == "warm-images-agent";
-            assert_eq!(pod["automountServiceAccountToken"], json!(name == "warm-images-controller"), "{case}: {name}");
+            let asks_kubernetes = ["warm-images-controller", "warm-images-cleanup"].contains(&name.as_str());
+            assert_eq!(pod["automountServiceAccountToken"], json!(asks_kubernetes), "{case}: {name}");
             assert_eq!(pod["securityContext"]["seccompProfile"]["type"], "RuntimeDefault", "{case}: {name}");
             assert_eq!(pod["securityContext"]["runAsNonRoot"] == true, !is_agent, "{case}: {name}");
             for shared in ["hostNetwork", "hostPID", "hostIPC"] {
@@ -294,7 +299,8 @@ fn containers_are_as_harmless_as_they_can_be() {
                 assert_eq!(context["readOnlyRootFilesystem"], true, "{case}: {name}");
                 assert_eq!(context["capabilities"], json!({ "drop": ["ALL"] }), "{case}: {name}");
                 assert_ne!(context["privileged"], true, "{case}: {name}");
-                for probe in ["livenessProbe", "readinessProbe"] {
+                let ends = !pod["restartPolicy"].is_null();
+                for probe in ["livenessProbe", "readinessProbe"].iter().filter(|_| !ends) {
                     assert!(container[probe]["httpGet"]["path"].is_string(), "{case}: {name} has no {probe}");
                 }
             }

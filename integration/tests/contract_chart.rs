@@ -59,7 +59,8 @@ impl Site {
             all.push(&folder);
         }
         let config = config.display().to_string();
-        all.extend(["--kubeconfig", &config]);
+        // Nothing runs a hook's Job here; `system_install` does.
+        all.extend(["--kubeconfig", &config, "--no-hooks"]);
         let output = self.chart.helm(all.iter().chain(args))?;
         ensure!(output.status.success(), "helm {verb}: {}", String::from_utf8_lossy(&output.stderr));
         Ok(())

@@ -62,6 +62,7 @@ const PLACES: &[(&[&str], &[&str], &str)] = &[
             "controller/src/api",
             "controller/src/watch",
             "controller/src/act",
+            "controller/src/cleanup",
             "controller/src/leader",
             "controller/src/webhook",
             "integration/src",

@@ -13,9 +13,12 @@ pub fn serialize<S: Serializer>(value: &Duration, serializer: S) -> Result<S::Ok
 
 /// Reads `5m 30s`; the message names the units that are understood.
 pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
-    let text = String::deserialize(deserializer)?;
-    humantime::parse_duration(&text)
-        .map_err(|e| de::Error::custom(format!("`{text}` is not a duration such as 500ms, 30s, 5m or 1h: {e}")))
+    parse(&String::deserialize(deserializer)?).map_err(de::Error::custom)
+}
+
+/// Reads `5m 30s` where it stands by itself, as in an argument.
+pub fn parse(text: &str) -> Result<Duration, String> {
+    humantime::parse_duration(text).map_err(|e| format!("`{text}` is not a duration such as 500ms, 30s, 5m or 1h: {e}"))
 }
 
 /// The same where there may be none, for `#[serde(with = "shared::duration::optional")]`.

@@ -17,6 +17,9 @@ pub const WARM_ANNOTATION: &str = "warm-images.dev/warm";
 /// Annotation with the priority of a workload's images, 0-100.
 pub const PRIORITY_ANNOTATION: &str = "warm-images.dev/priority";
 
+/// Prefix of every taint of ours.
+pub const TAINT_PREFIX: &str = "warm-images.dev/";
+
 /// The field manager of every write to Kubernetes.
 pub const FIELD_MANAGER: &str = "warm-images";
 
@@ -38,6 +41,11 @@ pub fn parse_image_label(label: &str) -> Option<ImageKey> {
 /// Whether a node label is ours to write and to remove.
 pub fn is_ours(label: &str) -> bool {
     label.starts_with(IMAGE_PREFIX) || label.split_once('/').is_some_and(|(p, _)| p.ends_with(SET_PREFIX_SUFFIX))
+}
+
+/// Whether a taint with this key is ours to put and to remove.
+pub fn is_our_taint(key: &str) -> bool {
+    key.starts_with(TAINT_PREFIX)
 }
 
 #[cfg(test)]

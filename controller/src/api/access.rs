@@ -1,7 +1,7 @@
 //! The rights that the code really uses.
 //!
-//! Owns the one table behind the chart's `ClusterRole`, the docs and the system tests, which give the controller exactly
-//! these rights: a forgotten row fails there.
+//! Owns the tables, one for each account, behind the chart's roles, the docs and the system tests, which give every process
+//! exactly these rights: a forgotten row fails there.
 
 use serde_json::{Value, json};
 
@@ -14,6 +14,8 @@ pub enum Scope {
     OwnNamespace,
     /// There, for the Lease of the election alone. `create` cannot be limited so: its request has no name yet.
     OwnLease,
+    /// There, for the Secrets that `init-nats` makes alone.
+    OwnSecrets,
 }
 
 impl Scope {
@@ -23,6 +25,7 @@ impl Scope {
             Self::Cluster => "everywhere",
             Self::OwnNamespace => "own namespace",
             Self::OwnLease => "own namespace, `leader.leaseName` only",
+            Self::OwnSecrets => "own namespace, the Secrets of `init-nats` only",
         }
     }
 }
@@ -52,7 +55,7 @@ const fn lease(verbs: &'static [&'static str], scope: Scope) -> Access {
     Access { group: "coordination.k8s.io", resource: "leases", verbs, scope, purpose: "election of the leader" }
 }
 
-/// The table. Nodes are patched without `create`: a server-side apply can never bring a Node into being.
+/// What a controller uses. Nodes are patched without `create`: a server-side apply can never bring a Node into being.
 pub const ACCESS: &[Access] = &[
     watched("", "namespaces", "selection; the UID of kube-system"),
     Access { verbs: &["list", "watch", "patch"], ..watched("", "nodes", "placement; labels") },
@@ -64,37 +67,59 @@ pub const ACCESS: &[Access] = &[
     lease(&["get", "list", "watch", "update"], Scope::OwnLease),
 ];
 
-/// The `ClusterRole` that grants the rows of the whole cluster and nothing else.
-pub fn cluster_role(name: &str) -> Value {
+/// What `warm-controller cleanup` uses, with an account of its own, once the controllers have gone.
+pub const CLEANUP: &[Access] = &[
+    Access { verbs: &["list", "patch"], ..watched("", "nodes", "labels and taints of ours") },
+    Access {
+        group: "",
+        resource: "secrets",
+        verbs: &["delete"],
+        scope: Scope::OwnSecrets,
+        purpose: "keys and passwords for NATS",
+    },
+    lease(&["delete"], Scope::OwnLease),
+];
+
+/// The `ClusterRole` that grants those of `rows` that hold everywhere and nothing else.
+pub fn cluster_role(rows: &[Access], name: &str) -> Value {
     json!({
         "apiVersion": "rbac.authorization.k8s.io/v1",
         "kind": "ClusterRole",
         "metadata": { "name": name },
-        "rules": rules(|scope| scope == Scope::Cluster, ""),
+        "rules": rules(rows, |scope| scope == Scope::Cluster, "", &[]),
     })
 }
 
-/// The `Role` that grants the rows of the controller's own namespace and nothing else. `lease`: `leader.leaseName`.
-pub fn role(name: &str, namespace: &str, lease: &str) -> Value {
+/// The `Role` that grants those of `rows` that hold in our own namespace and nothing else. `lease` is
+/// `leader.leaseName`; `secrets` are those of `init-nats`: without any, there is nothing to grant.
+pub fn role(rows: &[Access], name: &str, namespace: &str, lease: &str, secrets: &[&str]) -> Value {
     json!({
         "apiVersion": "rbac.authorization.k8s.io/v1",
         "kind": "Role",
         "metadata": { "name": name, "namespace": namespace },
-        "rules": rules(|scope| scope != Scope::Cluster, lease),
+        "rules": rules(
+            rows,
+            |scope| scope != Scope::Cluster && (scope != Scope::OwnSecrets || !secrets.is_empty()),
+            lease,
+            secrets,
+        ),
     })
 }
 
-fn rules(is_granted: impl Fn(Scope) -> bool, lease: &str) -> Vec<Value> {
+fn rules(rows: &[Access], is_granted: impl Fn(Scope) -> bool, lease: &str, secrets: &[&str]) -> Vec<Value> {
     let rule = |row: &Access| {
         let mut rule = json!({ "apiGroups": [row.group], "resources": [row.resource], "verbs": row.verbs });
-        if row.scope == Scope::OwnLease
-            && let Some(rule) = rule.as_object_mut()
-        {
-            rule.insert("resourceNames".to_owned(), json!([lease]));
+        let names = match row.scope {
+            Scope::Cluster | Scope::OwnNamespace => None,
+            Scope::OwnLease => Some(json!([lease])),
+            Scope::OwnSecrets => Some(json!(secrets)),
+        };
+        if let (Some(names), Some(rule)) = (names, rule.as_object_mut()) {
+            rule.insert("resourceNames".to_owned(), names);
         }
         rule
     };
-    ACCESS.iter().filter(|row| is_granted(row.scope)).map(rule).collect()
+    rows.iter().filter(|row| is_granted(row.scope)).map(rule).collect()
 }
 
 #[cfg(test)]
@@ -103,7 +128,7 @@ mod tests {
 
     #[test]
     fn the_roles_grant_the_table_and_nothing_that_deletes_or_reads_secrets() {
-        let (everywhere, own) = (cluster_role("c"), role("c", "warm", "the-lease"));
+        let (everywhere, own) = (cluster_role(ACCESS, "c"), role(ACCESS, "c", "warm", "the-lease", &[]));
         let rules = everywhere["rules"].as_array().unwrap();
         assert_eq!(rules[1], json!({ "apiGroups": [""], "resources": ["nodes"], "verbs": ["list", "watch", "patch"] }));
         let own = own["rules"].as_array().unwrap();
@@ -116,17 +141,30 @@ mod tests {
                 Scope::Cluster => &["list", "watch", "patch"],
                 Scope::OwnNamespace => &["create"],
                 Scope::OwnLease => &["get", "list", "watch", "update"],
+                Scope::OwnSecrets => &[],
             };
             assert!(row.verbs.iter().all(|verb| allowed.contains(verb)), "{row:?}");
         }
     }
 
     #[test]
+    fn the_cleanup_may_delete_what_is_named_and_nothing_else() {
+        let own = role(CLEANUP, "c", "warm", "the-lease", &["a", "b"]);
+        let of = |group: &str, resource: &str, names: &[&str]| json!({ "apiGroups": [group], "resources": [resource], "verbs": ["delete"], "resourceNames": names });
+        let lease = of("coordination.k8s.io", "leases", &["the-lease"]);
+        assert_eq!(own["rules"], json!([of("", "secrets", &["a", "b"]), lease]));
+        // An empty list of names would grant all of them.
+        assert_eq!(role(CLEANUP, "c", "warm", "the-lease", &[])["rules"], json!([lease]));
+    }
+
+    #[test]
     fn rows_are_sorted_and_unique() {
-        let names: Vec<_> = ACCESS.iter().map(|row| (row.group, row.resource, row.scope.as_str())).collect();
-        let mut sorted = names.clone();
-        sorted.sort_unstable();
-        sorted.dedup();
-        assert_eq!(names, sorted);
+        for rows in [ACCESS, CLEANUP] {
+            let names: Vec<_> = rows.iter().map(|row| (row.group, row.resource, row.scope.as_str())).collect();
+            let mut sorted = names.clone();
+            sorted.sort_unstable();
+            sorted.dedup();
+            assert_eq!(names, sorted);
+        }
     }
 }

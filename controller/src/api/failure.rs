@@ -21,6 +21,16 @@ pub fn reason(error: &kube::Error) -> Reason {
     }
 }
 
+/// The word and what the API server said, for people.
+pub fn in_words(error: &kube::Error) -> String {
+    let reason = reason(error);
+    match error {
+        // Its own text repeats the whole answer.
+        kube::Error::Api(status) => format!("{reason}: {}", status.message),
+        _ => format!("{reason}: {error}"),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use kube::core::Status;

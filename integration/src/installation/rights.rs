@@ -1,7 +1,7 @@
 //! The controller's rights in Kubernetes: owns that a test's controllers have those of their table of access, and no other.
 
 use anyhow::{Context as _, Result};
-use controller::api::access;
+use controller::api::access::{self, Access};
 use k8s_openapi::api::core::v1::Namespace;
 use k8s_openapi::api::rbac::v1::{ClusterRole, ClusterRoleBinding, Role, RoleBinding};
 use kube::Client;
@@ -19,20 +19,24 @@ pub async fn grant(client: &Client, user: &str) -> Result<()> {
     let params = PostParams::default();
     let namespace: Namespace = serde_json::from_value(json!({ "metadata": { "name": NAMESPACE } }))?;
     Api::all(client.clone()).create(&params, &namespace).await.context("creating the namespace of the release")?;
-    let role: ClusterRole = serde_json::from_value(access::cluster_role(user))?;
-    Api::all(client.clone()).create(&params, &role).await.context("creating the controller's cluster role")?;
+    grant_rows(client, user, access::ACCESS, &[]).await
+}
+
+/// Gives `user` the rights of these rows in the namespace of the release, which is there. `secrets`: names of those that
+/// `init-nats` makes.
+pub async fn grant_rows(client: &Client, user: &str, rows: &[Access], secrets: &[&str]) -> Result<()> {
+    let params = PostParams::default();
+    let role: ClusterRole = serde_json::from_value(access::cluster_role(rows, user))?;
+    Api::all(client.clone()).create(&params, &role).await.with_context(|| format!("the cluster role of {user}"))?;
     let binding: ClusterRoleBinding = serde_json::from_value(binding_to("ClusterRole", user))?;
-    Api::all(client.clone()).create(&params, &binding).await.context("binding the controller's cluster role")?;
-    let role: Role = serde_json::from_value(access::role(user, NAMESPACE, LEASE))?;
-    Api::namespaced(client.clone(), NAMESPACE)
-        .create(&params, &role)
-        .await
-        .context("creating the controller's role")?;
+    Api::all(client.clone()).create(&params, &binding).await.with_context(|| format!("binding it to {user}"))?;
+    let namespaced = |what: &str| format!("{what} of {user} in {NAMESPACE}");
+    let role: Role = serde_json::from_value(access::role(rows, user, NAMESPACE, LEASE, secrets))?;
+    let roles = Api::namespaced(client.clone(), NAMESPACE);
+    roles.create(&params, &role).await.with_context(|| namespaced("the role"))?;
     let binding: RoleBinding = serde_json::from_value(binding_to("Role", user))?;
-    Api::namespaced(client.clone(), NAMESPACE)
-        .create(&params, &binding)
-        .await
-        .context("binding the controller's role")?;
+    let bindings = Api::namespaced(client.clone(), NAMESPACE);
+    bindings.create(&params, &binding).await.with_context(|| namespaced("the binding"))?;
     Ok(())
 }
 

@@ -1,4 +1,5 @@
-//! Buckets: made if absent, brought up to date where that is harmless, refused where it is not. Never deleted.
+//! Buckets: made if absent, brought up to date where that is harmless, refused where it is not. Deleted when a person
+//! uninstalls and asks for it, never otherwise.
 //!
 //! Owns the settings of the streams under our buckets (`protocol.md` section 2). Never reads or writes a key.
 
@@ -114,6 +115,17 @@ impl Bus {
     /// The bucket as it is, without looking at its settings.
     pub async fn bucket_info(&self, spec: &BucketSpec) -> Result<BucketInfo, BusError> {
         info_of(spec, &self.stream_info(spec).await?)
+    }
+
+    /// Deletes a bucket with everything in it; says whether there was one. `name` is without `KV_`.
+    pub async fn delete_bucket(&self, name: &str) -> Result<bool, BusError> {
+        let deleted =
+            self.api(&format!("deleting bucket {name}"), &format!("STREAM.DELETE.KV_{name}"), &json!({})).await;
+        match deleted {
+            Ok(_) => Ok(true),
+            Err(BusError::Server { err_code: STREAM_NOT_FOUND, .. }) => Ok(false),
+            Err(error) => Err(error),
+        }
     }
 
     async fn stream_info(&self, spec: &BucketSpec) -> Result<Value, BusError> {
