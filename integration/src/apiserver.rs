@@ -1,6 +1,8 @@
 //! A real Kubernetes API server on a real etcd, RBAC on, loopback only: owns both processes, the cluster's authority and
 //! the kubeconfigs. It runs no controllers (see `controller_manager`) and creates no objects.
 
+mod audit;
+
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -19,6 +21,8 @@ use crate::pki::{Identity, Pki, Usage};
 use crate::port::Port;
 use crate::process::{Invocation, Process};
 use crate::run::RunDir;
+
+pub use audit::Request;
 
 /// From nothing to ready: 3 s on a quiet machine, more when tests run side by side.
 const READY: Duration = Duration::from_secs(90);
@@ -54,7 +58,10 @@ impl ApiServer {
         let etcd = Process::start(run, etcd(run, parts, client_port, peer_port)?)?;
         let port = Port::free()?;
         let (token_key, token_public) = pki.key_pair("service-accounts")?;
-        let invocation = server(parts, &pki, &port, &etcd_url, &token_key, &token_public, address)?;
+        let policy = run.write("audit-policy.json", audit::policy())?;
+        let invocation = server(parts, &pki, &port, &etcd_url, &token_key, &token_public, address)?
+            .arg(format!("--audit-policy-file={}", policy.display()))
+            .arg(format!("--audit-log-path={}", audit_log(run).display()));
         // Beside etcd, not after it: the API server waits for etcd by itself.
         let server = Process::start(run, invocation)?;
 
@@ -73,6 +80,11 @@ impl ApiServer {
         };
         started.until_ready().await?;
         Ok(started)
+    }
+
+    /// What our own processes asked so far, in order.
+    pub fn requests(&self) -> Result<Vec<Request>> {
+        audit::read(&audit_log(&self.run))
     }
 
     /// A client with all rights.
@@ -206,6 +218,10 @@ impl ApiServer {
     pub fn etcd(&mut self) -> &mut Process {
         &mut self.etcd
     }
+}
+
+fn audit_log(run: &RunDir) -> PathBuf {
+    run.path().join("audit.log")
 }
 
 fn etcd(run: &RunDir, parts: &Parts, client: &Port, peer: &Port) -> Result<Invocation> {
