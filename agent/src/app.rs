@@ -73,6 +73,7 @@ pub async fn run(config: AgentConfig) -> Result<(), AppError> {
 
     // What is known from the last run, and the machine that knows it.
     let state = StateFile::new(&config.state_dir);
+    let _in_use = state.hold();
     let persisted = state.load().await;
     let beginning = Beginning {
         identity: Identity {

@@ -8,4 +8,5 @@ pub mod app;
 pub mod bus;
 pub mod config;
 pub mod cri;
+pub mod forget;
 pub mod state_file;

@@ -29,6 +29,15 @@ struct Cli {
 enum Command {
     /// Run until SIGTERM (the default).
     Run(Run),
+    /// Remove the state from a node that is to have no agent any more, once the last one has ended.
+    Forget {
+        /// The agent's `stateDir`.
+        #[arg(long, value_name = "FOLDER")]
+        state_dir: PathBuf,
+        /// Then stay until SIGKILL, so that a pod of it counts as ready.
+        #[arg(long)]
+        stay: bool,
+    },
     /// Say everything that is wrong with a configuration file, and do nothing else.
     CheckConfig {
         /// The file.
@@ -47,6 +56,7 @@ fn main() -> ExitCode {
     let cli = Cli::parse();
     match cli.command {
         Some(Command::CheckConfig { file }) => check(&file),
+        Some(Command::Forget { state_dir, stay }) => forget(&state_dir, stay),
         Some(Command::Run(args)) => run(&args.config),
         None => run(&cli.run.config),
     }
@@ -61,6 +71,22 @@ fn check(file: &Path) -> ExitCode {
         }
         Err(error) => complain(MISUSED, &error),
     }
+}
+
+fn forget(folder: &Path, stay: bool) -> ExitCode {
+    match agent::forget::forget(folder) {
+        Ok(removed) => {
+            let _ = writeln!(std::io::stdout(), "{}: removed {removed} files", folder.display());
+        }
+        Err(error) => return complain(FAILED, &error),
+    }
+    if stay {
+        // It wakes up for no reason now and then.
+        loop {
+            std::thread::park();
+        }
+    }
+    ExitCode::SUCCESS
 }
 
 fn run(file: &Path) -> ExitCode {

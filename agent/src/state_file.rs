@@ -54,6 +54,12 @@ pub enum Unusable {
     Version(u32),
 }
 
+/// A folder that is in use, by a lock that ends with the process (`flock(2)`, on the folder: nothing is left of it).
+#[derive(Debug)]
+pub struct InUse {
+    _folder: std::fs::File,
+}
+
 /// The file of one agent.
 #[derive(Debug, Clone)]
 pub struct StateFile {
@@ -103,6 +109,45 @@ impl StateFile {
                 None
             }
         }
+    }
+
+    /// Shows others that the folder is in use, for as long as what is returned lives. Never waits. `None` where the file
+    /// system cannot tell: then [`StateFile::alone`] waits for nobody.
+    pub fn hold(&self) -> Option<InUse> {
+        let held = std::fs::create_dir_all(&self.folder).and_then(|()| {
+            let folder = std::fs::File::open(&self.folder)?;
+            folder.try_lock_shared()?;
+            Ok(folder)
+        });
+        match held {
+            Ok(folder) => Some(InUse { _folder: folder }),
+            Err(error) => {
+                warn!(path = %self.folder.display(), %error, "the state folder cannot be marked as in use");
+                None
+            }
+        }
+    }
+
+    /// Waits until nobody holds the folder.
+    pub fn alone(&self) -> Result<InUse, StateError> {
+        let failed = |source| StateError { what: "locking", path: self.folder.clone(), source };
+        let folder = std::fs::File::open(&self.folder).map_err(failed)?;
+        folder.lock().map_err(failed)?;
+        Ok(InUse { _folder: folder })
+    }
+
+    /// Removes everything that is written here; says how many files there were.
+    pub fn remove(&self) -> Result<usize, StateError> {
+        let mut removed = 0;
+        for name in [NAME, BAD, PARTIAL] {
+            let path = self.folder.join(name);
+            match std::fs::remove_file(&path) {
+                Ok(()) => removed += 1,
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(source) => return Err(StateError { what: "removing", path, source }),
+            }
+        }
+        Ok(removed)
     }
 
     async fn set_aside(&self) {
@@ -229,6 +274,24 @@ mod tests {
             assert_eq!(file.load().await, Some(state(n)));
         }
         assert_eq!(content(file.folder()), ["state.json"]);
+    }
+
+    #[tokio::test]
+    async fn what_an_agent_leaves_is_removed_once_it_has_ended_and_nothing_of_others() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = StateFile::new(folder.path());
+        std::fs::write(folder.path().join(NAME), "no state").unwrap();
+        assert_eq!(file.load().await, None);
+        let running = (file.hold().unwrap(), file.hold().unwrap());
+        std::fs::write(folder.path().join("of-others"), "").unwrap();
+        let path = folder.path().to_owned();
+        let forgetting = std::thread::spawn(move || crate::forget::forget(&path));
+        // The last write of an agent that ends.
+        file.save(&state(1)).await.unwrap();
+        assert_eq!(content(folder.path()), ["of-others", "state.json", "state.json.bad"]);
+        drop(running);
+        assert_eq!(forgetting.join().unwrap().unwrap(), 2);
+        assert_eq!(content(folder.path()), ["of-others"]);
     }
 
     #[tokio::test]

@@ -1,9 +1,11 @@
-//! `warm-controller cleanup`: takes away what the system leaves on Nodes, in its namespace and, if asked to, in NATS.
+//! `warm-controller cleanup`: takes away what the system leaves on Nodes and hosts, in its namespace and, if asked to, in
+//! NATS.
 //!
 //! Owns what that is and the limit of time. Each thing is tried by itself, again and again until the limit; one that cannot
 //! be removed keeps no other. Runs when the release is gone and no controller has any right to write (the chart's
 //! post-delete hook). Never waits for anybody: an uninstall must end.
 
+mod agents;
 mod attempt;
 mod buckets;
 mod nodes;
@@ -12,6 +14,7 @@ mod objects;
 use std::fmt;
 use std::time::Duration;
 
+use k8s_openapi::api::apps::v1::DaemonSet;
 use tokio::time::Instant;
 
 use self::attempt::until_done;
@@ -21,8 +24,10 @@ use crate::config::ControllerConfig;
 pub use self::nodes::Cleared;
 
 /// What is removed beside labels and taints of Nodes and the Lease of the election.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct Extent {
+    /// What takes the agents' state away on each node.
+    pub agents: Option<DaemonSet>,
     /// Names of Secrets in our namespace: what `init-nats` made.
     pub secrets: Vec<String>,
     /// The three buckets, with everything in them.
@@ -34,6 +39,8 @@ pub struct Extent {
 pub struct Removed {
     /// From Nodes.
     pub nodes: Cleared,
+    /// Hosts without an agent's state now.
+    pub hosts: usize,
     /// Leases.
     pub leases: usize,
     /// Secrets.
@@ -44,10 +51,10 @@ pub struct Removed {
 
 impl fmt::Display for Removed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { nodes: Cleared { nodes, labels, taints }, leases, secrets, buckets } = self;
+        let Self { nodes: Cleared { nodes, labels, taints }, hosts, leases, secrets, buckets } = self;
         write!(
             f,
-            "removed {labels} labels and {taints} taints from {nodes} nodes, {leases} leases, {secrets} secrets, \
+            "removed {labels} labels and {taints} taints from {nodes} nodes, state from {hosts} hosts, {leases} leases, {secrets} secrets, \
              {buckets} buckets"
         )
     }
@@ -76,16 +83,23 @@ pub async fn run(config: &ControllerConfig, extent: &Extent, limit: Duration) ->
     let deadline = Instant::now() + limit;
     let client = connect(config.kube.kubeconfig.as_deref(), config.kube.silence()).await?;
     let namespace = config.pod_namespace.as_deref().unwrap_or_else(|| client.default_namespace());
-    let (nodes, lease, secrets, buckets) = tokio::join!(
+    let (nodes, hosts, lease, secrets, buckets) = tokio::join!(
         until_done(deadline, "labels and taints of nodes", || nodes::clear(&client)),
+        async {
+            match &extent.agents {
+                Some(set) => agents::clear(&client, namespace, set, deadline).await,
+                None => Ok(0),
+            }
+        },
         until_done(deadline, "the lease", || objects::delete_lease(&client, namespace, &config.leader.lease_name)),
         until_done(deadline, "secrets", || objects::delete_secrets(&client, namespace, &extent.secrets)),
         async { if extent.buckets { buckets::delete(config, deadline).await } else { Ok(0) } },
     );
     let mut left = Vec::new();
     let mut or_left = |count: Result<usize, String>| count.map_err(|why| left.push(why)).unwrap_or_default();
-    let (leases, secrets, buckets) = (or_left(lease), or_left(secrets), or_left(buckets));
+    let (hosts, leases) = (or_left(hosts), or_left(lease));
+    let (secrets, buckets) = (or_left(secrets), or_left(buckets));
     let nodes = nodes.map_err(|why| left.push(why)).unwrap_or_default();
-    let removed = Removed { nodes, leases, secrets, buckets };
+    let removed = Removed { nodes, hosts, leases, secrets, buckets };
     if left.is_empty() { Ok(removed) } else { Err(CleanupError::Left { removed, limit, left }) }
 }

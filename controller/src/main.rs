@@ -36,6 +36,9 @@ enum Command {
         /// A Secret in our namespace that goes too; may be given several times.
         #[arg(long = "secret", value_name = "NAME")]
         secrets: Vec<String>,
+        /// A `DaemonSet` as JSON, which takes away what the agents left on the hosts; run on each node and deleted.
+        #[arg(long, value_name = "FILE")]
+        agents: Option<PathBuf>,
         /// The three buckets go too, with everything in them.
         #[arg(long)]
         buckets: bool,
@@ -55,7 +58,9 @@ fn main() -> ExitCode {
     tls::install_crypto_provider();
     let done = match Cli::parse().command {
         Command::Run { config } => run(config),
-        Command::Cleanup { config, secrets, buckets, limit } => clean(&config, &Extent { secrets, buckets }, limit),
+        Command::Cleanup { config, secrets, agents, buckets, limit } => {
+            extent(agents.as_deref(), secrets, buckets).and_then(|extent| clean(&config, &extent, limit))
+        }
         Command::CheckConfig { file } => check(&file),
     };
     match done {
@@ -71,6 +76,14 @@ fn run(path: PathBuf) -> anyhow::Result<()> {
     let config: ControllerConfig = config::load(&path, ENVIRONMENT)?;
     let log = telemetry::init(&config.log)?;
     Ok(runtime()?.block_on(app::run(path, config, log))?)
+}
+
+fn extent(agents: Option<&Path>, secrets: Vec<String>, buckets: bool) -> anyhow::Result<Extent> {
+    let read = |path: &Path| {
+        let text = std::fs::read(path).with_context(|| format!("reading {}", path.display()))?;
+        serde_json::from_slice(&text).with_context(|| format!("{} is no DaemonSet as JSON", path.display()))
+    };
+    Ok(Extent { agents: agents.map(read).transpose()?, secrets, buckets })
 }
 
 #[expect(clippy::print_stdout, reason = "the answer of a command")]

@@ -13,7 +13,7 @@ use std::process::Command;
 
 use agent::config::AgentConfig;
 use base64::Engine as _;
-use controller::api::access;
+use controller::api::access::{self, Names};
 use controller::config::ControllerConfig;
 use daemon::config::SecretFile;
 use integration::chart::{CASES, Chart, RELEASE};
@@ -147,7 +147,8 @@ fn the_rights_are_those_of_the_tables_and_agents_have_none() {
         for (name, rows) in [(name, access::ACCESS), ("warm-images-cleanup", access::CLEANUP)] {
             let wanted = access::cluster_role(rows, name);
             assert_eq!(named(&all, "ClusterRole", name)["rules"], wanted["rules"], "{case}");
-            let wanted = access::role(rows, name, RELEASE, &lease, &[]);
+            let names = Names { lease: Some(&lease), daemon_set: Some("warm-images-cleanup"), ..Names::default() };
+            let wanted = access::role(rows, name, RELEASE, names);
             assert_eq!(named(&all, "Role", name)["rules"], wanted["rules"], "{case}");
             for kind in ["ClusterRoleBinding", "RoleBinding"] {
                 let binding = named(&all, kind, name);

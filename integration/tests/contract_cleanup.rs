@@ -127,10 +127,19 @@ fn nothing_of_ours_is_left_and_everything_of_others_is() -> Result<()> {
             refused.stderr
         );
         // What could not be removed kept nothing else.
-        ensure!(refused.stderr.contains("600 labels and 200 taints from 400 nodes, 1 leases"), "{}", refused.stderr);
+        ensure!(
+            refused.stderr.contains("600 labels and 200 taints from 400 nodes, state from 0 hosts, 1 leases"),
+            "{}",
+            refused.stderr
+        );
 
         let said = site.clean(&site.config()?, &secrets).await?.success()?;
-        ensure!(said.contains("removed 0 labels and 0 taints from 0 nodes, 0 leases, 2 secrets, 0 buckets"), "{said}");
+        ensure!(
+            said.contains(
+                "removed 0 labels and 0 taints from 0 nodes, state from 0 hosts, 0 leases, 2 secrets, 0 buckets"
+            ),
+            "{said}"
+        );
         for node in nodes.api().list(&ListParams::default()).await? {
             let name = node.metadata.name.clone().context("a node without a name")?;
             ensure!(taints(&node).contains(&"gpu"), "{name} lost a taint of others");

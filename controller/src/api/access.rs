@@ -16,6 +16,8 @@ pub enum Scope {
     OwnLease,
     /// There, for the Secrets that `init-nats` makes alone.
     OwnSecrets,
+    /// There, for the `DaemonSet` of the cleanup alone.
+    OwnDaemonSet,
 }
 
 impl Scope {
@@ -25,6 +27,7 @@ impl Scope {
             Self::Cluster => "everywhere",
             Self::OwnNamespace => "own namespace",
             Self::OwnLease => "own namespace, `leader.leaseName` only",
+            Self::OwnDaemonSet => "own namespace, the DaemonSet of the cleanup only",
             Self::OwnSecrets => "own namespace, the Secrets of `init-nats` only",
         }
     }
@@ -77,8 +80,37 @@ pub const CLEANUP: &[Access] = &[
         scope: Scope::OwnSecrets,
         purpose: "keys and passwords for NATS",
     },
+    daemon_set(&["create"], Scope::OwnNamespace),
+    daemon_set(&["get", "delete"], Scope::OwnDaemonSet),
     lease(&["delete"], Scope::OwnLease),
 ];
+
+const fn daemon_set(verbs: &'static [&'static str], scope: Scope) -> Access {
+    Access { group: "apps", resource: "daemonsets", verbs, scope, purpose: "state of agents on the hosts" }
+}
+
+/// Names of the objects that rows are limited to. Rows without any are not granted: an empty list would grant all.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Names<'a> {
+    /// `leader.leaseName`.
+    pub lease: Option<&'a str>,
+    /// Secrets that `init-nats` makes.
+    pub secrets: &'a [&'a str],
+    /// The `DaemonSet` of the cleanup.
+    pub daemon_set: Option<&'a str>,
+}
+
+impl Names<'_> {
+    /// `None`: not limited.
+    fn of(&self, scope: Scope) -> Option<Vec<&str>> {
+        match scope {
+            Scope::Cluster | Scope::OwnNamespace => None,
+            Scope::OwnLease => Some(self.lease.into_iter().collect()),
+            Scope::OwnSecrets => Some(self.secrets.to_vec()),
+            Scope::OwnDaemonSet => Some(self.daemon_set.into_iter().collect()),
+        }
+    }
+}
 
 /// The `ClusterRole` that grants those of `rows` that hold everywhere and nothing else.
 pub fn cluster_role(rows: &[Access], name: &str) -> Value {
@@ -86,40 +118,30 @@ pub fn cluster_role(rows: &[Access], name: &str) -> Value {
         "apiVersion": "rbac.authorization.k8s.io/v1",
         "kind": "ClusterRole",
         "metadata": { "name": name },
-        "rules": rules(rows, |scope| scope == Scope::Cluster, "", &[]),
+        "rules": rules(rows, |scope| scope == Scope::Cluster, Names::default()),
     })
 }
 
-/// The `Role` that grants those of `rows` that hold in our own namespace and nothing else. `lease` is
-/// `leader.leaseName`; `secrets` are those of `init-nats`: without any, there is nothing to grant.
-pub fn role(rows: &[Access], name: &str, namespace: &str, lease: &str, secrets: &[&str]) -> Value {
+/// The `Role` that grants those of `rows` that hold in our own namespace and nothing else.
+pub fn role(rows: &[Access], name: &str, namespace: &str, names: Names<'_>) -> Value {
     json!({
         "apiVersion": "rbac.authorization.k8s.io/v1",
         "kind": "Role",
         "metadata": { "name": name, "namespace": namespace },
-        "rules": rules(
-            rows,
-            |scope| scope != Scope::Cluster && (scope != Scope::OwnSecrets || !secrets.is_empty()),
-            lease,
-            secrets,
-        ),
+        "rules": rules(rows, |scope| scope != Scope::Cluster, names),
     })
 }
 
-fn rules(rows: &[Access], is_granted: impl Fn(Scope) -> bool, lease: &str, secrets: &[&str]) -> Vec<Value> {
+fn rules(rows: &[Access], is_granted: impl Fn(Scope) -> bool, names: Names<'_>) -> Vec<Value> {
     let rule = |row: &Access| {
+        let names = names.of(row.scope);
         let mut rule = json!({ "apiGroups": [row.group], "resources": [row.resource], "verbs": row.verbs });
-        let names = match row.scope {
-            Scope::Cluster | Scope::OwnNamespace => None,
-            Scope::OwnLease => Some(json!([lease])),
-            Scope::OwnSecrets => Some(json!(secrets)),
-        };
-        if let (Some(names), Some(rule)) = (names, rule.as_object_mut()) {
-            rule.insert("resourceNames".to_owned(), names);
+        if let (Some(names), Some(rule)) = (&names, rule.as_object_mut()) {
+            rule.insert("resourceNames".to_owned(), json!(names));
         }
-        rule
+        (!names.is_some_and(|names| names.is_empty())).then_some(rule)
     };
-    rows.iter().filter(|row| is_granted(row.scope)).map(rule).collect()
+    rows.iter().filter(|row| is_granted(row.scope)).filter_map(rule).collect()
 }
 
 #[cfg(test)]
@@ -128,7 +150,10 @@ mod tests {
 
     #[test]
     fn the_roles_grant_the_table_and_nothing_that_deletes_or_reads_secrets() {
-        let (everywhere, own) = (cluster_role(ACCESS, "c"), role(ACCESS, "c", "warm", "the-lease", &[]));
+        let (everywhere, own) = (
+            cluster_role(ACCESS, "c"),
+            role(ACCESS, "c", "warm", Names { lease: Some("the-lease"), ..Names::default() }),
+        );
         let rules = everywhere["rules"].as_array().unwrap();
         assert_eq!(rules[1], json!({ "apiGroups": [""], "resources": ["nodes"], "verbs": ["list", "watch", "patch"] }));
         let own = own["rules"].as_array().unwrap();
@@ -141,7 +166,7 @@ mod tests {
                 Scope::Cluster => &["list", "watch", "patch"],
                 Scope::OwnNamespace => &["create"],
                 Scope::OwnLease => &["get", "list", "watch", "update"],
-                Scope::OwnSecrets => &[],
+                Scope::OwnSecrets | Scope::OwnDaemonSet => &[],
             };
             assert!(row.verbs.iter().all(|verb| allowed.contains(verb)), "{row:?}");
         }
@@ -149,12 +174,14 @@ mod tests {
 
     #[test]
     fn the_cleanup_may_delete_what_is_named_and_nothing_else() {
-        let own = role(CLEANUP, "c", "warm", "the-lease", &["a", "b"]);
+        let lease = Names { lease: Some("the-lease"), ..Names::default() };
+        let own = role(CLEANUP, "c", "warm", Names { secrets: &["a", "b"], ..lease });
         let of = |group: &str, resource: &str, names: &[&str]| json!({ "apiGroups": [group], "resources": [resource], "verbs": ["delete"], "resourceNames": names });
-        let lease = of("coordination.k8s.io", "leases", &["the-lease"]);
-        assert_eq!(own["rules"], json!([of("", "secrets", &["a", "b"]), lease]));
+        let delete = of("coordination.k8s.io", "leases", &["the-lease"]);
+        let create = json!({ "apiGroups": ["apps"], "resources": ["daemonsets"], "verbs": ["create"] });
+        assert_eq!(own["rules"], json!([of("", "secrets", &["a", "b"]), create, delete]));
         // An empty list of names would grant all of them.
-        assert_eq!(role(CLEANUP, "c", "warm", "the-lease", &[])["rules"], json!([lease]));
+        assert_eq!(role(CLEANUP, "c", "warm", lease)["rules"], json!([create, delete]));
     }
 
     #[test]

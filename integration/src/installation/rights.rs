@@ -1,7 +1,7 @@
 //! The controller's rights in Kubernetes: owns that a test's controllers have those of their table of access, and no other.
 
 use anyhow::{Context as _, Result};
-use controller::api::access::{self, Access};
+use controller::api::access::{self, Access, Names};
 use k8s_openapi::api::core::v1::Namespace;
 use k8s_openapi::api::rbac::v1::{ClusterRole, ClusterRoleBinding, Role, RoleBinding};
 use kube::Client;
@@ -14,6 +14,9 @@ pub const NAMESPACE: &str = "warm-images";
 /// The Lease of the election.
 pub const LEASE: &str = "warm-images-controller";
 
+/// The `DaemonSet` of the cleanup.
+pub const DAEMON_SET: &str = "warm-images-cleanup";
+
 /// Makes the namespace of the release, and gives `user` the rights of a controller there.
 pub async fn grant(client: &Client, user: &str) -> Result<()> {
     let params = PostParams::default();
@@ -25,13 +28,14 @@ pub async fn grant(client: &Client, user: &str) -> Result<()> {
 /// Gives `user` the rights of these rows in the namespace of the release, which is there. `secrets`: names of those that
 /// `init-nats` makes.
 pub async fn grant_rows(client: &Client, user: &str, rows: &[Access], secrets: &[&str]) -> Result<()> {
+    let names = Names { lease: Some(LEASE), secrets, daemon_set: Some(DAEMON_SET) };
     let params = PostParams::default();
     let role: ClusterRole = serde_json::from_value(access::cluster_role(rows, user))?;
     Api::all(client.clone()).create(&params, &role).await.with_context(|| format!("the cluster role of {user}"))?;
     let binding: ClusterRoleBinding = serde_json::from_value(binding_to("ClusterRole", user))?;
     Api::all(client.clone()).create(&params, &binding).await.with_context(|| format!("binding it to {user}"))?;
     let namespaced = |what: &str| format!("{what} of {user} in {NAMESPACE}");
-    let role: Role = serde_json::from_value(access::role(rows, user, NAMESPACE, LEASE, secrets))?;
+    let role: Role = serde_json::from_value(access::role(rows, user, NAMESPACE, names))?;
     let roles = Api::namespaced(client.clone(), NAMESPACE);
     roles.create(&params, &role).await.with_context(|| namespaced("the role"))?;
     let binding: RoleBinding = serde_json::from_value(binding_to("Role", user))?;
