@@ -17,6 +17,7 @@ mod reply;
 mod request;
 mod reread;
 mod term;
+mod workload_event;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -44,6 +45,8 @@ pub struct Peers {
     pub inbox: Inbox<Fact>,
     /// Questions that wait for an answer.
     pub questions: Arc<Replies<ServiceRequest>>,
+    /// This pod.
+    pub instance: String,
     /// Time to live of the markers of purged assignments.
     pub marker_ttl: Duration,
 }

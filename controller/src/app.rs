@@ -96,6 +96,7 @@ pub async fn run(path: PathBuf, config: ControllerConfig, log: LogHandle) -> Res
             seat,
             inbox: inbox.clone(),
             questions: replies,
+            instance: instance.clone(),
             marker_ttl: config.timing.marker_ttl,
         },
         &tasks,
@@ -137,7 +138,7 @@ fn start_metrics(tasks: &Tasks) -> MetricsHandle {
 }
 
 fn beginning(config: &ControllerConfig, instance: String) -> Beginning {
-    let (timing, labels) = (config.timing.clone(), config.labels.clone());
-    let settings = Settings { timing, labels, instance, version: VERSION.to_owned() };
+    let (timing, labels, events) = (config.timing.clone(), config.labels.clone(), config.events.clone());
+    let settings = Settings { timing, labels, events, instance, version: VERSION.to_owned() };
     Beginning { settings, epoch: Uuid::new_v4().to_string(), seed: fastrand::u64(..) }
 }

@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use cluster_plan::input::Selection;
-use cluster_plan::{LabelSettings, Timing};
+use cluster_plan::{EventSettings, LabelSettings, Timing};
 use daemon::bus::NatsConfig;
 use daemon::config::{EnvKey, Problems, Validate};
 use daemon::record::RecordSettings;
@@ -49,6 +49,8 @@ pub struct ControllerConfig {
     pub select: Selection,
     /// What is written to Node objects.
     pub labels: LabelSettings,
+    /// Kubernetes Events on workloads whose images fail.
+    pub events: EventSettings,
     /// Admin HTTP.
     pub admin: AdminSettings,
     /// Logs.
@@ -80,6 +82,7 @@ impl Default for ControllerConfig {
             leader: LeaderSettings::default(),
             select: Selection::default(),
             labels: LabelSettings::default(),
+            events: EventSettings::default(),
             admin: AdminSettings::default(),
             log: LogSettings::default(),
             record: RecordSettings::default(),
@@ -172,6 +175,10 @@ impl Validate for ControllerConfig {
         // As many missed heartbeats as make a node unknown are no reason yet.
         if self.labels.stale_after <= self.timing.heartbeat * 3 {
             found.add("labels.staleAfter", "is not above three timing.heartbeat; raise it, or labels come and go");
+        }
+        // Six times in it an image may fail anew for another reason.
+        if self.events.repeat < Duration::from_secs(6) {
+            found.add("events.repeat", "is below 6s; raise it, 50m is usual");
         }
         positive(found, "reload", self.reload);
         found.listen("admin.listen", &self.admin.listen);

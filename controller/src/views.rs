@@ -58,6 +58,9 @@ impl Show {
             for (metric, labels, value) in world.gauges() {
                 metrics::gauge(metric, &labels, value);
             }
+            for (metric, n) in world.totals() {
+                metrics::total(metric, &[], n);
+            }
         }
     }
 }

@@ -113,7 +113,16 @@ impl Adapters {
         let asked = Questions::offer(&bus, &cluster, "test", inbox.clone(), Arc::clone(&questions)).await?;
         tasks.spawn("questions", asked.run(shutdown.clone()));
         let seat = Seat::of_the_only_controller();
-        let peers = Peers { bus: bus.clone(), cluster: cluster.clone(), kube, seat, inbox, questions, marker_ttl };
+        let peers = Peers {
+            bus: bus.clone(),
+            cluster: cluster.clone(),
+            kube,
+            seat,
+            inbox,
+            questions,
+            instance: "pod".to_owned(),
+            marker_ttl,
+        };
         let dispatcher = Dispatcher::new(peers, &tasks);
         let said = Said::default();
         let machine = said.clone();

@@ -10,6 +10,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, anyhow, ensure};
 use controller::api::access::{ACCESS, Access, Scope};
 use integration::apiserver::Request;
+use integration::cluster::REGISTRY;
 use integration::eventually::eventually;
 use integration::installation::{Installation, InstallationSpec, NAMESPACE};
 use integration::run::scenario;
@@ -38,8 +39,14 @@ fn used(requests: &[Request]) -> BTreeSet<String> {
     ours.map(|request| right(&request.verb, &request.resource, &request.group)).collect()
 }
 
-/// Everything that the main job needs: watches, the election, labels.
+/// Two nodes, and a controller that tells soon of what fails, and soon again.
+fn spec() -> InstallationSpec {
+    InstallationSpec::two_nodes().controller(json!({ "events": { "settle": "100ms", "repeat": "6s" } }))
+}
+
+/// Everything that the main job needs: watches, the election, labels, Events.
 async fn work(installation: &Installation) -> Result<()> {
+    installation.deploy("fails", &[&format!("{REGISTRY}/team/missing:1")]).await?;
     let image = installation.deploy_new("web").await?;
     installation.until_warm(&NODES, &image).await
 }
@@ -47,7 +54,7 @@ async fn work(installation: &Installation) -> Result<()> {
 #[test]
 fn every_right_is_used_and_no_other_is_asked_for() -> Result<()> {
     scenario("rights_used", LIMIT, async |run| {
-        let installation = Installation::start(&run, InstallationSpec::two_nodes()).await?;
+        let installation = Installation::start(&run, spec()).await?;
         work(&installation).await?;
         eventually("every right of the table has been used", SOON, async || {
             let unused: Vec<_> = granted(ACCESS).difference(&used(&requests(&installation)?)).cloned().collect();
@@ -69,7 +76,7 @@ fn every_right_is_used_and_no_other_is_asked_for() -> Result<()> {
 #[test]
 fn with_one_right_less_it_is_refused_says_so_and_goes_on_with_it() -> Result<()> {
     scenario("rights_missing", LIMIT, async |run| {
-        let mut installation = Installation::start(&run, InstallationSpec::two_nodes()).await?;
+        let mut installation = Installation::start(&run, spec()).await?;
         work(&installation).await?;
         for row in ACCESS {
             for verb in row.verbs {
@@ -96,6 +103,10 @@ async fn without(installation: &mut Installation, row: &Access, verb: &str) -> R
     if (row.resource, verb) == ("nodes", "patch") {
         // It patches only what changes.
         installation.deploy_new(&format!("more-{before}")).await?;
+    }
+    if row.resource == "events" {
+        // What failed before is no news.
+        installation.deploy(&format!("fails-{before}"), &[&format!("{REGISTRY}/team/missing:{before}")]).await?;
     }
     eventually(format!("it is refused `{missing}` and says so"), SOON, async || {
         let seen = requests(installation)?;

@@ -9,7 +9,10 @@ use serde::Serialize;
 use shared::machine::Kind;
 use shared::message::{Assignment, Beat, Control, Intent, Message as _, Meta};
 use shared::name::{ImageKey, NodeName, PoolId};
+use shared::reason::Reason;
 use shared::subject::IntentsKey;
+
+use crate::input::WorkloadKey;
 
 /// One effect.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -66,6 +69,47 @@ pub enum Effect {
     },
     /// Ask an agent for its inventory; not acknowledged.
     RequestInventory(NodeName),
+    /// Tell people about a workload, as a Kubernetes Event. Outcome: `Fact::EventPosted`.
+    PostEvent(Box<WorkloadEvent>),
+}
+
+/// A Kubernetes Event about one image of a workload. The same workload, image and notice give the same Event: one that is
+/// there already happens again.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct WorkloadEvent {
+    /// The workload.
+    pub workload: WorkloadKey,
+    /// Its UID.
+    pub uid: String,
+    /// The image.
+    pub id: ImageKey,
+    /// What happened.
+    pub notice: Notice,
+    /// Text for people.
+    pub note: String,
+    /// Which failure of the image this is, counted while the machine remembers it.
+    pub count: u32,
+}
+
+/// What happened to an image of a workload.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Notice {
+    /// It fails, mostly for this reason.
+    Failed(Reason),
+    /// It failed, and is warm everywhere again.
+    Recovered,
+}
+
+impl Notice {
+    /// The Event's `reason`, to select by.
+    pub fn reason(self) -> &'static str {
+        match self {
+            Self::Failed(_) => "WarmImageFailed",
+            Self::Recovered => "WarmImageRecovered",
+        }
+    }
 }
 
 /// A batch of writes to the intents bucket.
@@ -160,6 +204,7 @@ impl Kind for Effect {
             Self::PublishBeat(_) => "publish-beat",
             Self::LabelNode { .. } => "label-node",
             Self::RequestInventory(_) => "request-inventory",
+            Self::PostEvent(_) => "post-event",
         }
     }
 }

@@ -200,6 +200,15 @@ pub enum Fact {
         #[serde(default, with = "shared::duration::optional")]
         retry_after: Option<Duration>,
     },
+    /// A Kubernetes Event was posted, or was not.
+    EventPosted {
+        /// The workload it is about.
+        workload: WorkloadKey,
+        /// The image.
+        id: ImageKey,
+        /// Its outcome.
+        result: Result<(), Reason>,
+    },
     /// A message was dropped before it became a fact.
     Refused {
         /// Kind of the message.
@@ -253,6 +262,7 @@ impl Kind for Fact {
             Self::IntentsWritten { .. } => "intents-written",
             Self::AssignmentsWritten(_) => "assignments-written",
             Self::NodeLabelled { .. } => "node-labelled",
+            Self::EventPosted { .. } => "event-posted",
             Self::Refused { .. } => "refused",
         }
     }

@@ -21,6 +21,8 @@ const MAX_PRIORITY: u8 = 100;
 /// What one version of a workload says, read once.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Reading {
+    /// UID of the object.
+    uid: String,
     /// Its images, each once.
     images: BTreeMap<ImageKey, ReadImage>,
     priority: u8,
@@ -39,9 +41,24 @@ impl Reading {
         self.images.get(id).map(|image| image.image.as_str())
     }
 
+    /// UID of the object.
+    pub(crate) fn uid(&self) -> &str {
+        &self.uid
+    }
+
     /// Normalised.
     pub(crate) fn constraint(&self) -> &Constraint {
         &self.constraint
+    }
+
+    /// The pool of its constraint, which no longer is one if all that is wanted there is wanted everywhere.
+    pub(crate) fn pool(&self) -> &PoolId {
+        &self.pool
+    }
+
+    /// Its images, with their canonical references.
+    pub(crate) fn images(&self) -> impl Iterator<Item = (&ImageKey, &str)> {
+        self.images.iter().map(|(id, image)| (id, image.image.as_str()))
     }
 }
 
@@ -78,6 +95,7 @@ pub(crate) fn read(workload: &Workload) -> Reading {
     problems.extend(warm.iter().flatten().filter(|text| word(text).is_none()).map(|text| bad_word(text)));
     let constraint = pool::normalise(&workload.constraint);
     Reading {
+        uid: workload.uid.clone(),
         images,
         priority: priority.unwrap_or_else(|problem| {
             problems.push(problem);

@@ -1,6 +1,6 @@
 //! What the machine is told once, at construction.
 //!
-//! Owns the form of `labels:` in the configuration.
+//! Owns the form of `labels:` and `events:` in the configuration.
 
 use std::time::Duration;
 
@@ -16,6 +16,8 @@ pub struct Settings {
     pub timing: Timing,
     /// What is written to Node objects.
     pub labels: LabelSettings,
+    /// What people are told on workloads.
+    pub events: EventSettings,
     /// The pod: `by` in `_meta`.
     pub instance: String,
     /// The controller's version: `ctl.status` tells it.
@@ -53,4 +55,34 @@ pub enum LabelMode {
     All,
     /// None: those that are there are removed.
     None,
+}
+
+/// `events:` of the configuration: Kubernetes Events on workloads whose images fail or are warm again.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct EventSettings {
+    /// Whether there are any.
+    pub enabled: bool,
+    /// Most Events a minute over the whole cluster; others wait and are counted. At 0 there are none.
+    pub per_minute: u32,
+    /// How long an image must have failed.
+    #[serde(with = "shared::duration")]
+    pub settle: Duration,
+    /// After so long a failure that goes on is told again: API servers forget Events after an hour. A sixth of it is the
+    /// least between two failures of one image.
+    #[serde(with = "shared::duration")]
+    pub repeat: Duration,
+}
+
+impl EventSettings {
+    /// The least between two failures of one image, whatever the reasons.
+    pub(crate) fn again(&self) -> Duration {
+        self.repeat / 6
+    }
+}
+
+impl Default for EventSettings {
+    fn default() -> Self {
+        Self { enabled: true, per_minute: 30, settle: Duration::from_secs(10), repeat: Duration::from_mins(50) }
+    }
 }

@@ -10,6 +10,7 @@ mod replan;
 mod report;
 mod status;
 mod step;
+mod trouble;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -29,6 +30,7 @@ use crate::input::{Namespace, Node, Selection, WorkloadKey};
 use crate::known::Known;
 use crate::leadership::Leadership;
 use crate::ledger::Ledger;
+use crate::notice::Notices;
 use crate::pace::Pace;
 use crate::plan::Plan;
 use crate::select::Reading;
@@ -71,7 +73,10 @@ pub struct World {
     beats: Beats,
     pace: Pace,
     silence: Silence,
+    notices: Notices,
     judged: Moment,
+    /// Whether workloads are to be looked at in this step, for what people are told.
+    trouble_is_due: bool,
     due: Option<Moment>,
     /// Asked since the last step.
     questions: Vec<Question>,
@@ -120,7 +125,9 @@ impl World {
             beats: Beats::default(),
             pace,
             silence: Silence::default(),
+            notices: Notices::default(),
             judged: now.mono,
+            trouble_is_due: false,
             due: None,
             questions: Vec::new(),
             outbox: Vec::new(),

@@ -17,7 +17,7 @@ use shared::reason::Reason;
 use tokio::sync::{Semaphore, mpsc};
 use tracing::error;
 
-use super::{Peers, assignments, beat, control, intents, node_label, reply, request, term};
+use super::{Peers, assignments, beat, control, intents, node_label, reply, request, term, workload_event};
 use crate::leader::tenure::Tenure;
 
 /// Effects that may wait in the lane. While NATS is slow beats are dropped beyond it: the next ones say the same.
@@ -103,6 +103,9 @@ impl Dispatch<Effect> for Dispatcher {
             Effect::ReleaseLease => {
                 peers.seat.give_up();
                 effect_done(kind, Outcome::Ok, None);
+            }
+            Effect::PostEvent(event) => {
+                self.tasks.spawn_effect(kind, workload_event::post(peers, tenure, kind, *event));
             }
             Effect::RequestInventory(node) => {
                 self.tasks.spawn_effect(kind, request::inventory(peers, tenure, kind, node));

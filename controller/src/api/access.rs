@@ -68,6 +68,10 @@ pub const ACCESS: &[Access] = &[
     watched("apps", "statefulsets", "images"),
     lease(&["create"], Scope::OwnNamespace),
     lease(&["get", "list", "watch", "update"], Scope::OwnLease),
+    Access {
+        verbs: &["create", "patch"],
+        ..watched("events.k8s.io", "events", "failures and recoveries of images, told on their workloads")
+    },
 ];
 
 /// What `warm-controller cleanup` uses, with an account of its own, once the controllers have gone.
@@ -163,6 +167,7 @@ mod tests {
         for row in ACCESS {
             assert_ne!(row.resource, "secrets");
             let allowed: &[&str] = match row.scope {
+                Scope::Cluster if row.resource == "events" => &["create", "patch"],
                 Scope::Cluster => &["list", "watch", "patch"],
                 Scope::OwnNamespace => &["create"],
                 Scope::OwnLease => &["get", "list", "watch", "update"],

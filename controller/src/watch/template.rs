@@ -8,6 +8,7 @@ use cluster_plan::input::{
     Constraint, ContainerImage, MatchExpression, NodeSelectorTerm, Operator, Toleration, TolerationOperator, Workload,
 };
 use k8s_openapi::api::core::v1 as core;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use shared::label::{PRIORITY_ANNOTATION, WARM_ANNOTATION};
 
 use super::node::taint_effect;
@@ -15,10 +16,12 @@ use super::node::taint_effect;
 type Annotations = Option<BTreeMap<String, String>>;
 
 /// The view of an object with a pod template.
-pub(super) fn of_template(object: &Annotations, template: core::PodTemplateSpec) -> Result<Workload, String> {
+pub(super) fn of_template(meta: &ObjectMeta, template: core::PodTemplateSpec) -> Result<Workload, String> {
     let spec = template.spec.ok_or("spec.template.spec is missing")?;
     let inner = template.metadata.and_then(|meta| meta.annotations);
+    let object = &meta.annotations;
     Ok(Workload {
+        uid: meta.uid.clone().unwrap_or_default(),
         images: images(&spec),
         constraint: constraint(spec),
         warm: annotation(object, WARM_ANNOTATION),
@@ -28,8 +31,10 @@ pub(super) fn of_template(object: &Annotations, template: core::PodTemplateSpec)
 }
 
 /// The view of a bare Pod: it is its own template.
-pub(super) fn of_pod(object: &Annotations, spec: core::PodSpec) -> Workload {
+pub(super) fn of_pod(meta: &ObjectMeta, spec: core::PodSpec) -> Workload {
+    let object = &meta.annotations;
     Workload {
+        uid: meta.uid.clone().unwrap_or_default(),
         images: images(&spec),
         constraint: constraint(spec),
         warm: annotation(object, WARM_ANNOTATION),

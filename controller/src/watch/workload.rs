@@ -32,7 +32,7 @@ macro_rules! with_template {
             }
 
             fn view(self) -> Result<Workload, String> {
-                template::of_template(&self.metadata.annotations, self.spec.template)
+                template::of_template(&self.metadata, self.spec.template)
             }
 
             fn listed(list: BTreeMap<WorkloadKey, Result<Workload, String>>) -> Fact {
@@ -73,7 +73,7 @@ impl Watched for Pod {
 
     fn view(self) -> Result<Workload, String> {
         let spec = self.spec.ok_or("spec is missing")?;
-        Ok(template::of_pod(&self.metadata.annotations, spec))
+        Ok(template::of_pod(&self.metadata, spec))
     }
 
     fn listed(list: BTreeMap<WorkloadKey, Result<Workload, String>>) -> Fact {

@@ -31,6 +31,7 @@
 {{- $_ := set $config "buckets" (merge (dict "replicas" $replicas) .Values.config.buckets) -}}
 {{- $_ := set $config "select" (include "warm-images.config.select" . | fromJson) -}}
 {{- $_ := set $config "labels" .Values.config.labels -}}
+{{- $_ := set $config "events" .Values.config.events -}}
 {{- $_ := set $config "leader" (dict "leaseName" (include "warm-images.lease" .)) -}}
 {{- mergeOverwrite $config (deepCopy .Values.config.controller) | toJson -}}
 {{- end -}}

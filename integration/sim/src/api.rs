@@ -1,10 +1,11 @@
 //! The API server: Nodes, workloads, namespaces, and who watches them.
 //!
-//! Owns the objects, watches with delay, lists after a break, and label patches as server-side apply does them.
+//! Owns the objects, watches with delay, lists after a break, and label patches as server-side apply does them, and Events.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use cluster_plan::Fact;
+use cluster_plan::effect::WorkloadEvent;
 use cluster_plan::fact::{Change, Source};
 use cluster_plan::input::{
     Constraint, ContainerImage, Namespace, Node, Selection, Taint, TaintEffect, Toleration, TolerationOperator,
@@ -303,6 +304,21 @@ impl Universe {
                         u.tell_controller(number, incarnation, Fact::NodeLabelled { node, result, retry_after: None });
                     }),
                 );
+            });
+        });
+    }
+
+    /// An Event on its way, and its answer on the way back.
+    pub(super) fn post_event(&mut self, number: usize, incarnation: u64, event: WorkloadEvent) {
+        let who = Who::Controller(number);
+        let rng = self.dice.about(About::Api(who));
+        let (there, back) = (rng.u64(MS..10 * MS), rng.u64(MS..10 * MS));
+        self.after(there, move |u| {
+            let result = if u.api.is_down() { Err(Reason::KubernetesUnavailable) } else { Ok(()) };
+            let WorkloadEvent { workload, id, .. } = event;
+            u.after(back, move |u| {
+                let fact = Fact::EventPosted { workload, id, result };
+                u.reach(who, Box::new(move |u| u.tell_controller(number, incarnation, fact)));
             });
         });
     }

@@ -24,6 +24,8 @@ use super::universe::Universe;
 
 /// Most writes of one batch.
 const BATCH: usize = 256;
+/// Most Kubernetes Events a minute.
+pub(super) const EVENTS: u32 = 3;
 /// What has been wanted for this long is known to whoever can know it.
 const KNOWN: Us = 12 * SEC;
 
@@ -42,6 +44,8 @@ pub enum Invariant {
     LabelBudget,
     /// No more patches a second than allowed.
     PatchRate,
+    /// No more Kubernetes Events a minute than allowed.
+    EventRate,
     /// No batch larger than allowed.
     BatchSize,
     /// No label without evidence.
@@ -100,6 +104,8 @@ struct ReplicaMemory {
     terms: BTreeMap<String, u64>,
     /// When it sent its last patches.
     patches: VecDeque<Us>,
+    /// When it sent its last Events.
+    events: VecDeque<Us>,
 }
 
 /// The memory of the invariants.
@@ -357,6 +363,16 @@ impl Universe {
                             began / MS
                         ),
                     );
+                }
+            }
+            E::PostEvent(event) => {
+                memory.events.retain(|at| at + 60 * SEC > now);
+                memory.events.push_back(now);
+                let (sent, most) = (memory.events.len(), EVENTS as usize);
+                if sent > most {
+                    let text =
+                        format!("controller-{number} sends {sent} Events in a minute, allowed are {most}: {event:?}");
+                    self.violated(Invariant::EventRate, text);
                 }
             }
             E::PublishBeat(_) | E::ReleaseLease | E::RequestInventory(_) | E::Reply { .. } => {}

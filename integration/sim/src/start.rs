@@ -4,11 +4,12 @@
 
 use std::time::Duration;
 
-use cluster_plan::{LabelSettings, World};
+use cluster_plan::{EventSettings, LabelSettings, World};
 use jiff::SignedDuration;
 use node_plan::gc::{GcMode, GcSettings};
 use node_plan::{Identity, NodeState};
 
+use super::check::EVENTS;
 use super::dice::About;
 use super::process::{Clock, Process, Turn, Who};
 use super::queue::{MS, Us};
@@ -107,6 +108,8 @@ impl Universe {
                 per_second: self.setup.patches,
                 ..LabelSettings::default()
             },
+            // Few, so that some have to wait, and soon again.
+            events: EventSettings { per_minute: EVENTS, repeat: Duration::from_mins(2), ..EventSettings::default() },
             instance: format!("pod-{number}"),
             version: "1".to_owned(),
         };

@@ -67,6 +67,9 @@ impl Describe for Fact {
                 let asked = retry_after.map_or_else(String::new, |after| format!(", not again for {after:?}"));
                 format!("labelling {node}: {}{asked}", outcome(result))
             }
+            Self::EventPosted { workload, id, result } => {
+                format!("Event on {workload} about {id}: {}", outcome(result))
+            }
             Self::Refused { .. } => plain(self),
         }
     }
@@ -92,6 +95,14 @@ impl Describe for Effect {
             }
             Self::ReleaseLease => "release the Lease".to_owned(),
             Self::RequestInventory(node) => format!("ask {node} for its inventory"),
+            Self::PostEvent(event) => format!(
+                "Event {} on {} about {} ({}): {}",
+                event.notice.reason(),
+                event.workload,
+                event.id,
+                event.count,
+                event.note
+            ),
             Self::Reply { .. } => plain(self),
         }
     }

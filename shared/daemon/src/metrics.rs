@@ -71,6 +71,12 @@ pub fn count(metric: Metric, labels: &[&str], n: u64) {
     with_recorder(|recorder| recorder.register_counter(&key(metric, labels), &METADATA).increment(n));
 }
 
+/// Sets a counter to a total that only grows and is kept elsewhere.
+pub fn total(metric: Metric, labels: &[&str], n: u64) {
+    debug_assert_eq!(metric.kind, MetricKind::Counter, "{} is no counter", metric.name);
+    with_recorder(|recorder| recorder.register_counter(&key(metric, labels), &METADATA).absolute(n));
+}
+
 /// Sets a gauge.
 pub fn gauge(metric: Metric, labels: &[&str], value: f64) {
     debug_assert_eq!(metric.kind, MetricKind::Gauge, "{} is no gauge", metric.name);

@@ -102,6 +102,17 @@ impl NodeEvidence {
         self.singles.iter().map(|(id, single)| (id, &single.evidence))
     }
 
+    /// Whether an image is proven alone.
+    pub(crate) fn is_single(&self, id: &ImageKey) -> bool {
+        self.singles.contains_key(id)
+    }
+
+    /// Whether the agent has just met what it says of an image for the first time: not read, not met again.
+    pub(crate) fn is_news(&self, id: &ImageKey) -> bool {
+        let is_event = self.singles.get(id).is_some_and(|single| single.is_event);
+        is_event && self.told.get(id).and_then(|told| told.tries).is_none_or(|tries| tries <= 1)
+    }
+
     /// What its proofs are, newest first: nodes that agree in it agree in all that whole sets prove.
     pub(crate) fn class(&self) -> Vec<(&PoolId, u64, u64)> {
         let mut proofs: Vec<_> = self.proofs.iter().collect();

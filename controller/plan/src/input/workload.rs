@@ -54,6 +54,8 @@ impl fmt::Display for WorkloadKey {
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Workload {
+    /// UID of the object.
+    pub uid: String,
     /// Image references as written, from containers, init containers, ephemeral containers and image volumes.
     pub images: Vec<ContainerImage>,
     /// Where its pods may land.

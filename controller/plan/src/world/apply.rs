@@ -15,6 +15,7 @@ use super::ask::Question;
 use crate::fact::{Change, Fact, IntentsDoc, Source, Stored};
 use crate::input::{Node, Workload, WorkloadKey, WorkloadKind};
 use crate::leadership::Standing;
+use crate::notice::Subject;
 use crate::select;
 
 impl World {
@@ -95,6 +96,7 @@ impl World {
                 self.pace.spare(&node, now + retry_after.unwrap_or_default());
                 was_ours
             }
+            Fact::EventPosted { workload, id, result } => self.event_posted(&(workload, id), result, now),
             Fact::Refused { .. } => false,
         }
     }
@@ -244,6 +246,13 @@ impl World {
             }
         }
         true
+    }
+
+    /// What follows is seen at the next look.
+    fn event_posted(&mut self, subject: &Subject, result: Result<(), Reason>, now: Moment) -> bool {
+        let backoff = self.backoff();
+        self.notices.posted(subject, result, now, &backoff, &mut self.rng);
+        false
     }
 
     fn control_written(&mut self, result: Result<u64, Reason>, now: Moment) -> bool {

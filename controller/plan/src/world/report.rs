@@ -145,6 +145,7 @@ impl World {
             (metric::INTENTS, vec![], count(intents)),
             (metric::NEWER_KEYS, vec![], count(self.intents.newer() + self.assigned.newer())),
             (metric::POOLS, vec![], count(self.plan.pools.len())),
+            (metric::IMAGES_FAILING, vec![], count(self.notices.failing())),
         ];
         for source in Source::ALL {
             let synced = f64::from(u8::from(self.synced.contains(&source)));
@@ -162,6 +163,11 @@ impl World {
         gauges.extend(invalid.into_iter().map(|(kind, n)| (metric::OBJECTS_INVALID, vec![kind], count(n))));
         gauges.extend(self.images_by_state().into_iter().map(|(s, n)| (metric::NODE_IMAGES, vec![s], count(n))));
         gauges
+    }
+
+    /// Totals for metrics, since the machine began.
+    pub fn totals(&self) -> Vec<(Metric, u64)> {
+        vec![(metric::EVENTS_LIMITED, self.notices.limited())]
     }
 
     /// Pairs of node and wanted image by state; `unknown` has no evidence.

@@ -68,6 +68,12 @@ impl World {
             "nodesAssigned": self.assigned.iter().filter(|(_, key)| key.value().is_some()).count(),
             "images": self.images_by_state(),
             "writes": self.writes_summary(now, most),
+            "events": {
+                "failing": self.notices.failing(),
+                "inFlight": self.notices.in_flight(),
+                "waiting": self.notices.waiting(),
+                "limited": self.notices.limited(),
+            },
             "invalid": problems.iter().take(most).collect::<Vec<_>>(),
             "invalidTotal": problems.len(),
             "versions": { "controller": self.settings.version, "agents": self.agent_versions() },

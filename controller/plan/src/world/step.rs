@@ -53,6 +53,9 @@ impl World {
         if self.leadership.leads().is_some() {
             self.label(now.mono, effects);
         }
+        if std::mem::take(&mut self.trouble_is_due) {
+            self.tell_of_trouble(now.mono, effects);
+        }
         let backoff = self.backoff();
         self.ledger.intent_retries.tidy(now.mono, &backoff);
         self.ledger.assignment_retries.tidy(now.mono, &backoff);
@@ -70,6 +73,7 @@ impl World {
             self.judged = now;
             self.evidence.look_for_late(now);
             self.give_up_silent(now);
+            self.trouble_is_due = true;
         }
     }
 

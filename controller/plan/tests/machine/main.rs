@@ -18,4 +18,5 @@ mod properties;
 mod recorded;
 mod stage;
 mod sync;
+mod telling;
 mod writes;

@@ -111,6 +111,11 @@ rows! {
         result: Err(Reason::Throttled),
         retry_after: Some(std::time::Duration::from_secs(3)),
     },
+    Fact::EventPosted { .. } => Fact::EventPosted {
+        workload: deployment("web"),
+        id: key("nginx"),
+        result: Err(Reason::Timeout),
+    },
     Fact::Refused { .. } => Fact::Refused { kind: "heartbeat", reason: Reason::Unknown },
 }
 

@@ -328,6 +328,10 @@ impl Stage {
                 let outcome = Fact::ControlWritten(result);
                 self.tell_both(echo.map(Fact::IntentChanged).into_iter().collect(), outcome, result.is_err());
             }
+            Effect::PostEvent(event) => {
+                let result = self.faults.pop().map_or(Ok(()), Err);
+                self.tell(Fact::EventPosted { workload: event.workload, id: event.id, result });
+            }
             Effect::PublishBeat(_) | Effect::RequestInventory(_) | Effect::ReleaseLease | Effect::Reply { .. } => {}
         }
     }

@@ -189,6 +189,10 @@ impl Play {
                 }
                 facts
             }
+            Effect::PostEvent(event) => {
+                assert!(!event.note.is_empty(), "{event:?}");
+                vec![Fact::EventPosted { workload: event.workload, id: event.id, result: Ok(()) }]
+            }
             Effect::WriteControl { control, .. } => {
                 let seq = self.next();
                 let value = StoredValue::Value(IntentsDoc::Control(control));

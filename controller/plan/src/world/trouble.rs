@@ -1,0 +1,189 @@
+//! Which images of which workloads fail, and whether those that did are warm everywhere again.
+//!
+//! Owns the count of nodes by image and workload. When people are told is [`crate::notice`]'s.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use shared::machine::Moment;
+use shared::name::{ImageKey, NodeName, PoolId};
+use shared::reason::Reason;
+use shared::state::ImageState;
+
+use super::World;
+use crate::effect::Effect;
+use crate::evidence::{Agent, Classes, NodeEvidence};
+use crate::judge::ImageEvidence;
+use crate::notice::{Condition, Failing, Seen, Subject};
+use crate::place;
+use crate::select::{Reading, Rules};
+
+/// Heartbeats after the first look within which old news may arrive.
+const OLD_NEWS: u32 = 3;
+
+/// How an image is on some nodes.
+#[derive(Debug, Clone, Default)]
+struct Tally<'a> {
+    nodes: usize,
+    warm: usize,
+    failing: BTreeMap<Reason, usize>,
+    example: Option<&'a NodeName>,
+    is_news: bool,
+}
+
+/// Nodes that agree in what whole sets prove.
+struct Group<'a> {
+    members: Vec<&'a NodeName>,
+    pools: &'a [PoolId],
+    tallies: BTreeMap<ImageKey, Tally<'a>>,
+}
+
+fn is_failing(evidence: Option<&ImageEvidence>) -> bool {
+    evidence.is_some_and(|e| matches!(e.state, ImageState::Failed | ImageState::Refused))
+}
+
+impl<'a> Tally<'a> {
+    /// Counts nodes, of which `example` is one, that say the same.
+    fn add(&mut self, evidence: Option<&ImageEvidence>, example: &'a NodeName, nodes: usize) {
+        self.nodes += nodes;
+        let Some(evidence) = evidence.filter(|_| nodes > 0) else { return };
+        if evidence.state == ImageState::Warm {
+            self.warm += nodes;
+        } else if is_failing(Some(evidence)) {
+            *self.failing.entry(evidence.why.unwrap_or(Reason::Unknown)).or_default() += nodes;
+            self.example = self.example.into_iter().chain([example]).min();
+        }
+    }
+
+    fn join(&mut self, other: &Self) {
+        self.nodes += other.nodes;
+        self.warm += other.warm;
+        for (why, nodes) in &other.failing {
+            *self.failing.entry(*why).or_default() += nodes;
+        }
+        self.example = self.example.into_iter().chain(other.example).min();
+        self.is_news |= other.is_news;
+    }
+
+    fn condition(&self) -> Condition {
+        // The first of the table, where two are as frequent.
+        let most = self.failing.iter().max_by_key(|(why, nodes)| (**nodes, std::cmp::Reverse(**why)));
+        match (most, self.example) {
+            (Some((why, _)), Some(example)) => Condition::Failing(Failing {
+                why: *why,
+                nodes: self.failing.values().sum(),
+                of: self.nodes,
+                example: example.clone(),
+                is_news: self.is_news,
+            }),
+            _ if self.nodes > 0 && self.warm == self.nodes => Condition::Warm(self.nodes),
+            _ => Condition::Recovering,
+        }
+    }
+}
+
+impl World {
+    /// Looks at every image that fails or did, and tells of it if this is who writes.
+    pub(super) fn tell_of_trouble(&mut self, now: Moment, effects: &mut Vec<Effect>) {
+        let settings = &self.settings.events;
+        if !settings.enabled || !self.sees_buckets() {
+            return;
+        }
+        let patience = self.settings.timing.heartbeat * OLD_NEWS;
+        let seen = self.trouble();
+        self.notices.see(seen, settings, patience, now);
+        if self.leadership.leads().is_some() {
+            let events = self.notices.next(settings, now);
+            effects.extend(events.into_iter().map(|event| Effect::PostEvent(Box::new(event))));
+        } else {
+            self.notices.follow(settings, now);
+        }
+    }
+
+    /// Every image of a workload that fails somewhere or is remembered.
+    fn trouble(&self) -> BTreeMap<Subject, Seen> {
+        let (groups, images) = self.groups();
+        let Some(selection) = self.selection.as_ref().filter(|_| !images.is_empty()) else {
+            return BTreeMap::new();
+        };
+        let rules = Rules::of(selection);
+        let mut tallies: BTreeMap<(&PoolId, &ImageKey), Tally<'_>> = BTreeMap::new();
+        let mut all = BTreeMap::new();
+        for (key, reading) in self.workloads.good() {
+            let mut concerned = reading.images().filter(|(id, _)| images.contains(*id)).peekable();
+            if concerned.peek().is_none() || rules.judge(&self.namespaces, key, reading).is_err() {
+                continue;
+            }
+            for (id, image) in concerned {
+                let tally = tallies.entry((reading.pool(), id)).or_insert_with(|| self.tally(&groups, reading, id));
+                let (uid, image) = (reading.uid().to_owned(), image.to_owned());
+                all.insert((key.clone(), id.clone()), Seen { uid, image, condition: tally.condition() });
+            }
+        }
+        all
+    }
+
+    /// The nodes that have ever said anything, in groups, with the counts of all images that fail or are remembered.
+    fn groups(&self) -> (Vec<Group<'_>>, BTreeSet<ImageKey>) {
+        let mut classes = Classes::new(&self.plan, &self.evidence, &self.intents);
+        let mut of_class: BTreeMap<usize, (Vec<&NodeName>, &[PoolId])> = BTreeMap::new();
+        let mut images: BTreeSet<ImageKey> = self.notices.images().cloned().collect();
+        for (name, planned) in self.plan.nodes.iter().filter(|(_, planned)| planned.stays) {
+            let Some(evidence) = self.evidence.get(name).filter(|e| e.agent() != Agent::Missing) else { continue };
+            let Some((number, _)) = classes.of(name, &planned.pools) else { continue };
+            of_class.entry(number).or_insert_with(|| (Vec::new(), &planned.pools)).0.push(name);
+            images.extend(evidence.singles().filter(|(_, e)| is_failing(Some(e))).map(|(id, _)| id.clone()));
+        }
+        for class in of_class.keys().filter_map(|number| classes.get(*number)) {
+            images.extend(class.proven.iter().filter(|(_, e)| is_failing(Some(e))).map(|(id, _)| (*id).clone()));
+        }
+        let mut groups = Vec::new();
+        for (number, (members, pools)) in of_class {
+            let Some(class) = classes.get(number) else { continue };
+            let wanted = images.iter().filter(|id| class.wanted.contains_key(*id));
+            let mut tallies: BTreeMap<ImageKey, Tally<'_>> = wanted.map(|id| (id.clone(), Tally::default())).collect();
+            let mut alone: BTreeMap<&ImageKey, usize> = BTreeMap::new();
+            for name in members.iter().copied() {
+                let Some(node) = self.evidence.get(name) else { continue };
+                for (id, evidence) in node.singles() {
+                    if let Some(tally) = tallies.get_mut(id) {
+                        tally.add(Some(evidence), name, 1);
+                        tally.is_news |= is_failing(Some(evidence)) && node.is_news(id);
+                        *alone.entry(id).or_default() += 1;
+                    }
+                }
+            }
+            for (id, tally) in &mut tallies {
+                let is_alone = |name: &&NodeName| self.evidence.get(name).is_some_and(|e| e.is_single(id));
+                let rest = members.len() - alone.get(id).copied().unwrap_or(0);
+                if let Some(example) = members.iter().find(|name| !is_alone(name)).filter(|_| rest > 0) {
+                    tally.add(class.proven.get(id), example, rest);
+                }
+            }
+            groups.push(Group { members, pools, tallies });
+        }
+        (groups, images)
+    }
+
+    /// The nodes of a workload, as far as an image is wanted there.
+    fn tally<'a>(&'a self, groups: &[Group<'a>], reading: &Reading, id: &ImageKey) -> Tally<'a> {
+        let mut sum = Tally::default();
+        let is_pool = self.plan.pools.contains_key(reading.pool());
+        for group in groups {
+            let Some(tally) = group.tallies.get(id) else { continue };
+            if group.pools.contains(reading.pool()) {
+                sum.join(tally);
+            } else if !is_pool {
+                // All that is wanted there is wanted everywhere: its nodes are to be found one by one.
+                for name in group.members.iter().copied() {
+                    if self.nodes.get(name).is_some_and(|node| place::is_eligible(reading.constraint(), name, node)) {
+                        let evidence = self.evidence.of(name, id, &self.intents);
+                        sum.add(evidence.as_ref(), name, 1);
+                        let is_news = || self.evidence.get(name).is_some_and(|e: &NodeEvidence| e.is_news(id));
+                        sum.is_news |= is_failing(evidence.as_ref()) && is_news();
+                    }
+                }
+            }
+        }
+        sum
+    }
+}
