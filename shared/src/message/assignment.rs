@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
+use serde_json::Value;
 
 use super::Message;
 use crate::name::{NodeName, PoolId};
@@ -29,7 +30,7 @@ pub struct Assignment {
     #[serde(default)]
     pub pressure: Vec<Pressure>,
     /// Limits by name; an agent obeys the lower of this and its own, and ignores names it does not know.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "numbers")]
     pub limits: BTreeMap<String, u64>,
     /// The term that wrote this.
     #[serde(default)]
@@ -51,6 +52,12 @@ pub enum Pressure {
 
 impl Message for Assignment {
     const KIND: &'static str = "assignment";
+}
+
+/// A limit of a newer peer may be of another shape; that is one that this build does not know.
+fn numbers<'de, D: Deserializer<'de>>(deserializer: D) -> Result<BTreeMap<String, u64>, D::Error> {
+    let limits = BTreeMap::<String, Value>::deserialize(deserializer)?;
+    Ok(limits.into_iter().filter_map(|(name, limit)| Some((name, limit.as_u64()?))).collect())
 }
 
 impl Assignment {
