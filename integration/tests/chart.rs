@@ -173,6 +173,35 @@ fn a_lease_of_another_name_may_be_used_too() {
 }
 
 #[test]
+fn what_people_add_to_pods_is_there() {
+    let chart = Chart::new().unwrap();
+    for component in ["controller", "agent"] {
+        let added = json!({ component: {
+            "extraArgs": ["--x"],
+            "extraEnv": [{ "name": "A", "value": "b" }],
+            "extraEnvFrom": [{ "secretRef": { "name": "env" } }],
+            "extraContainers": [{ "name": "beside", "image": "a/b" }],
+            "extraVolumes": [{ "name": "more", "emptyDir": {} }],
+            "extraVolumeMounts": [{ "name": "more", "mountPath": "/more" }],
+            "hostAliases": [{ "ip": "10.0.0.1", "hostnames": ["a.example"] }],
+        } });
+        let set = format!("{component}={}", added[component]);
+        let all = objects(&chart.template(&["--set-json", &set]).unwrap().unwrap());
+        let pods = pods(&all);
+        let pod = pods[&format!("warm-images-{component}")];
+        let (ours, wanted) = (&pod["containers"][0], &added[component]);
+        let last = |list: &Value| list.as_array().unwrap().last().unwrap().clone();
+        assert_eq!(last(&ours["args"]), "--x");
+        assert_eq!(last(&ours["env"]), wanted["extraEnv"][0]);
+        assert_eq!(ours["envFrom"], wanted["extraEnvFrom"]);
+        assert_eq!(last(&ours["volumeMounts"]), wanted["extraVolumeMounts"][0]);
+        assert_eq!(last(&pod["volumes"]), wanted["extraVolumes"][0]);
+        assert_eq!(last(&pod["containers"]), wanted["extraContainers"][0]);
+        assert_eq!(pod["hostAliases"], wanted["hostAliases"]);
+    }
+}
+
+#[test]
 fn the_processes_accept_what_they_are_configured_with() {
     for case in cases() {
         let all = rendered(case);
