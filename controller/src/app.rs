@@ -25,6 +25,7 @@ use uuid::Uuid;
 use crate::act::Peers;
 use crate::act::dispatch::Dispatcher;
 use crate::api::client::{ConnectError, connect};
+use crate::api::token_keys::TokenKeys;
 use crate::bus::questions::Questions;
 use crate::bus::receive::Receiver;
 use crate::bus::session::Session;
@@ -32,7 +33,9 @@ use crate::config::{ControllerConfig, reload};
 use crate::leader;
 use crate::readiness::{self, Parts};
 use crate::views::{self, Show};
-use crate::watch as kubernetes;
+use crate::watch::{self as kubernetes, agent_pods};
+
+mod identity;
 
 /// The version of this build.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");
@@ -85,6 +88,14 @@ pub async fn run(path: PathBuf, config: ControllerConfig, log: LogHandle) -> Res
     let replies = Arc::new(Replies::default());
     let asked = Questions::offer(&bus, &config.cluster_id, &instance, inbox.clone(), Arc::clone(&replies)).await?;
     tasks.spawn("questions", asked.run(shutdown.clone()));
+    let identity = identity::start(
+        &config,
+        TokenKeys::new(kube.clone(), config.identity.issuer.clone()),
+        |agents| agent_pods::start(&kube, agents, config.kube.watch_timeout, &tasks),
+        &instance,
+        &tasks,
+    )
+    .await?;
     tasks.spawn("config-reload", reload::watch(path, config.clone(), inbox.clone(), shutdown.clone()));
 
     // Ways out.
@@ -106,7 +117,7 @@ pub async fn run(path: PathBuf, config: ControllerConfig, log: LogHandle) -> Res
     let (state, inspector) = inspect(views::views(), &inbox);
     let (machine_ready, machine) = watch::channel(Err("starting".to_owned()));
     let (ready_sender, ready) = watch::channel(Err("starting".to_owned()));
-    let parts = Parts { machine, nats: status, buckets: troubles };
+    let parts = Parts { machine, nats: status, buckets: troubles, identity };
     tasks.spawn("readiness", readiness::follow(parts, ready_sender, shutdown.clone()));
     tasks.spawn("refresh", views::refresh(inbox.waker(), shutdown.clone()));
     let seen = Admin { live: inbox.liveness(&clock), ready, state, metrics, log, shutdown: shutdown.clone() };

@@ -20,6 +20,8 @@ use shared::name::{ClusterId, NodeName};
 
 pub use self::leader::LeaderSettings;
 
+use crate::identity::IdentitySettings;
+
 /// The environment variables that are read, and the keys they set.
 pub const ENVIRONMENT: &[EnvKey] =
     &[("WARM_POD_NAME", "podName"), ("WARM_POD_NAMESPACE", "podNamespace"), ("WARM_LOG", "log.filter")];
@@ -41,6 +43,8 @@ pub struct ControllerConfig {
     pub nats: NatsConfig,
     /// The three buckets.
     pub buckets: BucketSettings,
+    /// Letting agents into NATS by their service-account tokens.
+    pub identity: IdentitySettings,
     /// The connection to Kubernetes.
     pub kube: KubeSettings,
     /// The election of the one controller that writes.
@@ -78,6 +82,7 @@ impl Default for ControllerConfig {
             pod_namespace: None,
             nats: NatsConfig::default(),
             buckets: BucketSettings::default(),
+            identity: IdentitySettings::default(),
             kube: KubeSettings::default(),
             leader: LeaderSettings::default(),
             select: Selection::default(),
@@ -166,6 +171,10 @@ impl Validate for ControllerConfig {
         found.section("log", &self.log);
         found.section("record", &self.record);
         found.section("buckets", &self.buckets);
+        found.section("identity", &self.identity);
+        if self.identity.is_on() && self.identity.namespace.is_none() && self.pod_namespace.is_none() {
+            found.add("identity.namespace", "is missing, and so is podNamespace: name the namespace of the agents");
+        }
         found.section("leader", &self.leader);
         found.within("select.namespaces", |found| {
             patterns(found, "include", &self.select.namespaces.include);

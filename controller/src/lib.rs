@@ -8,6 +8,7 @@ pub mod app;
 pub mod bus;
 pub mod cleanup;
 pub mod config;
+pub mod identity;
 pub mod leader;
 pub mod readiness;
 pub mod views;

@@ -15,6 +15,8 @@ pub struct Parts {
     pub machine: watch::Receiver<Readiness>,
     /// The connection.
     pub nats: Status,
+    /// Whether agents are let in, where that is the controller's affair.
+    pub identity: watch::Receiver<Readiness>,
     /// What is wrong with buckets.
     pub buckets: watch::Receiver<Troubles>,
 }
@@ -26,6 +28,7 @@ pub async fn follow(mut parts: Parts, ready: watch::Sender<Readiness>, shutdown:
             &parts.machine.borrow_and_update(),
             &parts.nats.borrow_and_update(),
             &parts.buckets.borrow_and_update(),
+            &parts.identity.borrow_and_update(),
         );
         let _ = ready.send_replace(now);
         let changed = tokio::select! {
@@ -33,6 +36,7 @@ pub async fn follow(mut parts: Parts, ready: watch::Sender<Readiness>, shutdown:
             changed = parts.machine.changed() => changed,
             changed = parts.nats.changed() => changed,
             changed = parts.buckets.changed() => changed,
+            changed = parts.identity.changed() => changed,
         };
         if changed.is_err() {
             // Whoever told is gone: the process ends.
@@ -42,9 +46,14 @@ pub async fn follow(mut parts: Parts, ready: watch::Sender<Readiness>, shutdown:
     }
 }
 
-fn judge(machine: &Readiness, nats: &BusStatus, buckets: &Troubles) -> Readiness {
+fn judge(machine: &Readiness, nats: &BusStatus, buckets: &Troubles, identity: &Readiness) -> Readiness {
     let nats = (!nats.is_connected()).then(|| format!("NATS: {nats}"));
-    let reasons: Vec<String> = nats.into_iter().chain(buckets.values().cloned()).chain(machine.clone().err()).collect();
+    let reasons: Vec<String> = nats
+        .into_iter()
+        .chain(buckets.values().cloned())
+        .chain(identity.clone().err())
+        .chain(machine.clone().err())
+        .collect();
     match machine {
         Ok(does) if reasons.is_empty() => Ok(does.clone()),
         _ => Err(reasons.join("\n")),
@@ -60,13 +69,17 @@ mod tests {
     #[test]
     fn ready_is_when_nothing_is_awaited_and_otherwise_everything_is_named() {
         let connected = BusStatus::Connected { generation: 1 };
-        assert_eq!(judge(&Ok("leads term 1".to_owned()), &connected, &Troubles::new()), Ok("leads term 1".to_owned()));
+        assert_eq!(
+            judge(&Ok("leads term 1".to_owned()), &connected, &Troubles::new(), &Ok(String::new())),
+            Ok("leads term 1".to_owned())
+        );
         let troubles = [(Bucket::Assign, "bucket warm-default-assign: storage is \"memory\"".to_owned())].into();
         let lost = BusStatus::Disconnected { last_error: Some("connection refused".to_owned()) };
-        let said = judge(&Err("waiting for nodes".to_owned()), &lost, &troubles).unwrap_err();
+        let identity = Err("identity: no seed".to_owned());
+        let said = judge(&Err("waiting for nodes".to_owned()), &lost, &troubles, &identity).unwrap_err();
         assert_eq!(
             said,
-            "NATS: connection refused\nbucket warm-default-assign: storage is \"memory\"\nwaiting for nodes"
+            "NATS: connection refused\nbucket warm-default-assign: storage is \"memory\"\nidentity: no seed\nwaiting for nodes"
         );
     }
 }

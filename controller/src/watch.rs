@@ -2,6 +2,7 @@
 //!
 //! Owns one source a kind over one generic watch. Never writes to Kubernetes, never decides.
 
+pub mod agent_pods;
 pub mod namespace;
 pub mod node;
 pub mod source;

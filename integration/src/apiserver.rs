@@ -194,6 +194,19 @@ impl ApiServer {
         &mut self.server
     }
 
+    /// Signs service-account tokens with a new key from now on, and publishes it. Tokens of the last key stay good if it is
+    /// `kept`. Restarts the server.
+    pub async fn rotate_token_key(&mut self, kept: bool) -> Result<()> {
+        let public = self.token_key.with_extension("pub");
+        let old = std::fs::read_to_string(&public).context("the public key of tokens")?;
+        self.pki.key_pair("service-accounts")?;
+        if kept {
+            let new = std::fs::read_to_string(&public).context("the public key of tokens")?;
+            std::fs::write(&public, format!("{new}{old}")).context("both public keys of tokens")?;
+        }
+        self.restart().await
+    }
+
     /// SIGKILL and start; returns when it answers. What its cache of watches held is gone.
     pub async fn restart(&mut self) -> Result<()> {
         self.server.restart()?;

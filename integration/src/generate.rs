@@ -5,7 +5,7 @@ mod values;
 
 use std::fmt::Write as _;
 
-use controller::api::access::{self, Access};
+use controller::api::access::{self, Access, Scope};
 use shared::metric::{self, MetricKind, Process};
 use shared::reason::Reason;
 use shared::state::ImageState;
@@ -83,7 +83,11 @@ fn rbac() -> String {
 
 fn grants(text: &mut String, rows: &[Access]) {
     for row in rows {
-        let group = if row.group.is_empty() { "core" } else { row.group };
+        let group = match row.group {
+            _ if row.scope == Scope::Path => "–",
+            "" => "core",
+            group => group,
+        };
         let (verbs, scope) = (row.verbs.join(" "), row.scope.as_str());
         // Writing to a String cannot fail.
         let _ = writeln!(text, "| {group} | {} | {verbs} | {scope} | {} |", row.resource, row.purpose);

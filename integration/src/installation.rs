@@ -4,6 +4,7 @@
 mod between;
 mod bucket;
 mod content;
+pub mod identity;
 mod nats_users;
 mod programs;
 mod question;
@@ -30,11 +31,13 @@ use crate::run::RunDir;
 
 use between::{Api, Runtimes};
 pub use content::Content;
-pub use nats_users::{accounts, agent_user, reader, users};
+use identity::{AGENT_ACCOUNT, AUDIENCE, AgentPods, CalloutKeys, pod_of};
+pub use nats_users::{accounts, agent_user, callout, reader, users};
 pub use programs::Programs;
 pub use question::{Row, deployment};
 pub use rights::{LEASE, NAMESPACE};
 pub use spec::InstallationSpec;
+use spec::Logins;
 use timings::test_timings;
 
 /// No start of one of our processes takes longer on a busy machine.
@@ -74,6 +77,8 @@ pub struct Installation {
     /// The parts.
     pub cluster: Cluster,
     agent_config: Value,
+    /// Agents log in by token.
+    by_token: bool,
     programs: Programs,
     http: Http,
 }
@@ -88,6 +93,10 @@ impl Installation {
 
     /// The same without waiting for readiness.
     pub async fn start_parts(run: &Arc<RunDir>, spec: InstallationSpec) -> Result<Self> {
+        Box::pin(Self::launch(run, spec)).await
+    }
+
+    async fn launch(run: &Arc<RunDir>, spec: InstallationSpec) -> Result<Self> {
         let release = spec.release;
         let built = move || {
             if release { Programs::release() } else { Programs::built() }
@@ -95,7 +104,15 @@ impl Installation {
         let programs = tokio::task::spawn_blocking(built).await.context("building the programs")??;
         let names: Vec<&str> =
             spec.nodes.iter().map(NodeSpec::name).chain(spec.late.iter().map(String::as_str)).collect();
-        let mut parts = ClusterSpec::new().nats((spec.users)("default", &names));
+        let (nats, keys) = match spec.logins {
+            Logins::OneAccount => (users("default", &names), None),
+            Logins::TwoAccounts => (accounts("default", &names), None),
+            Logins::Tokens => {
+                let keys = CalloutKeys::new();
+                (callout("default", &keys), Some(keys))
+            }
+        };
+        let mut parts = ClusterSpec::new().nats(nats);
         for node in &spec.nodes {
             parts = parts.node(node.clone());
         }
@@ -109,7 +126,14 @@ impl Installation {
         let timings = if spec.with_defaults { (json!({}), json!({})) } else { test_timings() };
         let (api, kubeconfig) = Api::start(&cluster, spec.api).await?;
         rights::grant(&cluster.client(), USER).await?;
-        let configs = [timings.0, spec.controller];
+        let login = match &keys {
+            Some(keys) => {
+                AgentPods::new(cluster.client()).create_account(AGENT_ACCOUNT).await?;
+                keys.controller_config(run)?
+            }
+            None => password_of(run, "controller", "controller")?,
+        };
+        let configs = [login, timings.0, spec.controller];
         let controller = start_controller(&cluster, &programs, &kubeconfig, 0, &configs).await?;
         let mut others = Vec::new();
         for number in 1..spec.controllers {
@@ -130,6 +154,7 @@ impl Installation {
             api,
             cluster,
             agent_config,
+            by_token: keys.is_some(),
             programs,
             http: Http::new(),
         };
@@ -144,10 +169,10 @@ impl Installation {
         let nats = self.cluster.nats_proxy().await?;
         let admin = Port::free()?;
         let run = Arc::clone(self.cluster.run());
-        let password = run.write(&format!("{node}/nats-password"), agent_user(node))?;
+        let login = self.agent_login(&run, node).await?;
         let runtime = self.cluster.node(node)?.containerd.socket();
         let mut config = json!({
-            "nats": { "urls": [format!("nats://{}", nats.address())], "user": agent_user(node), "passwordFile": password },
+            "nats": { "urls": [format!("nats://{}", nats.address())] },
             "runtime": { "socket": self.runtimes.get(node).map_or(runtime, CriProxy::socket) },
             "stateDir": run.folder(&format!("{node}/state"))?,
             "admin": { "listen": admin.address().to_string() },
@@ -156,6 +181,7 @@ impl Installation {
             "disk": { "mark": 100, "resume": 99 },
             "gc": { "high": 99, "low": 98 },
         });
+        merge(&mut config, login);
         merge(&mut config, self.agent_config.clone());
         let config = run.write(&format!("{node}/agent.yaml"), serde_json::to_vec_pretty(&config)?)?;
         let process = self.cluster.spawn(
@@ -167,6 +193,17 @@ impl Installation {
         )?;
         self.agents.insert(node.to_owned(), Member { process, nats, config, admin });
         Ok(())
+    }
+
+    /// With a Pod of its own where agents log in by token.
+    async fn agent_login(&self, run: &RunDir, node: &str) -> Result<Value> {
+        if !self.by_token {
+            return password_of(run, node, &agent_user(node));
+        }
+        let (pods, pod) = (AgentPods::new(self.cluster.client()), pod_of(node));
+        let uid = pods.create(&pod, AGENT_ACCOUNT, node).await?;
+        let token = run.write(&format!("{node}/token"), pods.token(&pod, &uid, AGENT_ACCOUNT, AUDIENCE).await?)?;
+        Ok(json!({ "nats": { "tokenFile": token } }))
     }
 
     /// SIGKILLs the agent of a node and starts it again, with its state file or without it. Not waited for.
@@ -218,6 +255,15 @@ impl Installation {
         std::fs::rename(&next, path).context("replacing the controller's configuration")
     }
 
+    /// A number of every controller's `/metrics`, added up; controllers that do not answer count nothing.
+    pub async fn over_controllers(&self, name: &str, labels: &str) -> f64 {
+        let mut sum = 0.0;
+        for member in std::iter::once(&self.controller).chain(&self.others) {
+            sum += self.metric(&member.admin(), name, labels).await.unwrap_or_default();
+        }
+        sum
+    }
+
     /// The programs under test.
     pub fn programs(&self) -> &Programs {
         &self.programs
@@ -249,9 +295,8 @@ async fn start_controller(
     let run = cluster.run();
     let name = if number == 0 { "controller".to_owned() } else { format!("controller-{number}") };
     let (nats, admin) = (cluster.nats_proxy().await?, Port::free()?);
-    let password = run.write(&format!("{name}/nats-password"), "controller")?;
     let mut config = json!({
-        "nats": { "urls": [format!("nats://{}", nats.address())], "user": "controller", "passwordFile": password },
+        "nats": { "urls": [format!("nats://{}", nats.address())] },
         "kube": { "kubeconfig": kubeconfig },
         "admin": { "listen": admin.address().to_string() },
         "log": { "filter": "info" },
@@ -268,6 +313,12 @@ async fn start_controller(
             .env("WARM_POD_NAMESPACE", NAMESPACE),
     )?;
     Ok(Member { process, nats, config, admin })
+}
+
+/// Logs in as `user`, whose password is the same word.
+fn password_of(run: &RunDir, of: &str, user: &str) -> Result<Value> {
+    let password = run.write(&format!("{of}/nats-password"), user)?;
+    Ok(json!({ "nats": { "user": user, "passwordFile": password } }))
 }
 
 /// Merges objects deeply; anything else replaces.

@@ -488,8 +488,8 @@ fn what_keeps_a_connection_from_being_made_is_said_in_words() -> Result<()> {
         let text = until_said(&mut status, "without credentials").await?;
         ensure!(
             text == format!(
-                "{url}: the server refuses a client without credentials; set nats.user and nats.passwordFile, or \
-                 nats.credsFile"
+                "{url}: the server refuses a client without credentials; set nats.user and nats.passwordFile, \
+                 nats.credsFile, nats.nkeySeedFile or nats.tokenFile"
             ),
             "{text}"
         );

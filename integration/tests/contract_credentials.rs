@@ -249,8 +249,8 @@ fn a_credentials_file_logs_in_and_the_server_knows_who_it_is() -> Result<()> {
         let (_nobody, mut status) = world.connect(None, &tasks).await?;
         let user = world.user()?;
         let refused = format!(
-            "{}: the server refuses a client without credentials; set nats.user and nats.passwordFile, or \
-             nats.credsFile",
+            "{}: the server refuses a client without credentials; set nats.user and nats.passwordFile, \
+             nats.credsFile, nats.nkeySeedFile or nats.tokenFile",
             world.url
         );
         until_said(&mut status, &refused, &user).await?;

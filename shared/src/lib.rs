@@ -12,6 +12,7 @@ pub mod message;
 pub mod metric;
 pub mod name;
 pub mod pairs;
+pub mod permission;
 pub mod pool_set;
 pub mod reason;
 pub mod state;

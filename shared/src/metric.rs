@@ -84,6 +84,8 @@ metrics! {
     NODE_IMAGES = Gauge Controller "warm_node_images_objects" ["state"] "Pairs of node and wanted image by state; `unknown` has no evidence.";
     IMAGES_FAILING = Gauge Controller "warm_workload_images_failing_objects" [] "Images of workloads that fail on at least one node.";
     EVENTS_LIMITED = Counter Controller "warm_workload_events_limited_total" [] "Kubernetes Events on workloads that had to wait for room in their minute (`events.perMinute`).";
+    LOGINS = Counter Controller "warm_logins_total" ["outcome", "reason"] "Logins of agents that NATS asked about: granted, refused, late (NATS had given up), unanswered.";
+    LOGIN_SECONDS = Histogram Controller "warm_login_seconds" [] "Time from the question of NATS to the answer.";
     LABEL_PATCHES = Counter Controller "warm_label_patches_total" ["outcome"] "Patches of Node labels.";
     IMAGES = Gauge Agent "warm_images_objects" ["state"] "Wanted images on this node by state.";
     PULLS = Counter Agent "warm_pulls_total" ["outcome", "reason"] "Pulls that ended.";

@@ -63,6 +63,18 @@ reasons! {
     LeaseLost "lease-lost" "This controller holds the Lease no more: what was to be written was not sent, or is not awaited.",
     Superseded "superseded" "A controller with a higher term has taken over.",
     ForeignCluster "foreign-cluster" "The buckets belong to another cluster.",
+    TokenMissing "token-missing" "A client of NATS gives no service-account token.",
+    TokenMalformed "token-malformed" "What a client of NATS gives is no service-account token.",
+    TokenKey "token-key" "The token is signed with a key that the API server does not publish.",
+    TokenSignature "token-signature" "The signature of the token is wrong.",
+    TokenIssuer "token-issuer" "The token is of another issuer than this cluster's API server.",
+    TokenExpired "token-expired" "The token has expired.",
+    TokenEarly "token-early" "The token is not valid yet: clocks differ by more than a minute.",
+    TokenAudience "token-audience" "The token is for somebody else: it has not the audience of `identity.audience`.",
+    TokenAccount "token-account" "The token is of another service account than the agents'.",
+    TokenUnbound "token-unbound" "The token is bound to no Pod, or to no Node.",
+    PodGone "pod-gone" "The Pod that the token is bound to is not there any more.",
+    PodElsewhere "pod-elsewhere" "The Pod that the token is bound to runs on another node than the token says.",
     Storage "storage" "The state directory cannot be read or written.",
 }
 

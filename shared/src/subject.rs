@@ -290,6 +290,11 @@ pub fn controller_inbox(cluster: &ClusterId, instance: &str) -> String {
     format!("_WI.{cluster}.ctl.{instance}")
 }
 
+/// The inbox prefix of a controller instance where it answers who a client of NATS is.
+pub fn callout_inbox(cluster: &ClusterId, instance: &str) -> String {
+    format!("_WI.{cluster}.callout.{instance}")
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;

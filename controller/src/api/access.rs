@@ -5,11 +5,15 @@
 
 use serde_json::{Value, json};
 
+use super::token_keys::{DISCOVERY, KEYS};
+
 /// Where a row holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Scope {
     /// In every namespace, and for what is in none.
     Cluster,
+    /// A path of the API server that is of no resource; every service account may usually read those.
+    Path,
     /// In the controller's own namespace.
     OwnNamespace,
     /// There, for the Lease of the election alone. `create` cannot be limited so: its request has no name yet.
@@ -25,6 +29,7 @@ impl Scope {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Cluster => "everywhere",
+            Self::Path => "a path",
             Self::OwnNamespace => "own namespace",
             Self::OwnLease => "own namespace, `leader.leaseName` only",
             Self::OwnDaemonSet => "own namespace, the DaemonSet of the cleanup only",
@@ -38,7 +43,7 @@ impl Scope {
 pub struct Access {
     /// API group; empty is core.
     pub group: &'static str,
-    /// Plural resource name.
+    /// Plural resource name, or a path.
     pub resource: &'static str,
     /// What is done.
     pub verbs: &'static [&'static str],
@@ -54,15 +59,21 @@ const fn watched(group: &'static str, resource: &'static str, purpose: &'static 
     Access { group, resource, verbs: WATCH, scope: Scope::Cluster, purpose }
 }
 
+const fn path(path: &'static str, purpose: &'static str) -> Access {
+    Access { group: "", resource: path, verbs: &["get"], scope: Scope::Path, purpose }
+}
+
 const fn lease(verbs: &'static [&'static str], scope: Scope) -> Access {
     Access { group: "coordination.k8s.io", resource: "leases", verbs, scope, purpose: "election of the leader" }
 }
 
 /// What a controller uses. Nodes are patched without `create`: a server-side apply can never bring a Node into being.
 pub const ACCESS: &[Access] = &[
+    path(DISCOVERY, "issuer of service-account tokens"),
+    path(KEYS, "keys of service-account tokens"),
     watched("", "namespaces", "selection; the UID of kube-system"),
     Access { verbs: &["list", "watch", "patch"], ..watched("", "nodes", "placement; labels") },
-    watched("", "pods", "images of Pods without a controller"),
+    watched("", "pods", "images of Pods without a controller; the agents' Pods"),
     watched("apps", "daemonsets", "images"),
     watched("apps", "deployments", "images"),
     watched("apps", "statefulsets", "images"),
@@ -108,7 +119,7 @@ impl Names<'_> {
     /// `None`: not limited.
     fn of(&self, scope: Scope) -> Option<Vec<&str>> {
         match scope {
-            Scope::Cluster | Scope::OwnNamespace => None,
+            Scope::Cluster | Scope::Path | Scope::OwnNamespace => None,
             Scope::OwnLease => Some(self.lease.into_iter().collect()),
             Scope::OwnSecrets => Some(self.secrets.to_vec()),
             Scope::OwnDaemonSet => Some(self.daemon_set.into_iter().collect()),
@@ -122,7 +133,7 @@ pub fn cluster_role(rows: &[Access], name: &str) -> Value {
         "apiVersion": "rbac.authorization.k8s.io/v1",
         "kind": "ClusterRole",
         "metadata": { "name": name },
-        "rules": rules(rows, |scope| scope == Scope::Cluster, Names::default()),
+        "rules": rules(rows, |scope| matches!(scope, Scope::Cluster | Scope::Path), Names::default()),
     })
 }
 
@@ -132,12 +143,15 @@ pub fn role(rows: &[Access], name: &str, namespace: &str, names: Names<'_>) -> V
         "apiVersion": "rbac.authorization.k8s.io/v1",
         "kind": "Role",
         "metadata": { "name": name, "namespace": namespace },
-        "rules": rules(rows, |scope| scope != Scope::Cluster, names),
+        "rules": rules(rows, |scope| !matches!(scope, Scope::Cluster | Scope::Path), names),
     })
 }
 
 fn rules(rows: &[Access], is_granted: impl Fn(Scope) -> bool, names: Names<'_>) -> Vec<Value> {
     let rule = |row: &Access| {
+        if row.scope == Scope::Path {
+            return Some(json!({ "nonResourceURLs": [row.resource], "verbs": row.verbs }));
+        }
         let names = names.of(row.scope);
         let mut rule = json!({ "apiGroups": [row.group], "resources": [row.resource], "verbs": row.verbs });
         if let (Some(names), Some(rule)) = (&names, rule.as_object_mut()) {
@@ -159,7 +173,7 @@ mod tests {
             role(ACCESS, "c", "warm", Names { lease: Some("the-lease"), ..Names::default() }),
         );
         let rules = everywhere["rules"].as_array().unwrap();
-        assert_eq!(rules[1], json!({ "apiGroups": [""], "resources": ["nodes"], "verbs": ["list", "watch", "patch"] }));
+        assert_eq!(rules[3], json!({ "apiGroups": [""], "resources": ["nodes"], "verbs": ["list", "watch", "patch"] }));
         let own = own["rules"].as_array().unwrap();
         assert_eq!(own[0]["verbs"], json!(["create"]));
         assert_eq!(own[1]["resourceNames"], json!(["the-lease"]));
@@ -169,6 +183,7 @@ mod tests {
             let allowed: &[&str] = match row.scope {
                 Scope::Cluster if row.resource == "events" => &["create", "patch"],
                 Scope::Cluster => &["list", "watch", "patch"],
+                Scope::Path => &["get"],
                 Scope::OwnNamespace => &["create"],
                 Scope::OwnLease => &["get", "list", "watch", "update"],
                 Scope::OwnSecrets | Scope::OwnDaemonSet => &[],

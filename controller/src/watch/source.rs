@@ -186,12 +186,12 @@ async fn watch_for_ever<K: Watched>(client: &Client, timeout: Duration, inbox: &
 
 /// The watcher keeps asking for a resource version that the server says it does not have (any more, or yet: a restored
 /// etcd is behind).
-fn must_list_again(error: &watcher::Error) -> bool {
+pub(super) fn must_list_again(error: &watcher::Error) -> bool {
     matches!(error, watcher::Error::WatchStartFailed(kube::Error::Api(status)) if matches!(status.code, 400 | 410 | 504))
 }
 
 /// Failures in a row: counts, says and waits.
-struct Trouble {
+pub(super) struct Trouble {
     source: &'static str,
     failures: u32,
     last: String,
@@ -199,11 +199,11 @@ struct Trouble {
 }
 
 impl Trouble {
-    fn new(source: &'static str) -> Self {
+    pub(super) fn new(source: &'static str) -> Self {
         Self { source, failures: 0, last: String::new(), rng: fastrand::Rng::new() }
     }
 
-    async fn add(&mut self, error: &watcher::Error, synced: bool) {
+    pub(super) async fn add(&mut self, error: &watcher::Error, synced: bool) {
         let (source, text) = (self.source, explain(error));
         metrics::count(metric::SOURCE_ERRORS, &[source], 1);
         self.failures = self.failures.saturating_add(1);
@@ -218,7 +218,7 @@ impl Trouble {
         tokio::time::sleep(wait).await;
     }
 
-    fn over(&mut self) {
+    pub(super) fn over(&mut self) {
         if self.failures > 0 {
             info!(source = self.source, failures = self.failures, "watching works again");
             self.failures = 0;

@@ -9,7 +9,7 @@ use serde_json::json;
 /// Names that our processes have, with certificates and as service accounts of the chart.
 const PROCESSES: [&str; 2] = ["warm-images-controller", "warm-images-cleanup"];
 
-/// A request of one of our processes to a resource.
+/// A request of one of our processes.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Request {
     /// Who, as the API server names it.
@@ -18,7 +18,7 @@ pub struct Request {
     pub verb: String,
     /// API group; empty is core.
     pub group: String,
-    /// Plural resource name, with a subresource as in `nodes/status`.
+    /// Plural resource name, with a subresource as in `nodes/status`; or a path.
     pub resource: String,
     /// Whether it was allowed to.
     pub is_allowed: bool,
@@ -27,6 +27,8 @@ pub struct Request {
 #[derive(Deserialize)]
 struct Event {
     verb: String,
+    #[serde(rename = "requestURI")]
+    uri: String,
     user: User,
     #[serde(rename = "objectRef")]
     object: Option<Object>,
@@ -39,7 +41,7 @@ struct User {
     username: String,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, Default)]
 #[serde(rename_all = "camelCase")]
 struct Object {
     #[serde(default)]
@@ -68,7 +70,7 @@ pub(super) fn policy() -> String {
     .to_string()
 }
 
-/// All requests to resources so far, in order. A watch is there from its start.
+/// All requests so far, in order. A watch is there from its start.
 pub(super) fn read(log: &Path) -> Result<Vec<Request>> {
     let text = match std::fs::read_to_string(log) {
         Ok(text) => text,
@@ -85,7 +87,9 @@ pub(super) fn read(log: &Path) -> Result<Vec<Request>> {
                 Ok(event) => event,
                 Err(error) => return Some(Err(error).with_context(|| format!("a line of the audit log: {line}"))),
             };
-            let object = event.object?;
+            // A request to no resource is one to a path.
+            let path = || Object { resource: path_of(&event.uri), ..Object::default() };
+            let object = event.object.unwrap_or_else(path);
             let resource = match object.subresource {
                 Some(sub) => format!("{}/{sub}", object.resource),
                 None => object.resource,
@@ -99,4 +103,8 @@ pub(super) fn read(log: &Path) -> Result<Vec<Request>> {
             }))
         })
         .collect()
+}
+
+fn path_of(uri: &str) -> String {
+    uri.split('?').next().unwrap_or_default().to_owned()
 }

@@ -1,7 +1,11 @@
-//! The NATS users of an installation with the permissions of `protocol.md` section 6: owns which subjects each may use.
+//! The NATS users and accounts of an installation: owns who is in which account with which password or key, and what the
+//! accounts share. What each user may do is `shared::permission`'s.
 
 use serde_json::{Value, json};
+use shared::name::{ClusterId, NodeName};
+use shared::permission::{self, Agents, Permissions, Rule};
 
+use super::identity::CalloutKeys;
 use crate::nats::{Account, NatsConfig, Permission, User};
 
 /// The user of a node's agent; its password is the same word.
@@ -16,14 +20,44 @@ pub fn reader() -> &'static str {
 
 /// One account with the controller, an agent a node, and a reader.
 pub fn users(cluster: &str, nodes: &[&str]) -> NatsConfig {
-    let mut users = vec![controller(cluster), people(cluster), User::new("admin", "admin")];
-    users.extend(nodes.iter().map(|node| agent(cluster, node)));
+    let cluster = id(cluster);
+    let mut users = in_warm(&cluster, None);
+    users.extend(nodes.iter().map(|node| agent(&cluster, node)));
     NatsConfig::single_account(users)
 }
 
 /// Two accounts: `WARM` with JetStream, the controller and people, and `AGENTS` with an agent a node, which reaches of the
 /// other what it must and no more. JetStream answers to whatever reply a client names, so permissions alone are not enough.
 pub fn accounts(cluster: &str, nodes: &[&str]) -> NatsConfig {
+    let cluster = id(cluster);
+    let agents = nodes.iter().map(|node| agent(&cluster, node)).collect();
+    NatsConfig { accounts: two(&cluster, in_warm(&cluster, None), agents), ..NatsConfig::open() }
+}
+
+/// The same without any user for agents: the server asks the controllers who they are.
+pub fn callout(cluster: &str, keys: &CalloutKeys) -> NatsConfig {
+    let cluster = id(cluster);
+    let answers = granted(User::with_nkey("callout", keys.callout.public_key()), permission::callout(&cluster));
+    let mut config =
+        NatsConfig { accounts: two(&cluster, in_warm(&cluster, Some(keys)), Vec::new()), ..NatsConfig::open() };
+    config.accounts.push(Account { name: "AUTH".to_owned(), users: vec![answers], ..Account::default() });
+    let authorization = json!({ "timeout": 30, "auth_callout": {
+        "issuer": keys.issuer.public_key(),
+        "xkey": keys.xkey.public_key(),
+        "account": "AUTH",
+        "auth_users": [keys.callout.public_key()],
+        "allowed_accounts": ["AGENTS"],
+    } });
+    config.settings.insert("authorization".to_owned(), authorization);
+    config
+}
+
+fn id(cluster: &str) -> ClusterId {
+    // A test that names no cluster id is as wrong as one that names none that exists.
+    ClusterId::parse(cluster).unwrap_or_default()
+}
+
+fn two(cluster: &ClusterId, warm: Vec<User>, agents: Vec<User>) -> Vec<Account> {
     let c = cluster;
     let kv = |bucket: &str, key: &str| format!("$KV.warm-{c}-{bucket}.{key}");
     let served = [
@@ -50,100 +84,46 @@ pub fn accounts(cluster: &str, nodes: &[&str]) -> NatsConfig {
         ]
         .concat(),
         imports: [from("stream", "AGENTS", &said), from("service", "AGENTS", std::slice::from_ref(&asked))].concat(),
-        ..Account::with_jetstream("WARM", vec![controller(c), people(c), User::new("admin", "admin")])
+        ..Account::with_jetstream("WARM", warm)
     };
     let agents = Account {
         name: "AGENTS".to_owned(),
-        users: nodes.iter().map(|node| agent(c, node)).collect(),
+        users: agents,
         exports: [all("stream", &said), all("service", &[asked])].concat(),
         imports: [from("service", "WARM", &[intents]), from("service", "WARM", &served), from("stream", "WARM", &told)]
             .concat(),
         ..Account::default()
     };
-    NatsConfig { accounts: vec![warm, agents], ..NatsConfig::open() }
+    vec![warm, agents]
 }
 
-fn controller(c: &str) -> User {
-    User {
-        publish: Permission::all_but([format!("$KV.warm-{c}-nodes.>")]),
-        subscribe: Permission::only([
-            format!("warm.v1.{c}.>"),
-            format!("$KV.warm-{c}-intents.>"),
-            format!("$KV.warm-{c}-assign.>"),
-            format!("$KV.warm-{c}-nodes.>"),
-            "$SRV.>".to_owned(),
-            format!("_WI.{c}.ctl.>"),
-        ]),
-        ..User::new("controller", "controller")
-    }
+/// Controllers and people.
+fn in_warm(cluster: &ClusterId, keys: Option<&CalloutKeys>) -> Vec<User> {
+    let controller = match keys {
+        Some(keys) => User::with_nkey("controller", keys.controller.public_key()),
+        None => User::new("controller", "controller"),
+    };
+    vec![
+        granted(controller, permission::controller(cluster)),
+        granted(User::new(reader(), "reader"), permission::reader(cluster)),
+        User::new("admin", "admin"),
+    ]
 }
 
-fn agent(c: &str, node: &str) -> User {
-    let n = node.replace('.', "_");
-    User {
-        publish: Permission::only([
-            format!("warm.v1.{c}.node.{n}.hb"),
-            format!("warm.v1.{c}.node.{n}.ev.*"),
-            format!("warm.v1.{c}.permit.{n}"),
-            format!("warm.v1.{c}.cred.{n}"),
-            format!("$KV.warm-{c}-nodes.{n}.inv"),
-            format!("$JS.API.DIRECT.GET.KV_warm-{c}-intents"),
-            format!("$JS.API.DIRECT.GET.KV_warm-{c}-assign.$KV.warm-{c}-assign.{n}"),
-        ]),
-        subscribe: Permission::only([
-            format!("warm.v1.{c}.delta.*"),
-            format!("warm.v1.{c}.beat.*"),
-            format!("warm.v1.{c}.assign.{n}"),
-            format!("warm.v1.{c}.node.{n}.req.*"),
-            format!("_WI.{c}.agent.{n}.>"),
-        ]),
-        allow_responses: Some((1, "30s".to_owned())),
-        ..User::new(agent_user(node), agent_user(node))
-    }
+fn agent(cluster: &ClusterId, node: &str) -> User {
+    let node = NodeName::parse(node).ok();
+    let name = agent_user(node.as_ref().map_or("*", NodeName::as_str));
+    let agents = node.as_ref().map_or(Agents::All, Agents::Of);
+    granted(User::new(name.clone(), name), permission::agent(cluster, agents))
 }
 
-fn people(c: &str) -> User {
-    let mut publish: Vec<String> = ["intents", "assign", "nodes"]
-        .iter()
-        .flat_map(|bucket| {
-            let stream = format!("KV_warm-{c}-{bucket}");
-            [
-                format!("$JS.API.STREAM.INFO.{stream}"),
-                format!("$JS.API.DIRECT.GET.{stream}"),
-                format!("$JS.API.DIRECT.GET.{stream}.>"),
-                format!("$JS.API.STREAM.MSG.GET.{stream}"),
-                format!("$JS.API.CONSUMER.*.{stream}"),
-                format!("$JS.API.CONSUMER.*.{stream}.>"),
-            ]
-        })
-        .collect();
-    publish.extend([
-        "$JS.API.INFO".to_owned(),
-        "$JS.API.STREAM.NAMES".to_owned(),
-        "$JS.API.STREAM.LIST".to_owned(),
-        "$JS.ACK.>".to_owned(),
-        "$JS.FC.>".to_owned(),
-        // `nats micro ls`, `info` and `stats` ask whoever offers a service.
-        "$SRV.PING".to_owned(),
-        "$SRV.PING.>".to_owned(),
-        "$SRV.INFO".to_owned(),
-        "$SRV.INFO.>".to_owned(),
-        "$SRV.STATS".to_owned(),
-        "$SRV.STATS.>".to_owned(),
-        format!("warm.v1.{c}.ctl.status"),
-        format!("warm.v1.{c}.ctl.explain"),
-        format!("warm.v1.{c}.node.*.req.inventory"),
-        format!("warm.v1.{c}.node.*.req.explain"),
-    ]);
+fn granted(user: User, permissions: Permissions) -> User {
+    let rule = |rule: Rule| Permission { allow: rule.allow, deny: rule.deny };
+    let responses = permissions.responses.map(|of| (of.max, format!("{}s", of.ttl.as_secs())));
     User {
-        publish: Permission::only(publish),
-        subscribe: Permission::only([
-            format!("warm.v1.{c}.>"),
-            format!("$KV.warm-{c}-intents.>"),
-            format!("$KV.warm-{c}-assign.>"),
-            format!("$KV.warm-{c}-nodes.>"),
-            "_INBOX.>".to_owned(),
-        ]),
-        ..User::new(reader(), "reader")
+        publish: rule(permissions.publish),
+        subscribe: rule(permissions.subscribe),
+        allow_responses: responses,
+        ..user
     }
 }

@@ -4,8 +4,7 @@
 use serde_json::{Value, json};
 
 use super::between::ApiRoute;
-use super::{accounts, merge, users};
-use crate::nats::NatsConfig;
+use super::merge;
 use crate::node::NodeSpec;
 
 /// What is to be installed on what.
@@ -18,11 +17,22 @@ pub struct InstallationSpec {
     pub(super) controllers: usize,
     pub(super) controller: Value,
     pub(super) agent: Value,
-    pub(super) users: fn(&str, &[&str]) -> NatsConfig,
+    pub(super) logins: Logins,
     pub(super) with_controllers: bool,
     pub(super) with_defaults: bool,
     pub(super) release: bool,
     pub(super) disk: Option<u64>,
+}
+
+/// How agents log in at NATS.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Logins {
+    /// A user and password each, in the account of the controller.
+    OneAccount,
+    /// The same in an account of their own.
+    TwoAccounts,
+    /// By the token of their Pod, in an account of their own.
+    Tokens,
 }
 
 impl InstallationSpec {
@@ -41,7 +51,7 @@ impl InstallationSpec {
             controllers: 1,
             controller: json!({}),
             agent: json!({}),
-            users,
+            logins: Logins::OneAccount,
             with_controllers: false,
             with_defaults: false,
             release: false,
@@ -110,7 +120,14 @@ impl InstallationSpec {
     /// Agents are in an account of their own on NATS.
     #[must_use]
     pub fn with_two_accounts(mut self) -> Self {
-        self.users = accounts;
+        self.logins = Logins::TwoAccounts;
+        self
+    }
+
+    /// The same, and agents log in by the token of their Pod: NATS asks the controllers who they are.
+    #[must_use]
+    pub fn with_callout(mut self) -> Self {
+        self.logins = Logins::Tokens;
         self
     }
 

@@ -27,13 +27,15 @@ pub struct Account {
     pub imports: Vec<Value>,
 }
 
-/// A user with a password.
+/// A user with a password, or with a key.
 #[derive(Clone, Debug, Default)]
 pub struct User {
     /// Its name, unique over all accounts.
     pub name: String,
     /// Its password.
     pub password: String,
+    /// The public half of its key, in place of name and password.
+    pub nkey: Option<String>,
     /// Subjects it may publish to.
     pub publish: Permission,
     /// Subjects it may subscribe to.
@@ -89,6 +91,11 @@ impl User {
         Self { name: name.into(), password: password.into(), ..Self::default() }
     }
 
+    /// A user who logs in by key and may do everything in its account.
+    pub fn with_nkey(name: impl Into<String>, nkey: String) -> Self {
+        Self { name: name.into(), nkey: Some(nkey), ..Self::default() }
+    }
+
     fn render(&self) -> Value {
         let mut permissions = Map::new();
         if !self.publish.is_unlimited() {
@@ -99,6 +106,9 @@ impl User {
         }
         if let Some((max, expires)) = &self.allow_responses {
             permissions.insert("allow_responses".into(), json!({ "max": max, "expires": expires }));
+        }
+        if let Some(nkey) = &self.nkey {
+            return json!({ "nkey": nkey, "permissions": permissions });
         }
         json!({ "user": self.name, "password": self.password, "permissions": permissions })
     }

@@ -154,7 +154,8 @@ pub fn install() -> MetricsHandle {
 fn build() -> PrometheusRecorder {
     let mut builder = PrometheusBuilder::new();
     for metric in metric::ALL.iter().filter(|metric| metric.kind == MetricKind::Histogram) {
-        let buckets = if *metric == metric::STEP_SECONDS { FINE } else { COARSE };
+        let is_fine = [metric::STEP_SECONDS, metric::LOGIN_SECONDS].contains(metric);
+        let buckets = if is_fine { FINE } else { COARSE };
         let name = Matcher::Full(metric.name.to_owned());
         builder = builder.set_buckets_for_metric(name, buckets).unwrap_or_else(|error| {
             // The only error is an empty list of buckets, which neither is.

@@ -13,7 +13,7 @@ use shared::backoff::Backoff;
 use tokio::sync::mpsc;
 
 use super::login::{Login, humanise};
-use super::monitor::{Monitor, Signal};
+use super::monitor::{Gauged, Monitor, Signal};
 use super::settings::{NatsConfig, address};
 use super::status::{Shared, Status};
 use super::{Bus, BusError, Inner};
@@ -40,6 +40,13 @@ impl Probe {
     pub fn direct_get(stream: &str, subject: &str) -> Self {
         let body = serde_json::json!({ "last_by_subj": subject }).to_string();
         Self { subject: format!("$JS.API.DIRECT.GET.{stream}"), body: body.into() }
+    }
+}
+
+impl Probe {
+    /// Asks on a subject where nobody listens: what a user may do that may do hardly anything.
+    pub fn nobody(subject: impl Into<String>) -> Self {
+        Self { subject: subject.into(), body: Bytes::new() }
     }
 }
 
@@ -73,6 +80,28 @@ impl Bus {
         probe: Probe,
         tasks: &Tasks,
     ) -> Result<(Self, Status), BusError> {
+        Self::start(config, name, inbox_prefix, probe, Gauged::Yes, tasks).await
+    }
+
+    /// A second connection of the process, of another user: `warm_nats_connected` is the first one's.
+    pub async fn connect_beside(
+        config: &NatsConfig,
+        name: &str,
+        inbox_prefix: &str,
+        probe: Probe,
+        tasks: &Tasks,
+    ) -> Result<(Self, Status), BusError> {
+        Self::start(config, name, inbox_prefix, probe, Gauged::No, tasks).await
+    }
+
+    async fn start(
+        config: &NatsConfig,
+        name: &str,
+        inbox_prefix: &str,
+        probe: Probe,
+        gauged: Gauged,
+        tasks: &Tasks,
+    ) -> Result<(Self, Status), BusError> {
         tls::install_crypto_provider();
         let servers = servers(config)?;
         let shared = Arc::new(Shared::new());
@@ -84,7 +113,7 @@ impl Bus {
             .timeout(config.request_timeout)
             .max_ack_inflight(ACKS_IN_FLIGHT)
             .build(client.clone());
-        let monitor = Monitor::new(client.clone(), Arc::clone(&shared), probe, config.request_timeout);
+        let monitor = Monitor::new(client.clone(), Arc::clone(&shared), probe, config.request_timeout, gauged);
         tasks.spawn("nats-monitor", monitor.run(heard, tasks.shutdown()));
         let inner = Inner { client, jetstream, request_timeout: config.request_timeout, shared };
         let bus = Self { inner: Arc::new(inner) };

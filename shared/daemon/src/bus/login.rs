@@ -5,6 +5,7 @@
 use async_nats::{Auth, AuthError};
 
 use super::settings::NatsConfig;
+use crate::config::SecretFile;
 
 /// How this process logs in.
 #[derive(Debug, Clone)]
@@ -37,22 +38,43 @@ impl Login {
             auth.signature = Some(key.sign(nonce).map_err(|_| unreadable("seed"))?);
             auth.jwt = Some(jwt.to_owned());
         }
+        if let Some(file) = &self.config.nkey_seed_file {
+            let seed = file.read("nats.nkeySeedFile").map_err(AuthError::new)?;
+            let unusable =
+                |_| AuthError::new(format!("nats.nkeySeedFile: {} is no seed of a user", file.path().display()));
+            let key = nkeys::KeyPair::from_seed(seed.expose().trim()).map_err(unusable)?;
+            auth.signature = Some(key.sign(nonce).map_err(unusable)?);
+            auth.nkey = Some(key.public_key());
+        }
+        if let Some(file) = &self.config.token_file {
+            let token = file.read("nats.tokenFile").map_err(AuthError::new)?;
+            auth.token = Some(token.expose().to_owned());
+        }
         Ok(auth)
     }
 
     /// What to check when the server refuses.
     pub(super) fn refused(&self) -> String {
-        match (&self.config.user, &self.config.creds_file) {
-            (Some(user), _) => {
-                format!("the server refuses user `{user}`; check nats.user and the file of nats.passwordFile")
-            }
-            (None, Some(file)) => {
-                format!("the server refuses the credentials in {}; check nats.credsFile", file.path().display())
-            }
-            (None, None) => "the server refuses a client without credentials; set nats.user and nats.passwordFile, or \
-                             nats.credsFile"
-                .to_owned(),
+        let file = |file: &SecretFile, what: &str, key: &str| {
+            format!("the server refuses the {what} in {}; check nats.{key}", file.path().display())
+        };
+        let NatsConfig { user, creds_file, nkey_seed_file, token_file, .. } = &self.config;
+        if let Some(user) = user {
+            return format!("the server refuses user `{user}`; check nats.user and the file of nats.passwordFile");
         }
+        if let Some(creds) = creds_file {
+            return file(creds, "credentials", "credsFile");
+        }
+        if let Some(seed) = nkey_seed_file {
+            return file(seed, "nkey", "nkeySeedFile");
+        }
+        if let Some(token) = token_file {
+            // Who answers says why where it counts: the client is told no more than that.
+            return format!("{}, and the controllers' logs for the reason", file(token, "token", "tokenFile"));
+        }
+        "the server refuses a client without credentials; set nats.user and nats.passwordFile, nats.credsFile, \
+         nats.nkeySeedFile or nats.tokenFile"
+            .to_owned()
     }
 }
 
@@ -89,7 +111,6 @@ pub(super) fn humanise(error: &str, login: &Login) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::SecretFile;
 
     #[test]
     fn a_credentials_file_gives_jwt_and_signature_and_is_read_each_time() {
@@ -112,6 +133,29 @@ mod tests {
         let Err(error) = login.auth(b"nonce") else { panic!("there is no JWT") };
         let text = humanise(&format!("failed signing nonce: {error}"), &login);
         assert_eq!(text, format!("nats.credsFile: {} has no user JWT that can be used", path.display()));
+    }
+
+    #[test]
+    fn a_seed_signs_the_nonce_and_a_token_is_read_each_time() {
+        let dir = tempfile::tempdir().unwrap();
+        let (seed, token) = (dir.path().join("seed"), dir.path().join("token"));
+        let key = nkeys::KeyPair::new_user();
+        std::fs::write(&seed, format!("{}\n", key.seed().unwrap())).unwrap();
+        let login = Login::new(&NatsConfig { nkey_seed_file: Some(SecretFile::new(&seed)), ..NatsConfig::default() });
+        let auth = login.auth(b"nonce").unwrap();
+        assert_eq!(auth.nkey, Some(key.public_key()));
+        key.verify(b"nonce", &auth.signature.unwrap()).unwrap();
+        std::fs::write(&seed, "S3CR3T").unwrap();
+        let Err(error) = login.auth(b"nonce") else { panic!("that is no seed") };
+        let text = humanise(&format!("failed signing nonce: {error}"), &login);
+        assert_eq!(text, format!("nats.nkeySeedFile: {} is no seed of a user", seed.display()));
+
+        let login = Login::new(&NatsConfig { token_file: Some(SecretFile::new(&token)), ..NatsConfig::default() });
+        for text in ["one", "two"] {
+            std::fs::write(&token, text).unwrap();
+            assert_eq!(login.auth(b"nonce").unwrap().token.as_deref(), Some(text));
+        }
+        assert!(login.refused().contains(&token.display().to_string()));
     }
 
     #[test]

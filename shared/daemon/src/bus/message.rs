@@ -75,6 +75,12 @@ impl Subscription {
     pub async fn recv(&mut self) -> Option<Message> {
         self.0.next().await.map(Message::from)
     }
+
+    /// Asks for no more: what is on its way still comes, then the end.
+    pub async fn drain(&mut self) {
+        // It fails only when the process ends.
+        let _ = self.0.drain().await;
+    }
 }
 
 impl Stream for Subscription {
@@ -89,6 +95,18 @@ impl Bus {
     /// Subscribes to `subject`, which may have wildcards. Also works before there is a connection.
     pub async fn subscribe(&self, subject: impl Into<String>) -> Result<Subscription, BusError> {
         self.subscriber(subject.into()).await.map(Subscription)
+    }
+
+    /// As [`Bus::subscribe`], and each message goes to one only of those who subscribe in `group`.
+    pub async fn subscribe_in_group(
+        &self,
+        subject: impl Into<String>,
+        group: impl Into<String>,
+    ) -> Result<Subscription, BusError> {
+        let subject = subject.into();
+        let what = format!("subscribing to {subject}");
+        let subscribed = self.in_time(&what, self.inner.client.queue_subscribe(subject, group.into())).await?;
+        subscribed.map(Subscription).map_err(|error| BusError::invalid(&what, error))
     }
 
     pub(super) async fn subscriber(&self, subject: String) -> Result<async_nats::Subscriber, BusError> {

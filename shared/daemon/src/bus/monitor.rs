@@ -34,7 +34,15 @@ pub(super) enum Signal {
     ServerError(String),
 }
 
+/// Whether the process's gauge shows this connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Gauged {
+    Yes,
+    No,
+}
+
 pub(super) struct Monitor {
+    gauged: Gauged,
     client: async_nats::Client,
     shared: Arc<Shared>,
     probe: Probe,
@@ -47,12 +55,24 @@ pub(super) struct Monitor {
 }
 
 impl Monitor {
-    pub(super) fn new(client: async_nats::Client, shared: Arc<Shared>, probe: Probe, timeout: Duration) -> Self {
-        Self { client, shared, probe, timeout, opened: 0, generation: 0, probing: None }
+    pub(super) fn new(
+        client: async_nats::Client,
+        shared: Arc<Shared>,
+        probe: Probe,
+        timeout: Duration,
+        gauged: Gauged,
+    ) -> Self {
+        Self { gauged, client, shared, probe, timeout, opened: 0, generation: 0, probing: None }
+    }
+
+    fn gauge(&self, value: f64) {
+        if self.gauged == Gauged::Yes {
+            metrics::gauge(metric::NATS_CONNECTED, &[], value);
+        }
     }
 
     pub(super) async fn run(mut self, mut signals: mpsc::UnboundedReceiver<Signal>, shutdown: Shutdown) {
-        metrics::gauge(metric::NATS_CONNECTED, &[], 0.0);
+        self.gauge(0.0);
         let mut look = tokio::time::interval(LOOK);
         loop {
             tokio::select! {
@@ -144,7 +164,7 @@ impl Monitor {
         self.shared.tried.store(false, Ordering::Relaxed);
         self.shared.status.send_replace(BusStatus::Connected { generation: self.generation });
         count("connected");
-        metrics::gauge(metric::NATS_CONNECTED, &[], 1.0);
+        self.gauge(1.0);
         let server = self.client.server_info();
         info!(server = server.server_name, version = server.version, "connected to NATS");
     }
@@ -154,7 +174,7 @@ impl Monitor {
         if self.shared.status.borrow().is_connected() {
             self.shared.status.send_replace(BusStatus::Disconnected { last_error: None });
             count("disconnected");
-            metrics::gauge(metric::NATS_CONNECTED, &[], 0.0);
+            self.gauge(0.0);
             warn!("the connection to NATS is lost");
         }
     }

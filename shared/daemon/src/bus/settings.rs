@@ -22,6 +22,10 @@ pub struct NatsConfig {
     pub password_file: Option<SecretFile>,
     /// Credentials file (JWT and seed), read at each connect.
     pub creds_file: Option<SecretFile>,
+    /// File with the seed of a user's nkey, read at each connect.
+    pub nkey_seed_file: Option<SecretFile>,
+    /// File with a token for the server's auth callout, such as a projected service-account token; read at each connect.
+    pub token_file: Option<SecretFile>,
     /// TLS.
     pub tls: TlsConfig,
     /// Longest wait between two attempts. Waits double from a sixteenth of it; each, the first too, is drawn between zero
@@ -57,6 +61,8 @@ impl Default for NatsConfig {
             user: None,
             password_file: None,
             creds_file: None,
+            nkey_seed_file: None,
+            token_file: None,
             tls: TlsConfig::default(),
             reconnect_max: Duration::from_secs(30),
             request_timeout: Duration::from_secs(5),
@@ -75,13 +81,16 @@ impl Validate for NatsConfig {
                 found.add(&format!("urls[{index}]"), why);
             }
         }
-        match (&self.user, &self.password_file, &self.creds_file) {
-            (Some(_), _, Some(_)) => found.add("credsFile", "stands beside `user`; keep one of the two"),
-            (None, Some(_), Some(_)) => found.add("credsFile", "stands beside `passwordFile`; keep one of the two"),
-            (Some(_), None, None) => found.add("user", "stands there without `passwordFile`; give both or neither"),
-            (None, Some(_), None) => found.add("passwordFile", "stands there without `user`; give both or neither"),
+        match (&self.user, &self.password_file) {
+            (Some(_), None) if self.creds_file.is_none() => {
+                found.add("user", "stands there without `passwordFile`; give both or neither");
+            }
+            (None, Some(_)) if self.creds_file.is_none() => {
+                found.add("passwordFile", "stands there without `user`; give both or neither");
+            }
             _ => {}
         }
+        self.logins(found);
         for (key, value) in [
             ("reconnectMax", self.reconnect_max),
             ("requestTimeout", self.request_timeout),
@@ -93,7 +102,29 @@ impl Validate for NatsConfig {
         }
         found.secret("passwordFile", self.password_file.as_ref());
         found.secret("credsFile", self.creds_file.as_ref());
+        found.secret("nkeySeedFile", self.nkey_seed_file.as_ref());
+        found.secret("tokenFile", self.token_file.as_ref());
         found.section("tls", &self.tls);
+    }
+}
+
+impl NatsConfig {
+    /// There is one way to log in.
+    fn logins(&self, found: &mut Problems) {
+        let mut first = None;
+        for (key, is_given) in [
+            ("user", self.user.is_some()),
+            ("passwordFile", self.password_file.is_some() && self.user.is_none()),
+            ("credsFile", self.creds_file.is_some()),
+            ("nkeySeedFile", self.nkey_seed_file.is_some()),
+            ("tokenFile", self.token_file.is_some()),
+        ] {
+            match first {
+                Some(first) if is_given => found.add(key, format!("stands beside `{first}`; keep one of the two")),
+                None if is_given => first = Some(key),
+                _ => {}
+            }
+        }
     }
 }
 
