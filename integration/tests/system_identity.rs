@@ -17,7 +17,7 @@ use integration::witness::Witness;
 use serde_json::json;
 
 const LIMIT: Duration = Duration::from_mins(3);
-const SOON: Duration = Duration::from_secs(60);
+const SOON: Duration = Duration::from_mins(1);
 const NODES: [&str; 2] = ["node-a", "node-b"];
 const LOGINS: &str = "warm_logins_total";
 const GRANTED: &str = "outcome=\"granted\"";
@@ -45,11 +45,9 @@ fn images_become_warm_and_sessions_are_taken_up_again_with_new_tokens() -> Resul
             Ok(())
         })
         .await?;
-        let log = std::fs::read_to_string(run.log("nats-server"))?;
-        ensure!(
-            log.contains("User Authentication Expired") || log.contains("Authentication Expired"),
-            "no session ended"
-        );
+        for agent in installation.agents.values() {
+            ensure!(agent.process.log_text().contains("User Authentication Expired"), "no session has ended");
+        }
         let second = installation.deploy_new("second").await?;
         installation.until_warm(&NODES, &second).await?;
         witness.none_lost(&NODES, &[&first, &second]).await?;
@@ -63,10 +61,7 @@ fn images_become_warm_and_sessions_are_taken_up_again_with_new_tokens() -> Resul
         })
         .await?;
         let log = std::fs::read_to_string(run.log("nats-server"))?;
-        ensure!(
-            !log.to_lowercase().contains("violation\n") && !log.contains("Permissions Violation"),
-            "something was refused"
-        );
+        ensure!(!log.contains("Violation"), "NATS refused something:\n{log}");
         Ok(())
     })
 }

@@ -133,13 +133,13 @@ async fn grant(installation: &Installation, less: Option<(&Access, &str)>) -> Re
         let taken = less.filter(|(of, _)| *of == row).map(|(_, verb)| verb);
         let names = (row.scope == Scope::OwnLease).then(|| vec![integration::installation::LEASE.to_owned()]);
         let verbs = row.verbs.iter().filter(|verb| Some(**verb) != taken).map(ToString::to_string).collect();
-        let named = Some(vec![row.resource.to_owned()]);
+        let what = Some(vec![row.resource.to_owned()]);
         if row.scope == Scope::Path {
-            return PolicyRule { non_resource_urls: named, verbs, ..PolicyRule::default() };
+            return PolicyRule { non_resource_urls: what, verbs, ..PolicyRule::default() };
         }
         PolicyRule {
             api_groups: Some(vec![row.group.to_owned()]),
-            resources: named,
+            resources: what,
             resource_names: names,
             verbs,
             ..PolicyRule::default()

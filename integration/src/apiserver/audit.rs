@@ -82,10 +82,10 @@ pub(super) fn read(log: &Path) -> Result<Vec<Request>> {
     let whole = text.rsplit_once('\n').map_or("", |(whole, _)| whole);
     whole
         .lines()
-        .filter_map(|line| {
+        .map(|line| {
             let event: Event = match serde_json::from_str(line) {
                 Ok(event) => event,
-                Err(error) => return Some(Err(error).with_context(|| format!("a line of the audit log: {line}"))),
+                Err(error) => return Err(error).with_context(|| format!("a line of the audit log: {line}")),
             };
             // A request to no resource is one to a path.
             let path = || Object { resource: path_of(&event.uri), ..Object::default() };
@@ -94,13 +94,13 @@ pub(super) fn read(log: &Path) -> Result<Vec<Request>> {
                 Some(sub) => format!("{}/{sub}", object.resource),
                 None => object.resource,
             };
-            Some(Ok(Request {
+            Ok(Request {
                 user: event.user.username,
                 verb: event.verb,
                 group: object.api_group,
                 resource,
                 is_allowed: event.annotations.decision.as_deref() == Some("allow"),
-            }))
+            })
         })
         .collect()
 }
