@@ -3,4 +3,5 @@
 pub mod access;
 pub mod client;
 pub mod failure;
+pub mod secret;
 pub mod token_keys;

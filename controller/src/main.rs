@@ -9,6 +9,7 @@ use clap::{Parser, Subcommand};
 use controller::app;
 use controller::cleanup::{self, Extent};
 use controller::config::{ControllerConfig, ENVIRONMENT};
+use controller::init_nats::{self, Wanted};
 use daemon::{config, telemetry, tls};
 use tokio::runtime::Runtime;
 
@@ -46,6 +47,27 @@ enum Command {
         #[arg(long, value_name = "TIME", default_value = "2m", value_parser = shared::duration::parse)]
         limit: Duration,
     },
+    /// Makes the keys and passwords of the NATS that comes with the chart; what is there stays.
+    InitNats {
+        /// Where the Secrets are.
+        #[arg(long, value_name = "NAMESPACE")]
+        namespace: String,
+        /// The release, for the labels of new Secrets.
+        #[arg(long, value_name = "RELEASE")]
+        instance: String,
+        /// The Secret with the seeds, for the controllers.
+        #[arg(long, value_name = "NAME")]
+        identity: Option<String>,
+        /// The Secret with their public halves, for the servers.
+        #[arg(long, value_name = "NAME", requires = "identity")]
+        server: Option<String>,
+        /// The Secret with the passwords of people.
+        #[arg(long, value_name = "NAME")]
+        users: Option<String>,
+        /// A kubeconfig; without one the Pod's service account.
+        #[arg(long, value_name = "FILE")]
+        kubeconfig: Option<PathBuf>,
+    },
     /// Says everything that is wrong with a configuration file.
     CheckConfig {
         /// The configuration file.
@@ -60,6 +82,9 @@ fn main() -> ExitCode {
         Command::Run { config } => run(config),
         Command::Cleanup { config, secrets, agents, buckets, limit } => {
             extent(agents.as_deref(), secrets, buckets).and_then(|extent| clean(&config, &extent, limit))
+        }
+        Command::InitNats { namespace, instance, identity, server, users, kubeconfig } => {
+            init(&Wanted { namespace, instance, identity, server, users }, kubeconfig.as_deref())
         }
         Command::CheckConfig { file } => check(&file),
     };
@@ -91,6 +116,14 @@ fn clean(path: &Path, extent: &Extent, limit: Duration) -> anyhow::Result<()> {
     let config: ControllerConfig = config::load(path, ENVIRONMENT)?;
     let removed = runtime()?.block_on(cleanup::run(&config, extent, limit))?;
     println!("{removed}");
+    Ok(())
+}
+
+#[expect(clippy::print_stdout, reason = "the answer of a command")]
+fn init(wanted: &Wanted, kubeconfig: Option<&Path>) -> anyhow::Result<()> {
+    for line in runtime()?.block_on(init_nats::run(wanted, kubeconfig))? {
+        println!("{line}");
+    }
     Ok(())
 }
 

@@ -78,6 +78,11 @@ fn rbac() -> String {
          | group | resources | verbs | where | what for |\n| --- | --- | --- | --- | --- |\n",
     );
     grants(&mut text, access::CLEANUP);
+    text.push_str(
+        "\n## What `init-nats` may do\n\nBefore an install or upgrade, for as long as the hook runs.\n\n\
+         | group | resources | verbs | where | what for |\n| --- | --- | --- | --- | --- |\n",
+    );
+    grants(&mut text, access::INIT_NATS);
     text
 }
 

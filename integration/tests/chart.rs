@@ -15,9 +15,12 @@ use agent::config::AgentConfig;
 use base64::Engine as _;
 use controller::api::access::{self, Names};
 use controller::config::ControllerConfig;
+use controller::identity::IdentitySettings;
+use daemon::bus::NatsConfig;
 use daemon::config::SecretFile;
 use integration::chart::{CASES, Chart, RELEASE};
-use integration::installation::{accounts, agent_user, reader};
+use integration::installation::identity::CalloutKeys;
+use integration::installation::{accounts, agent_user, callout, reader};
 use integration::nats::Permission;
 use integration::parts::{Parts, Tool};
 use regex::Regex;
@@ -144,10 +147,25 @@ fn the_rights_are_those_of_the_tables_and_agents_have_none() {
         let all = rendered(case);
         let name = "warm-images-controller";
         let lease = controller_config(&all).leader.lease_name;
+        // What the hook before the installation makes is what the hook after the deletion takes away.
+        let made: &[&str] = match case {
+            "default" => &["warm-images-nats-identity", "warm-images-nats-server", "warm-images-nats-users"],
+            _ => &[],
+        };
+        let init = "warm-images-init-nats";
+        assert_eq!(pods(&all).contains_key(init), !made.is_empty(), "{case}");
+        if !made.is_empty() {
+            let names = Names { secrets: made, ..Names::default() };
+            let wanted = access::role(access::INIT_NATS, init, RELEASE, names);
+            assert_eq!(named(&all, "Role", init)["rules"], wanted["rules"], "{case}");
+            let account = json!([{ "kind": "ServiceAccount", "name": init, "namespace": RELEASE }]);
+            assert_eq!(named(&all, "RoleBinding", init)["subjects"], account, "{case}");
+            assert_eq!(pods(&all)[init]["serviceAccountName"], init);
+        }
         for (name, rows) in [(name, access::ACCESS), ("warm-images-cleanup", access::CLEANUP)] {
             let wanted = access::cluster_role(rows, name);
             assert_eq!(named(&all, "ClusterRole", name)["rules"], wanted["rules"], "{case}");
-            let names = Names { lease: Some(&lease), daemon_set: Some("warm-images-cleanup"), ..Names::default() };
+            let names = Names { lease: Some(&lease), daemon_set: Some("warm-images-cleanup"), secrets: made };
             let wanted = access::role(rows, name, RELEASE, names);
             assert_eq!(named(&all, "Role", name)["rules"], wanted["rules"], "{case}");
             for kind in ["ClusterRoleBinding", "RoleBinding"] {
@@ -157,7 +175,8 @@ fn the_rights_are_those_of_the_tables_and_agents_have_none() {
             }
         }
         for kind in ["ClusterRole", "Role", "ClusterRoleBinding", "RoleBinding"] {
-            assert_eq!(of_kind(&all, kind).count(), 2, "{case}: {kind}");
+            let more = usize::from(!made.is_empty() && !kind.starts_with("Cluster"));
+            assert_eq!(of_kind(&all, kind).count(), 2 + more, "{case}: {kind}");
         }
         assert_eq!(pods(&all)[name]["serviceAccountName"], name);
         assert_ne!(pods(&all)["warm-images-agent"]["serviceAccountName"], name);
@@ -206,10 +225,20 @@ fn the_processes_accept_what_they_are_configured_with() {
     for case in cases() {
         let all = rendered(case);
         let (controller, agent) = (controller_config(&all), agent_config(&all));
+        let IdentitySettings { issuer_seed_file, nkey_seed_file, xkey_seed_file, service_account, .. } =
+            &controller.identity;
+        let seeds = [issuer_seed_file, nkey_seed_file, xkey_seed_file].into_iter().flatten();
+        let mounted = mounted_files(pods(&all)["warm-images-controller"]);
+        for seed in seeds.map(SecretFile::path) {
+            assert!(mounted.contains(seed.to_str().unwrap()), "{case}: no {} of {mounted:?}", seed.display());
+        }
+        assert_eq!(controller.identity.is_on(), agent.nats.token_file.is_some(), "{case}");
+        assert_eq!(pods(&all)["warm-images-agent"]["serviceAccountName"], service_account.as_str(), "{case}");
         assert_eq!(controller.cluster_id, agent.cluster_id, "{case}");
         assert_eq!(controller.nats.urls, agent.nats.urls, "{case}");
         for (name, nats) in [("warm-images-controller", &controller.nats), ("warm-images-agent", &agent.nats)] {
-            let files = [nats.password_file.as_ref(), nats.creds_file.as_ref()].into_iter().flatten();
+            let NatsConfig { password_file, creds_file, nkey_seed_file, token_file, .. } = nats;
+            let files = [password_file, creds_file, nkey_seed_file, token_file].into_iter().flatten();
             let tls = [&nats.tls.ca_file, &nats.tls.cert_file, &nats.tls.key_file].into_iter().flatten();
             let files: Vec<_> = files.map(SecretFile::path).chain(tls.map(PathBuf::as_path)).collect();
             assert!(!files.is_empty(), "{case}: {name} logs in with nothing");
@@ -227,11 +256,15 @@ fn the_processes_accept_what_they_are_configured_with() {
 
 /// Files that Secrets put into the container of a pod.
 fn mounted_files(pod: &Value) -> BTreeSet<String> {
+    let projected = |volume: &Value| {
+        volume["projected"]["sources"][0]["serviceAccountToken"].as_object().map(|of| vec![Value::Object(of.clone())])
+    };
     let volumes: BTreeMap<&str, &Value> =
         pod["volumes"].as_array().unwrap().iter().map(|volume| (volume["name"].as_str().unwrap(), volume)).collect();
     let mounts = pod["containers"][0]["volumeMounts"].as_array().unwrap();
     let files = mounts.iter().flat_map(|mount| {
-        let items = volumes[mount["name"].as_str().unwrap()]["secret"]["items"].as_array();
+        let volume = volumes[mount["name"].as_str().unwrap()];
+        let items = volume["secret"]["items"].as_array().cloned().or_else(|| projected(volume));
         items
             .into_iter()
             .flatten()
@@ -244,7 +277,17 @@ fn mounted_files(pod: &Value) -> BTreeSet<String> {
 fn the_defaults_that_the_chart_shows_are_those_of_the_processes() {
     let all = rendered("default");
     let (controller, agent) = (controller_config(&all), agent_config(&all));
-    let expected = ControllerConfig { nats: controller.nats.clone(), ..ControllerConfig::default() };
+    let expected = ControllerConfig {
+        nats: controller.nats.clone(),
+        identity: IdentitySettings {
+            issuer_seed_file: controller.identity.issuer_seed_file.clone(),
+            nkey_seed_file: controller.identity.nkey_seed_file.clone(),
+            xkey_seed_file: controller.identity.xkey_seed_file.clone(),
+            namespace: Some(RELEASE.to_owned()),
+            ..IdentitySettings::default()
+        },
+        ..ControllerConfig::default()
+    };
     assert_eq!(controller, expected);
     let expected = AgentConfig {
         node: agent.node.clone(),
@@ -316,7 +359,8 @@ fn containers_are_as_harmless_as_they_can_be() {
         let all = rendered(case);
         for (name, pod) in pods(&all) {
             let is_agent = name == "warm-images-agent";
-            let asks_kubernetes = ["warm-images-controller", "warm-images-cleanup"].contains(&name.as_str());
+            let asks_kubernetes =
+                ["warm-images-controller", "warm-images-cleanup", "warm-images-init-nats"].contains(&name.as_str());
             assert_eq!(pod["automountServiceAccountToken"], json!(asks_kubernetes), "{case}: {name}");
             assert_eq!(pod["securityContext"]["seccompProfile"]["type"], "RuntimeDefault", "{case}: {name}");
             assert_eq!(pod["securityContext"]["runAsNonRoot"] == true, !is_agent, "{case}: {name}");
@@ -334,8 +378,12 @@ fn containers_are_as_harmless_as_they_can_be() {
                     assert!(container[probe]["httpGet"]["path"].is_string(), "{case}: {name} has no {probe}");
                 }
             }
-            let paths: Vec<_> =
-                pod["volumes"].as_array().unwrap().iter().filter_map(|v| v["hostPath"]["path"].as_str()).collect();
+            let paths: Vec<_> = pod["volumes"]
+                .as_array()
+                .into_iter()
+                .flatten()
+                .filter_map(|v| v["hostPath"]["path"].as_str())
+                .collect();
             assert_eq!(paths.len(), if is_agent { 2 } else { 0 }, "{case}: {name} mounts {paths:?}");
         }
         for account in of_kind(&all, "ServiceAccount") {
@@ -360,7 +408,7 @@ fn passwords_stand_in_secrets_alone() {
             assert!(!elsewhere.contains(encoded) && !elsewhere.contains(&plain), "{case}: a password stands elsewhere");
         }
         let wanted = match case {
-            "default" | "minimal" => 3,
+            "minimal" => 3,
             DEPRECATED => 1,
             _ => 0,
         };
@@ -371,7 +419,7 @@ fn passwords_stand_in_secrets_alone() {
 #[test]
 fn the_nats_server_takes_its_configuration() {
     let server = Parts::ensure(&[Tool::NatsServer]).unwrap().path(Tool::NatsServer).unwrap();
-    for case in ["default", "production"] {
+    for case in ["default", "minimal", "production"] {
         let all = rendered(case);
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("nats.conf");
@@ -379,7 +427,14 @@ fn the_nats_server_takes_its_configuration() {
             .unwrap();
         let env = pods(&all)["warm-images-nats"]["containers"][0]["env"].as_array().unwrap();
         // What Kubernetes would put there.
-        let value = |of: &Value| of["value"].as_str().unwrap_or("w0").replace("$(ROUTES_PASSWORD)", "w0");
+        let public = controller::nats_keys::complete_identity(BTreeMap::new())
+            .and_then(|seeds| controller::nats_keys::complete_server(BTreeMap::new(), &seeds))
+            .unwrap();
+        let value = |of: &Value| {
+            let key = of["valueFrom"]["secretKeyRef"]["key"].as_str().unwrap_or_default();
+            let held = public.get(key).map_or("w0", |held| std::str::from_utf8(held).unwrap());
+            of["value"].as_str().unwrap_or(held).replace("$(ROUTES_PASSWORD)", "w0")
+        };
         let check = |env: &[Value]| {
             let env = env.iter().map(|of| (of["name"].as_str().unwrap().to_owned(), value(of)));
             Command::new(&server).arg("-t").arg("--config").arg(&path).env_clear().envs(env).output().unwrap()
@@ -392,33 +447,45 @@ fn the_nats_server_takes_its_configuration() {
 
 #[test]
 fn the_nats_users_may_do_what_those_of_the_system_tests_may() {
-    let text = file(&rendered("default"), "warm-images-nats");
-    let system = accounts("default", &["*"]);
+    let by_token = file(&rendered("default"), "warm-images-nats");
+    let text = file(&rendered("minimal"), "warm-images-nats");
+    let (system, answering) = (accounts("default", &["*"]), callout("default", &CalloutKeys::new()));
     let user = |name: &str| {
+        let system = if name == "callout" { &answering } else { &system };
         let user = system.user(name).unwrap();
         (permitted(&user.publish), permitted(&user.subscribe))
     };
     let mut operator = user(reader());
     operator.0.retain(|subject| !subject.contains(".ctl."));
     operator.0.insert("allow warm.v1.default.ctl.*".to_owned());
-    let wanted = BTreeMap::from([
+    let mut wanted = BTreeMap::from([
         ("controller".to_owned(), user("controller")),
         ("agent".to_owned(), user(&agent_user("*"))),
         ("reader".to_owned(), user(reader())),
         ("operator".to_owned(), operator),
     ]);
     assert_eq!(users_of(&text), wanted);
+    // What agents may do then is in what the controllers sign.
+    wanted.remove("agent");
+    wanted.insert("callout".to_owned(), user("callout"));
+    assert_eq!(users_of(&by_token), wanted);
+    assert!(!by_token.contains("allow_responses"), "somebody answers in the place of agents");
     assert_eq!(text.matches("allow_responses { max: 1, expires: 30s }").count(), 1, "agents answer requests");
 }
 
 /// What each user of a server's configuration may publish and subscribe to.
 fn users_of(text: &str) -> BTreeMap<String, (BTreeSet<String>, BTreeSet<String>)> {
     let list = |word: &str| format!(r"{word} \{{ (allow|deny): \[([^\]]*)\] \}}");
-    let pattern =
-        format!(r"user: (\w+), password: \$\w+\s+permissions \{{\s+{}\s+{}", list("publish"), list("subscribe"));
+    let pattern = format!(
+        r"(?:user|nkey): \$?(\w+)(?:, password: \$\w+)?\s+permissions \{{\s+{}\s+{}",
+        list("publish"),
+        list("subscribe")
+    );
     let said = |rule: &str, list: &str| quoted(list).map(|subject| format!("{rule} {subject}")).collect();
     let users = Regex::new(&pattern).unwrap();
-    let users = users.captures_iter(text).map(|of| (of[1].to_owned(), (said(&of[2], &of[3]), said(&of[4], &of[5]))));
+    let users = users
+        .captures_iter(text)
+        .map(|of| (of[1].to_lowercase().replace("_nkey", ""), (said(&of[2], &of[3]), said(&of[4], &of[5]))));
     users.collect()
 }
 
@@ -433,7 +500,12 @@ fn permitted(permission: &Permission) -> BTreeSet<String> {
 
 #[test]
 fn the_nats_accounts_share_what_those_of_the_system_tests_share() {
-    let text = file(&rendered("default"), "warm-images-nats");
+    for case in ["default", "minimal"] {
+        shares_as_the_system_tests(&file(&rendered(case), "warm-images-nats"));
+    }
+}
+
+fn shares_as_the_system_tests(text: &str) {
     let pattern = r#"\{ (service|stream): (?:\{ account: (\w+), subject: )?"([^"]+)""#;
     let pattern = Regex::new(pattern).unwrap();
     for account in accounts("default", &["*"]).accounts {

@@ -23,6 +23,8 @@ use kube::{Api, Client};
 use serde_json::{Value, json};
 
 const TEST: Duration = Duration::from_mins(3);
+/// Otherwise a Job has to run first, which nobody does here.
+const BY_PASSWORD: [&str; 2] = ["--set", "nats.embedded.auth=password"];
 const SOON: Duration = Duration::from_secs(30);
 const OURS: &str = "image.warm-images.dev/aaaaaaaaaaaaaaaaaaaaaaaaaa";
 /// What the chart makes, but for what an API server without the Prometheus operator does not know.
@@ -103,7 +105,10 @@ fn a_real_api_server_accepts_every_object_of_every_set_of_values() -> Result<()>
         let site = Site::start(&run).await?;
         for (case, _) in CASES {
             // Without the Prometheus operator nobody knows its kinds.
-            let args = [site.chart.values(case), vec!["--set".to_owned(), "monitoring.enabled=false".to_owned()]];
+            let args = [
+                site.chart.values(case),
+                vec!["--set".to_owned(), "monitoring.enabled=false,monitoring.rules.enabled=false".to_owned()],
+            ];
             let text = site.chart.template(&args.concat())?.map_err(|why| anyhow!(why))?;
             let file = run.write(&format!("{case}.yaml"), text)?;
             let file = file.display().to_string();
@@ -169,10 +174,10 @@ fn an_upgrade_keeps_passwords_agents_have_no_rights_and_nothing_is_left_at_the_e
     scenario("chart_life", TEST, async |run| {
         let site = Site::start(&run).await?;
         let before = left(&site)?;
-        site.helm("install", &[])?;
+        site.helm("install", &BY_PASSWORD)?;
         let password = site.password().await?;
         ensure!(password.len() == 32, "the password has {} bytes", password.len());
-        site.helm("upgrade", &["--set", "config.log.filter=debug"])?;
+        site.helm("upgrade", &[&BY_PASSWORD[..], &["--set", "config.log.filter=debug"]].concat())?;
         assert!(site.password().await? == password, "another password after an upgrade");
 
         let rights = |account: &str| {

@@ -22,7 +22,7 @@ fn accounts() -> String {
     let docs = read("docs/operate/nats.md").unwrap();
     let command = "-s templates/nats-config.yaml | sed -n 's/^    //; /^accounts {/,/^}/p' > accounts.conf";
     assert!(docs.contains(command), "the docs have another command");
-    let args = ["-s", "templates/nats-config.yaml"];
+    let args = ["--set", "nats.embedded.auth=password", "-s", "templates/nats-config.yaml"];
     let text = Chart::new().unwrap().template(&args).unwrap().unwrap();
     let lines = text.lines().map(|line| line.strip_prefix("    ").unwrap_or(line));
     let from = lines.skip_while(|line| *line != "accounts {");

@@ -88,17 +88,19 @@ pub const ACCESS: &[Access] = &[
 /// What `warm-controller cleanup` uses, with an account of its own, once the controllers have gone.
 pub const CLEANUP: &[Access] = &[
     Access { verbs: &["list", "patch"], ..watched("", "nodes", "labels and taints of ours") },
-    Access {
-        group: "",
-        resource: "secrets",
-        verbs: &["delete"],
-        scope: Scope::OwnSecrets,
-        purpose: "keys and passwords for NATS",
-    },
+    secret(&["delete"], Scope::OwnSecrets),
     daemon_set(&["create"], Scope::OwnNamespace),
     daemon_set(&["get", "delete"], Scope::OwnDaemonSet),
     lease(&["delete"], Scope::OwnLease),
 ];
+
+/// What `warm-controller init-nats` uses, with an account of its own, before anything else is there.
+pub const INIT_NATS: &[Access] =
+    &[secret(&["create"], Scope::OwnNamespace), secret(&["get", "update"], Scope::OwnSecrets)];
+
+const fn secret(verbs: &'static [&'static str], scope: Scope) -> Access {
+    Access { group: "", resource: "secrets", verbs, scope, purpose: "keys and passwords for NATS" }
+}
 
 const fn daemon_set(verbs: &'static [&'static str], scope: Scope) -> Access {
     Access { group: "apps", resource: "daemonsets", verbs, scope, purpose: "state of agents on the hosts" }

@@ -9,7 +9,7 @@ helm.sh/hook-delete-policy: before-hook-creation,hook-succeeded
 
 {{/* Secrets that no manifest of the chart has, as a JSON list. */}}
 {{- define "warm-images.cleanup.secrets" -}}
-[]
+{{- include "warm-images.nats.made" . | fromJson | values | sortAlpha | toJson -}}
 {{- end -}}
 
 {{/* "true" where buckets are to go. Those of the embedded NATS go with it. */}}

@@ -30,6 +30,9 @@
 {{- end -}}
 {{- $_ := set $config "buckets" (merge (dict "replicas" $replicas) .Values.config.buckets) -}}
 {{- $_ := set $config "select" (include "warm-images.config.select" . | fromJson) -}}
+{{- with include "warm-images.nats.identity" . | fromJson -}}
+{{- $_ := set $config "identity" . -}}
+{{- end -}}
 {{- $_ := set $config "labels" .Values.config.labels -}}
 {{- $_ := set $config "events" .Values.config.events -}}
 {{- $_ := set $config "leader" (dict "leaseName" (include "warm-images.lease" .)) -}}

@@ -26,22 +26,106 @@
 {{- end -}}
 {{- end -}}
 
-{{/* The Secret with the password of a user of the embedded NATS. Of a list: root, which of `existingSecrets`. */}}
-{{- define "warm-images.nats.secret" -}}
-{{- $root := index . 0 -}}
-{{- index $root.Values.nats.embedded.existingSecrets (index . 1) | default (printf "%s-nats-%s" (include "warm-images.fullname" $root) (index . 1)) -}}
+{{/* "true" where agents log in by token: NATS asks the controllers who they are. */}}
+{{- define "warm-images.nats.callout" -}}
+{{- if include "warm-images.nats.embedded" . -}}
+{{- if eq .Values.nats.embedded.auth "callout" -}}true{{- end -}}
+{{- else if .Values.nats.external.callout.existingSecret -}}true{{- end -}}
 {{- end -}}
 
-{{/* How `controller` or `agent` logs in, as JSON: user, secret, key, isCreds. Of a list: root, component. */}}
+{{/* A Secret of the embedded NATS. Of a list: root, which of `existingSecrets`. What Helm makes and what `init-nats` makes
+     have other names: Helm would take away what it made when it makes it no more. */}}
+{{- define "warm-images.nats.secret" -}}
+{{- $root := index . 0 -}}
+{{- $which := index . 1 -}}
+{{- $name := $which -}}
+{{- if and (eq $which "people") (include "warm-images.nats.callout" $root) -}}{{- $name = "users" -}}{{- end -}}
+{{- index $root.Values.nats.embedded.existingSecrets $which | default (printf "%s-nats-%s" (include "warm-images.fullname" $root) $name) -}}
+{{- end -}}
+
+{{/* Annotations of the hook that makes keys. Of: weight. What failed stays, to be looked at. */}}
+{{- define "warm-images.nats.hook" -}}
+helm.sh/hook: pre-install,pre-upgrade
+helm.sh/hook-weight: {{ . | quote }}
+helm.sh/hook-delete-policy: before-hook-creation,hook-succeeded
+{{- end -}}
+
+{{/* Secrets that `init-nats` makes, as a JSON map from its argument to the name. */}}
+{{- define "warm-images.nats.made" -}}
+{{- $made := dict -}}
+{{- if and (include "warm-images.nats.embedded" .) (include "warm-images.nats.callout" .) -}}
+{{- $own := .Values.nats.embedded.existingSecrets -}}
+{{- if ne (empty $own.identity) (empty $own.server) -}}
+{{- fail "nats.embedded.existingSecrets: identity and server belong together: give both or neither" -}}
+{{- end -}}
+{{- range $argument, $which := dict "identity" "identity" "server" "server" "users" "people" -}}
+{{- if not (index $own $which) -}}
+{{- $_ := set $made $argument (include "warm-images.nats.secret" (list $ $which)) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- $made | toJson -}}
+{{- end -}}
+
+{{/* Where the controllers have the seeds of the callout, as JSON: secret, and files by key of the configuration. */}}
+{{- define "warm-images.nats.seeds" -}}
+{{- if include "warm-images.nats.callout" . -}}
+{{- if include "warm-images.nats.embedded" . -}}
+{{- dict "secret" (include "warm-images.nats.secret" (list . "identity")) "files" (dict "nkeySeedFile" "callout" "issuerSeedFile" "issuer" "xkeySeedFile" "xkey") | toJson -}}
+{{- else -}}
+{{- $callout := .Values.nats.external.callout -}}
+{{- dict "secret" $callout.existingSecret "files" (dict "nkeySeedFile" $callout.userKey "issuerSeedFile" $callout.issuerKey "xkeySeedFile" $callout.xkeyKey) | toJson -}}
+{{- end -}}
+{{- else -}}
+{}
+{{- end -}}
+{{- end -}}
+
+{{/* The `identity:` section of the controller, as JSON. */}}
+{{- define "warm-images.nats.identity" -}}
+{{- $identity := dict -}}
+{{- range $key, $file := (include "warm-images.nats.seeds" . | fromJson).files -}}
+{{- $_ := set $identity $key (printf "/run/warm-images/nats-seeds/%s" $file) -}}
+{{- end -}}
+{{- if $identity -}}
+{{- $_ := set $identity "namespace" .Release.Namespace -}}
+{{- $_ := set $identity "serviceAccount" (include "warm-images.serviceAccount" (list . .Values.agent "agent")) -}}
+{{- if not (include "warm-images.nats.embedded" .) -}}
+{{- $_ := set $identity "account" .Values.nats.external.callout.account -}}
+{{- end -}}
+{{- end -}}
+{{- $identity | toJson -}}
+{{- end -}}
+
+{{/* The audience of the agents' tokens. */}}
+{{- define "warm-images.nats.audience" -}}
+{{- dig "identity" "audience" "warm-images" .Values.config.controller -}}
+{{- end -}}
+
+{{/* How `controller` or `agent` logs in, as JSON: secret, file, key, and what stands in the configuration; or isToken. Of a
+     list: root, component. */}}
 {{- define "warm-images.nats.login" -}}
 {{- $root := index . 0 -}}
 {{- $component := index . 1 -}}
 {{- $nats := $root.Values.nats -}}
-{{- if include "warm-images.nats.embedded" $root -}}
-{{- dict "user" $component "secret" (include "warm-images.nats.secret" .) "key" "password" | toJson -}}
+{{- $external := index $nats.external $component -}}
+{{- $token := dict "isToken" true "config" (dict "tokenFile" "/run/warm-images/nats/token") -}}
+{{- if and (include "warm-images.nats.embedded" $root) (include "warm-images.nats.callout" $root) -}}
+{{- if eq $component "agent" -}}
+{{- $token | toJson -}}
+{{- else -}}
+{{- dict "config" (dict "nkeySeedFile" "/run/warm-images/nats/nkey") "secret" (include "warm-images.nats.secret" (list $root "identity")) "key" "controller" "file" "nkey" | toJson -}}
+{{- end -}}
+{{- else if include "warm-images.nats.embedded" $root -}}
+{{- dict "config" (dict "user" $component "passwordFile" "/run/warm-images/nats/password") "secret" (include "warm-images.nats.secret" .) "key" "password" "file" "password" | toJson -}}
+{{- else if and (eq $component "agent") (include "warm-images.nats.callout" $root) -}}
+{{- if or $external.existingSecret $external.user $external.credsKey -}}
+{{- fail "nats.external.agent stands beside nats.external.callout: agents log in by token; remove one of the two" -}}
+{{- end -}}
+{{- $token | toJson -}}
 {{- else if $nats.url -}}
 {{- if $nats.username -}}
-{{- dict "user" $nats.username "secret" (printf "%s-nats-login" (include "warm-images.fullname" $root)) "key" "password" | toJson -}}
+{{- dict "config" (dict "user" $nats.username "passwordFile" "/run/warm-images/nats/password") "secret" (printf "%s-nats-login" (include "warm-images.fullname" $root)) "key" "password" "file" "password" | toJson -}}
 {{- else -}}
 {}
 {{- end -}}
@@ -58,9 +142,9 @@
 {{- fail (printf "%s: give user (with a password) or credsKey (a credentials file) for the Secret" $at) -}}
 {{- end -}}
 {{- if $login.user -}}
-{{- dict "user" $login.user "secret" $login.existingSecret "key" $login.passwordKey | toJson -}}
+{{- dict "config" (dict "user" $login.user "passwordFile" "/run/warm-images/nats/password") "secret" $login.existingSecret "key" $login.passwordKey "file" "password" | toJson -}}
 {{- else if $login.credsKey -}}
-{{- dict "secret" $login.existingSecret "key" $login.credsKey "isCreds" true | toJson -}}
+{{- dict "config" (dict "credsFile" "/run/warm-images/nats/creds") "secret" $login.existingSecret "key" $login.credsKey "file" "creds" | toJson -}}
 {{- else -}}
 {}
 {{- end -}}
@@ -89,12 +173,7 @@
 {{- $root := index . 0 -}}
 {{- $login := include "warm-images.nats.login" . | fromJson -}}
 {{- $config := dict "urls" (include "warm-images.nats.urls" $root | fromJsonArray) -}}
-{{- if $login.isCreds -}}
-{{- $_ := set $config "credsFile" "/run/warm-images/nats/creds" -}}
-{{- else if $login.user -}}
-{{- $_ := set $config "user" $login.user -}}
-{{- $_ := set $config "passwordFile" "/run/warm-images/nats/password" -}}
-{{- end -}}
+{{- $_ := merge $config ($login.config | default dict) -}}
 {{- $tls := dict -}}
 {{- range $key, $file := include "warm-images.nats.tls" $root | fromJson -}}
 {{- $_ := set $tls $key (printf "/run/warm-images/nats-tls/%s" $file) -}}
@@ -116,7 +195,31 @@
     defaultMode: 0440
     items:
       - key: {{ $login.key }}
-        path: {{ ternary "creds" "password" (hasKey $login "isCreds") }}
+        path: {{ $login.file }}
+{{- end }}
+{{- if $login.isToken }}
+# The kubelet puts a new one there long before it ends.
+- name: nats
+  projected:
+    defaultMode: 0440
+    sources:
+      - serviceAccountToken:
+          path: token
+          audience: {{ include "warm-images.nats.audience" (index . 0) }}
+          expirationSeconds: 3600
+{{- end }}
+{{- if eq (index . 1) "controller" }}
+{{- with include "warm-images.nats.seeds" (index . 0) | fromJson }}
+- name: nats-seeds
+  secret:
+    secretName: {{ .secret }}
+    defaultMode: 0440
+    items:
+      {{- range $file := values .files | sortAlpha }}
+      - key: {{ $file }}
+        path: {{ $file }}
+      {{- end }}
+{{- end }}
 {{- end }}
 {{- with include "warm-images.nats.tls" (index . 0) | fromJson }}
 - name: nats-tls
@@ -133,9 +236,15 @@
 
 {{/* Their mounts. Of a list: root, component. */}}
 {{- define "warm-images.nats.mounts" -}}
-{{- if (include "warm-images.nats.login" . | fromJson).secret }}
+{{- $login := include "warm-images.nats.login" . | fromJson }}
+{{- if or $login.secret $login.isToken }}
 - name: nats
   mountPath: /run/warm-images/nats
+  readOnly: true
+{{- end }}
+{{- if and (eq (index . 1) "controller") (include "warm-images.nats.callout" (index . 0)) }}
+- name: nats-seeds
+  mountPath: /run/warm-images/nats-seeds
   readOnly: true
 {{- end }}
 {{- if include "warm-images.nats.tls" (index . 0) | fromJson }}
