@@ -3,7 +3,9 @@
 //! Shows: with its own user an agent does all that it must, and violates no permission; the server refuses it every
 //! subject of another node, of the controllers, of JetStream and of people; whatever it may publish, it may publish with a
 //! foreign reply subject, and then the server answers there: of that nothing is written, purged or heard by the controllers,
-//! and what another agent hears of it that agent refuses. In one account for all the same really overwrites a bucket.
+//! and what another agent hears of it that agent refuses, whatever headers it puts beside: roll-ups, expected sequences, TTLs,
+//! batches, schedules. All that is shown of users with passwords and of agents whom the controllers let in by token. In one
+//! account for all the same really overwrites a bucket.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -18,8 +20,10 @@ use daemon::config::SecretFile;
 use daemon::supervise::Tasks;
 use futures::StreamExt as _;
 use integration::eventually::eventually;
-use integration::installation::{accounts, agent_user, users};
+use integration::installation::identity::{AGENT_ACCOUNT, AUDIENCE, AgentPods, pod_of};
+use integration::installation::{Installation, InstallationSpec, accounts, agent_user, users};
 use integration::nats::{Nats, NatsConfig as ServerConfig};
+use integration::node::NodeSpec;
 use integration::parts::{Parts, Tool};
 use integration::run::{RunDir, scenario};
 use serde_json::json;
@@ -51,22 +55,59 @@ const SPOKEN: &str = "\
 
 /// A server with buckets and what is in them, and those who look.
 struct World {
-    nats: Nats,
+    server: Server,
     admin: Bus,
     tasks: Tasks,
     run: Arc<RunDir>,
+    /// Those who logged in while somebody could let them in.
+    agents: BTreeMap<String, (Client, Said)>,
+}
+
+enum Server {
+    Alone(Box<Nats>),
+    /// With controllers that have let the agents in and are gone now: what they would put right is to be seen.
+    Left(Box<Installation>),
 }
 
 impl World {
     async fn start(run: &Arc<RunDir>, config: ServerConfig) -> Result<Self> {
         let nats = Nats::start(run, &Parts::ensure(&[Tool::NatsServer, Tool::Nats])?, config).await?;
+        Self::fill(run, Server::Alone(Box::new(nats)), BTreeMap::new()).await
+    }
+
+    /// The same with agents that have logged in by token.
+    async fn start_by_token(run: &Arc<RunDir>) -> Result<Self> {
+        let mut installed = Installation::start(run, InstallationSpec::new(Vec::new()).with_callout()).await?;
+        let pods = AgentPods::new(installed.cluster.client());
+        let mut agents = BTreeMap::new();
+        for node in NODES {
+            installed.cluster.node_objects().create(&NodeSpec::new(node)).await?;
+            let uid = pods.create(&pod_of(node), AGENT_ACCOUNT, node).await?;
+            let token = pods.token(&pod_of(node), &uid, AGENT_ACCOUNT, AUDIENCE).await?;
+            let options = ConnectOptions::with_token(token);
+            let (client, said) =
+                connect(&installed.cluster.nats, options, &format!("_WI.default.agent.{node}")).await?;
+            // Any answer shows that it is let in.
+            let _answer = client.request("$JS.API.DIRECT.GET.KV_warm-default-intents", r#"{"seq":1}"#.into()).await?;
+            agents.insert(node.to_owned(), (client, said));
+        }
+        installed.controller.process.kill()?;
+        for bucket in ["intents", "assign", "nodes"] {
+            let call = format!("STREAM.DELETE.KV_warm-default-{bucket}");
+            installed.cluster.nats.jetstream("admin", &call, &json!({})).await?;
+        }
+        Self::fill(run, Server::Left(Box::new(installed)), agents).await
+    }
+
+    async fn fill(run: &Arc<RunDir>, server: Server, agents: BTreeMap<String, (Client, Said)>) -> Result<Self> {
         let (tasks, _) = Tasks::new();
-        let (admin, mut status) = Bus::connect(&login(run, &nats, "admin")?, "admin", "_WI.admin", &tasks).await?;
+        let config = login(run, server.nats(), "admin")?;
+        let (admin, mut status) = Bus::connect(&config, "admin", "_WI.admin", &tasks).await?;
         connected(&mut status).await?;
         for bucket in ["intents", "assign", "nodes"] {
             admin.ensure_bucket(&spec(bucket), true).await?;
         }
-        let world = Self { nats, admin, tasks, run: Arc::clone(run) };
+        let world = Self { server, admin, tasks, run: Arc::clone(run), agents };
         for n in 0..30 {
             world.put("intents", &format!("all.i.k{n:02}"), "x").await?;
         }
@@ -94,27 +135,44 @@ impl World {
 
     /// A bare client of a user, and what the server says to it.
     async fn client(&self, user: &str, inbox: &str) -> Result<(Client, Said)> {
-        let said = Said::default();
-        let heard = said.clone();
-        let client = ConnectOptions::with_user_and_password(user.into(), self.password(user)?)
-            .custom_inbox_prefix(inbox)
-            .event_callback(move |event| {
-                let heard = heard.clone();
-                async move { heard.0.lock().unwrap_or_else(PoisonError::into_inner).push(event.to_string()) }
-            })
-            .connect(self.nats.url())
-            .await?;
-        Ok((client, said))
+        let options = ConnectOptions::with_user_and_password(user.into(), self.password(user)?);
+        connect(self.server.nats(), options, inbox).await
     }
 
     /// The client of a node's agent, which does whatever it likes.
     async fn hostile(&self, node: &str) -> Result<(Client, Said)> {
-        self.client(&agent_user(node), &format!("_WI.default.agent.{node}")).await
+        match self.agents.get(node) {
+            Some(agent) => Ok(agent.clone()),
+            None => self.client(&agent_user(node), &format!("_WI.default.agent.{node}")).await,
+        }
     }
 
     fn password(&self, user: &str) -> Result<String> {
-        Ok(self.nats.config().user(user).context("no such user")?.password.clone())
+        Ok(self.server.nats().config().user(user).context("no such user")?.password.clone())
     }
+}
+
+impl Server {
+    fn nats(&self) -> &Nats {
+        match self {
+            Self::Alone(nats) => nats,
+            Self::Left(installed) => &installed.cluster.nats,
+        }
+    }
+}
+
+async fn connect(nats: &Nats, options: ConnectOptions, inbox: &str) -> Result<(Client, Said)> {
+    let said = Said::default();
+    let heard = said.clone();
+    let client = options
+        .custom_inbox_prefix(inbox)
+        .event_callback(move |event| {
+            let heard = heard.clone();
+            async move { heard.0.lock().unwrap_or_else(PoisonError::into_inner).push(event.to_string()) }
+        })
+        .connect(nats.url())
+        .await?;
+    Ok((client, said))
 }
 
 /// What the server has said to a client.
@@ -173,7 +231,7 @@ fn an_agent_in_an_account_of_its_own_does_what_it_must() -> Result<()> {
     scenario("accounts", TEST, async |run| {
         let world = World::start(&run, accounts("default", &NODES)).await?;
         let probe = Probe::direct_get(INTENTS, &kv("intents", "_meta"));
-        let config = login(&world.run, &world.nats, &agent_user("n1"))?;
+        let config = login(&world.run, world.server.nats(), &agent_user("n1"))?;
         let inbox = "_WI.default.agent.n1";
         let (agent, mut status) = Bus::connect_with_probe(&config, "n1", inbox, probe, &world.tasks).await?;
         connected(&mut status).await?;
@@ -231,40 +289,51 @@ fn an_agent_in_an_account_of_its_own_does_what_it_must() -> Result<()> {
 #[test]
 fn a_hostile_agent_is_refused_every_subject_that_is_not_its_own() -> Result<()> {
     scenario("hostile-subjects", TEST, async |run| {
-        let world = World::start(&run, accounts("default", &NODES)).await?;
-        let before = world.content().await?;
-        let (hostile, said) = world.hostile("n1").await?;
-        let direct = |bucket: &str| format!("$JS.API.DIRECT.GET.KV_warm-default-{bucket}");
-        let mut subjects: Vec<String> =
-            NOT_ITS_OWN.split_whitespace().map(|word| format!("warm.v1.default.{word}")).collect();
-        subjects.extend([kv("nodes", "n2.inv"), kv("nodes", "n1"), kv("assign", "n1"), kv("intents", "_meta")]);
-        // What others are told and what they report: by body, by subject, and by the old way.
-        subjects.extend([direct("assign"), direct("nodes"), format!("{}.{}", direct("assign"), kv("assign", "n2"))]);
-        subjects.push(format!("{}.{}", direct("nodes"), kv("nodes", "n2.inv")));
-        subjects.push(format!("{}.{}", direct("intents"), kv("intents", "_meta")));
-        for call in CALLS.split_whitespace() {
-            subjects.push(format!("$JS.API.{call}"));
-        }
-        subjects.extend(["$SRV.PING", "$SYS.REQ.SERVER.PING", "_INBOX.x", "_WI.default.agent.n2.x"].map(str::to_owned));
-        for subject in &subjects {
-            hostile.publish_with_reply(subject.clone(), hostile.new_inbox(), "{}".into()).await?;
-            said.until_refused("publish", subject).await?;
-        }
-        for subject in LISTENING.split_whitespace() {
-            let _refused = hostile.subscribe(subject).await?;
-            said.until_refused("subscription", subject).await?;
-        }
-        ensure!(world.content().await? == before, "something was written");
-        Ok(())
+        refused_what_is_not_its_own(&World::start(&run, accounts("default", &NODES)).await?).await
     })
+}
+
+#[test]
+fn so_is_a_hostile_agent_that_was_let_in_by_its_token() -> Result<()> {
+    scenario("hostile-token", TEST, async |run| refused_what_is_not_its_own(&World::start_by_token(&run).await?).await)
+}
+
+async fn refused_what_is_not_its_own(world: &World) -> Result<()> {
+    let before = world.content().await?;
+    let (hostile, said) = world.hostile("n1").await?;
+    let direct = |bucket: &str| format!("$JS.API.DIRECT.GET.KV_warm-default-{bucket}");
+    let mut subjects: Vec<String> =
+        NOT_ITS_OWN.split_whitespace().map(|word| format!("warm.v1.default.{word}")).collect();
+    subjects.extend([kv("nodes", "n2.inv"), kv("nodes", "n1"), kv("assign", "n1"), kv("intents", "_meta")]);
+    // What others are told and what they report: by body, by subject, and by the old way.
+    subjects.extend([direct("assign"), direct("nodes"), format!("{}.{}", direct("assign"), kv("assign", "n2"))]);
+    subjects.push(format!("{}.{}", direct("nodes"), kv("nodes", "n2.inv")));
+    subjects.push(format!("{}.{}", direct("intents"), kv("intents", "_meta")));
+    for call in CALLS.split_whitespace() {
+        subjects.push(format!("$JS.API.{call}"));
+    }
+    subjects.extend(["$SRV.PING", "$SYS.REQ.SERVER.PING", "_INBOX.x", "_WI.default.agent.n2.x"].map(str::to_owned));
+    for subject in &subjects {
+        hostile.publish_with_reply(subject.clone(), hostile.new_inbox(), "{}".into()).await?;
+        said.until_refused("publish", subject).await?;
+    }
+    for subject in LISTENING.split_whitespace() {
+        let _refused = hostile.subscribe(subject).await?;
+        said.until_refused("subscription", subject).await?;
+    }
+    ensure!(world.content().await? == before, "something was written");
+    Ok(())
 }
 
 /// All that an agent may publish and the server answers, or passes on with the reply.
 fn granted() -> Vec<(String, HeaderMap, String)> {
     let direct = "$JS.API.DIRECT.GET.KV_warm-default-intents".to_owned();
     let get = |body: serde_json::Value| (direct.clone(), HeaderMap::new(), body.to_string());
-    let mut rollup = HeaderMap::new();
-    rollup.insert("Nats-Rollup", "all");
+    let with = |header: &str, value: &str| {
+        let mut headers = HeaderMap::new();
+        headers.insert(header, value);
+        (kv("nodes", "n1.inv"), headers, "mine".to_owned())
+    };
     let mut granted = vec![
         get(json!({ "last_by_subj": kv("intents", "all.i.k00") })),
         get(json!({ "last_by_subj": kv("intents", "none") })),
@@ -272,8 +341,28 @@ fn granted() -> Vec<(String, HeaderMap, String)> {
         get(json!({ "multi_last": [kv("intents", "all.i.*")] })),
         get(json!("junk")),
         (kv("nodes", "n1.inv"), HeaderMap::new(), "mine".to_owned()),
-        (kv("nodes", "n1.inv"), rollup, "mine".to_owned()),
     ];
+    let foreign = kv("nodes", "n2.inv");
+    granted.extend(
+        [
+            ("Nats-Rollup", "all"),
+            ("Nats-Rollup", "sub"),
+            ("Nats-Expected-Last-Sequence", "1"),
+            ("Nats-Expected-Last-Subject-Sequence", "1"),
+            ("Nats-Expected-Last-Subject-Sequence-Subject", foreign.as_str()),
+            ("Nats-Expected-Stream", INTENTS),
+            ("Nats-Msg-Id", "n2"),
+            ("Nats-TTL", "1s"),
+            ("Nats-Marker-Reason", "MaxAge"),
+            ("KV-Operation", "PURGE"),
+            ("Nats-Batch-Id", "b"),
+            ("Nats-Incr", "1"),
+            ("Nats-Schedule", "@every 1s"),
+            ("Nats-Schedule-Target", foreign.as_str()),
+            ("Nats-Stream-Source", foreign.as_str()),
+        ]
+        .map(|(header, value)| with(header, value)),
+    );
     let own = [
         format!("$JS.API.DIRECT.GET.KV_warm-default-assign.{}", kv("assign", "n1")),
         "warm.v1.default.node.n1.hb".to_owned(),
@@ -333,54 +422,62 @@ async fn heard(ear: &mut Subscriber) -> Result<Vec<Message>> {
 #[test]
 fn whatever_reply_a_hostile_agent_names_changes_only_what_is_its_own() -> Result<()> {
     scenario("hostile-replies", TEST, async |run| {
-        let world = World::start(&run, accounts("default", &NODES)).await?;
-        let before = world.content().await?;
-        let (other, _) = world.hostile("n2").await?;
-        let (boss, _) = world.client("admin", "_INBOX").await?;
-        let mut ears = Vec::new();
-        for subject in ["delta.*", "beat.*", "assign.n2", "node.n2.req.*"] {
-            ears.push(other.subscribe(format!("warm.v1.default.{subject}")).await?);
-        }
-        let mut warm = boss.subscribe("warm.v1.default.>").await?;
-        let mut inboxes = boss.subscribe("_WI.default.>").await?;
-        other.flush().await?;
-        boss.flush().await?;
-        let (hostile, _) = world.hostile("n1").await?;
-        attack(&hostile).await?;
-
-        let mut after = world.content().await?;
-        let mine = kv("nodes", "n1.inv");
-        ensure!(after.remove(&mine).is_some_and(|(_, value)| value.as_ref() == SENTINEL.as_bytes()), "{mine}");
-        let same: BTreeMap<_, _> = before.into_iter().filter(|(key, _)| *key != mine).collect();
-        ensure!(after == same, "the buckets are {after:?}, not {same:?}");
-
-        // The controllers hear from n1 what n1 may say, and nothing in the name of anybody else.
-        boss.publish("_WI.default.ctl.x.y", SENTINEL.into()).await?;
-        ensure!(heard(&mut inboxes).await?.is_empty(), "somebody spoke in an answer's place");
-        boss.publish("warm.v1.default.end", SENTINEL.into()).await?;
-        for message in heard(&mut warm).await? {
-            let subject = message.subject.as_str();
-            ensure!(subject.contains(".n1") && message.payload.as_ref() == b"{}", "the controllers hear {message:?}");
-        }
-
-        // Another agent hears answers where it listens, and believes none of them.
-        let (cluster, node) = (ClusterId::default(), NodeName::parse("n2")?);
-        let mut count = 0;
-        for (ear, word) in ears.iter_mut().zip(["delta.end", "beat.end", "assign.n2", "node.n2.req.end"]) {
-            boss.publish(format!("warm.v1.default.{word}"), SENTINEL.into()).await?;
-            for message in heard(ear).await? {
-                count += 1;
-                let headers = message.headers.clone().unwrap_or_default();
-                let header = |name: &str| headers.get(name).map(async_nats::HeaderValue::as_str);
-                let (subject, reply) = (message.subject.as_str(), message.reply.as_deref());
-                let incoming = Incoming { subject, reply, header: &header, payload: &message.payload };
-                let judged = fact(&incoming, &cluster, &node, |_| 0);
-                ensure!(judged.is_err(), "{message:?} is believed: {judged:?}");
-            }
-        }
-        integration::run::said(&format!("{count} answers reached another agent, and were refused"));
-        Ok(())
+        changes_only_its_own(&World::start(&run, accounts("default", &NODES)).await?).await
     })
+}
+
+#[test]
+fn so_it_is_of_an_agent_that_was_let_in_by_its_token() -> Result<()> {
+    scenario("hostile-token-replies", TEST, async |run| changes_only_its_own(&World::start_by_token(&run).await?).await)
+}
+
+async fn changes_only_its_own(world: &World) -> Result<()> {
+    let before = world.content().await?;
+    let (other, _) = world.hostile("n2").await?;
+    let (boss, _) = world.client("admin", "_INBOX").await?;
+    let mut ears = Vec::new();
+    for subject in ["delta.*", "beat.*", "assign.n2", "node.n2.req.*"] {
+        ears.push(other.subscribe(format!("warm.v1.default.{subject}")).await?);
+    }
+    let mut warm = boss.subscribe("warm.v1.default.>").await?;
+    let mut inboxes = boss.subscribe("_WI.default.>").await?;
+    other.flush().await?;
+    boss.flush().await?;
+    let (hostile, _) = world.hostile("n1").await?;
+    attack(&hostile).await?;
+
+    let mut after = world.content().await?;
+    let mine = kv("nodes", "n1.inv");
+    ensure!(after.remove(&mine).is_some_and(|(_, value)| value.as_ref() == SENTINEL.as_bytes()), "{mine}");
+    let same: BTreeMap<_, _> = before.into_iter().filter(|(key, _)| *key != mine).collect();
+    ensure!(after == same, "the buckets are {after:?}, not {same:?}");
+
+    // The controllers hear from n1 what n1 may say, and nothing in the name of anybody else.
+    boss.publish("_WI.default.ctl.x.y", SENTINEL.into()).await?;
+    ensure!(heard(&mut inboxes).await?.is_empty(), "somebody spoke in an answer's place");
+    boss.publish("warm.v1.default.end", SENTINEL.into()).await?;
+    for message in heard(&mut warm).await? {
+        let subject = message.subject.as_str();
+        ensure!(subject.contains(".n1") && message.payload.as_ref() == b"{}", "the controllers hear {message:?}");
+    }
+
+    // Another agent hears answers where it listens, and believes none of them.
+    let (cluster, node) = (ClusterId::default(), NodeName::parse("n2")?);
+    let mut count = 0;
+    for (ear, word) in ears.iter_mut().zip(["delta.end", "beat.end", "assign.n2", "node.n2.req.end"]) {
+        boss.publish(format!("warm.v1.default.{word}"), SENTINEL.into()).await?;
+        for message in heard(ear).await? {
+            count += 1;
+            let headers = message.headers.clone().unwrap_or_default();
+            let header = |name: &str| headers.get(name).map(async_nats::HeaderValue::as_str);
+            let (subject, reply) = (message.subject.as_str(), message.reply.as_deref());
+            let incoming = Incoming { subject, reply, header: &header, payload: &message.payload };
+            let judged = fact(&incoming, &cluster, &node, |_| 0);
+            ensure!(judged.is_err(), "{message:?} is believed: {judged:?}");
+        }
+    }
+    integration::run::said(&format!("{count} answers reached another agent, and were refused"));
+    Ok(())
 }
 
 #[test]

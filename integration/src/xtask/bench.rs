@@ -1,5 +1,6 @@
 //! `cargo xtask bench`: figures from real runs. Owns how they are summed up and printed; a benchmark is a file of its own.
 
+mod login;
 mod pull;
 mod reaction;
 
@@ -29,6 +30,8 @@ enum Bench {
     Reaction(reaction::Args),
     /// P2: intent to warm, against the same pull straight through CRI, alternating in one run.
     Pull(pull::Args),
+    /// A whole fleet of agents that logs in at once by the tokens of its Pods.
+    Login(login::Args),
 }
 
 pub(super) fn run(args: &Args) -> Result<()> {
@@ -41,6 +44,7 @@ pub(super) fn run(args: &Args) -> Result<()> {
         match &args.bench {
             Bench::Reaction(args) => Box::pin(reaction::run(&run, args)).await,
             Bench::Pull(args) => Box::pin(pull::run(&run, args)).await,
+            Bench::Login(args) => Box::pin(login::run(&run, args)).await,
         }
     });
     if done.is_err() {
