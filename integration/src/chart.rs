@@ -6,9 +6,10 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 use anyhow::{Context as _, Result, bail};
+use serde_json::Value;
 
 use crate::generate::Generated;
-use crate::parts::{Parts, Tool};
+use crate::helm::Helm;
 
 /// Name of the release, and of its namespace, in snapshots.
 pub const RELEASE: &str = "warm-images";
@@ -32,10 +33,26 @@ pub struct Chart {
 }
 
 impl Chart {
-    /// Builds Helm if it is not there yet.
+    /// In the hand of the pinned Helm.
     pub fn new() -> Result<Self> {
-        let helm = Parts::ensure(&[Tool::Helm])?.path(Tool::Helm)?;
-        Ok(Self { helm, folder: root().join("helm/warm-images") })
+        Self::by(Helm::Four)
+    }
+
+    /// In the hand of one Helm or the other, which is got if it is not there yet.
+    pub fn by(helm: Helm) -> Result<Self> {
+        Ok(Self { helm: helm.program()?, folder: Self::source() })
+    }
+
+    /// Its folder in the work tree.
+    pub fn source() -> PathBuf {
+        root().join("helm/warm-images")
+    }
+
+    /// What `values.yaml` says.
+    pub fn default_values() -> Result<Value> {
+        let path = Self::source().join("values.yaml");
+        let text = std::fs::read_to_string(&path).with_context(|| format!("reading {}", path.display()))?;
+        serde_saphyr::from_str(&text).with_context(|| format!("reading {}", path.display()))
     }
 
     /// Where it is.

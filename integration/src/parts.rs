@@ -2,6 +2,7 @@
 //! in `build`; running one is for `process`. What is pinned stands in `parts/go.mod` and `parts/dns/go.mod`, nowhere else.
 
 mod build;
+mod helm3;
 mod tool;
 mod toolchain;
 
@@ -16,6 +17,7 @@ use sha2::{Digest as _, Sha256};
 use tool::Module;
 use toolchain::Toolchain;
 
+pub use helm3::{HELM3, helm3};
 pub use tool::Tool;
 
 const GO_MOD: &str = include_str!("../parts/go.mod");

@@ -3,6 +3,7 @@
 mod bench;
 mod fuzz;
 mod generate;
+mod images;
 mod parts;
 mod replay;
 mod simulate;
@@ -16,7 +17,7 @@ use clap::{Parser, Subcommand};
 
 use crate::launch;
 
-pub(crate) use test::{cargo, root};
+pub(crate) use test::{cargo, cargo_command, root};
 
 #[derive(Parser)]
 #[command(name = "cargo xtask", about = "Builds, runs and checks the project", disable_help_subcommand = true)]
@@ -29,6 +30,8 @@ struct Cli {
 enum Command {
     /// Build the pinned real parts (API server, NATS, container runtime, registry …) once, into a cache.
     Parts(parts::Args),
+    /// Make the product's container images, static and from scratch, and hold them against their limits.
+    Images(images::Args),
     /// Show the main job on a local cluster of real parts.
     Up(up::Args),
     /// Write the generated files.
@@ -54,6 +57,7 @@ pub fn main() -> ExitCode {
     }
     let done = match Cli::parse().command {
         Command::Parts(args) => parts::run(&args),
+        Command::Images(args) => images::run(&args),
         Command::Up(args) => up::run(&args),
         Command::Generate => generate::run(),
         Command::Test(args) => test::run(&args),

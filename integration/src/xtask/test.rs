@@ -11,6 +11,7 @@ use anyhow::{Context as _, Result, bail};
 use super::say;
 use super::tool::Tool;
 use crate::parts::{self, Parts};
+use crate::system_program;
 
 const CARGO_DENY: Tool = Tool { name: "cargo-deny", version: "0.20.2", takes: "some 3 minutes" };
 
@@ -75,7 +76,7 @@ impl Stage {
     fn run(self) -> Result<()> {
         match self {
             Self::Fmt => cargo(&["fmt", "--all", "--check"], &[]),
-            Self::Parts => Parts::ensure(parts::Tool::ALL).map(drop),
+            Self::Parts => real_parts(),
             Self::Clippy => cargo(&["clippy", "--locked", "--workspace", "--all-targets", "--", "-D", "warnings"], &[]),
             Self::Doc => cargo(
                 &["doc", "--locked", "--workspace", "--no-deps", "--document-private-items"],
@@ -89,8 +90,11 @@ impl Stage {
                 cargo(&[&test[..], &["--", "--test-threads", "1"]].concat(), &[])
             }
             Self::Contract => integration("contract_", "2"),
-            // Each test has a control plane, a NATS server and two runtimes of its own: two at a time fill two cores.
-            Self::System => integration("system_", "2"),
+            Self::System => {
+                system_program::ensure(&system_program::FOR_PODS)?;
+                // Each test has a control plane, a NATS server and two runtimes of its own: two at a time fill two cores.
+                integration("system_", "2")
+            }
         }
     }
 }
@@ -135,6 +139,17 @@ pub(crate) fn root() -> PathBuf {
 
 /// Runs cargo in the work tree with the terminal as its own.
 pub(crate) fn cargo(args: &[&str], envs: &[(&str, &str)]) -> Result<()> {
+    let mut command = cargo_command(args);
+    let status = command.envs(envs.iter().copied()).status();
+    let status = status.with_context(|| format!("starting cargo {}", args.join(" ")))?;
+    if !status.success() {
+        bail!("cargo {} ended with {status}", args.join(" "));
+    }
+    Ok(())
+}
+
+/// cargo in the work tree.
+pub(crate) fn cargo_command(args: &[&str]) -> Command {
     let program = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut command = Command::new(program);
     // What cargo says of the package whose test or command this is: build scripts look at it, so that, were it handed on,
@@ -143,16 +158,15 @@ pub(crate) fn cargo(args: &[&str], envs: &[(&str, &str)]) -> Result<()> {
     for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_str().is_some_and(is_of_package)) {
         command.env_remove(name);
     }
-    let status = command
-        .args(args)
-        .envs(envs.iter().copied())
-        .current_dir(root())
-        .status()
-        .with_context(|| format!("starting cargo {}", args.join(" ")))?;
-    if !status.success() {
-        bail!("cargo {} ended with {status}", args.join(" "));
-    }
-    Ok(())
+    command.args(args).current_dir(root());
+    command
+}
+
+/// All of them, so that what cannot be had is said before anything takes long.
+fn real_parts() -> Result<()> {
+    system_program::ensure(&system_program::FOR_PODS)?;
+    parts::helm3()?;
+    Parts::ensure(parts::Tool::ALL).map(drop)
 }
 
 fn unit() -> Result<()> {

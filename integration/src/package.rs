@@ -1,0 +1,141 @@
+//! The container images of the product: owns what is in each and how it is labelled. There is one definition; a release, a
+//! local cluster and the `Dockerfile` differ in how the program was compiled and in who packs it, never in the content.
+
+mod authorities;
+mod compile;
+mod layer;
+mod layout;
+mod pack;
+mod sbom;
+
+use std::path::Path;
+
+use anyhow::{Context as _, Result};
+
+pub use compile::Compiled;
+pub use layer::File;
+pub use layout::write_layout;
+pub use pack::{Packed, Packer};
+
+/// Files that are in the image of either, beside the program.
+const AUTHORITIES: &str = "etc/ssl/certs/ca-certificates.crt";
+const LICENCE: &str = "usr/share/warm-images/LICENSE";
+const SBOM: &str = "usr/share/warm-images/sbom.cdx.json";
+
+/// What has an image of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Component {
+    /// `warm-controller`.
+    Controller,
+    /// `warm-agent`.
+    Agent,
+}
+
+impl Component {
+    /// Both.
+    pub const ALL: [Self; 2] = [Self::Controller, Self::Agent];
+
+    /// The crate, and the last part of the image's name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Controller => "controller",
+            Self::Agent => "agent",
+        }
+    }
+
+    /// The program.
+    pub fn program(self) -> &'static str {
+        match self {
+            Self::Controller => "warm-controller",
+            Self::Agent => "warm-agent",
+        }
+    }
+
+    /// The repository below the registry, as the chart has it.
+    pub fn repository(self) -> String {
+        format!("warm-images/{}", self.name())
+    }
+
+    /// User and group. The agent's owns the runtime's socket and the state folder.
+    pub fn user(self) -> &'static str {
+        match self {
+            Self::Controller => "65532:65532",
+            Self::Agent => "0:0",
+        }
+    }
+
+    /// Most bytes of all its files together (quality P8). What is pulled is smaller, being compressed.
+    pub fn most_bytes(self) -> u64 {
+        match self {
+            Self::Controller => 20_000_000,
+            Self::Agent => 12_000_000,
+        }
+    }
+
+    fn description(self) -> &'static str {
+        match self {
+            Self::Controller => {
+                "Watches workloads, publishes which image each node could be asked to run, labels nodes."
+            }
+            Self::Agent => "Pulls images through CRI before pods need them, verifies, keeps and reports them.",
+        }
+    }
+}
+
+/// The version of images, of the chart and of all crates.
+pub const VERSION: &str = env!("CARGO_PKG_VERSION");
+
+/// Everything in the image of a component, layer by layer: what changes rarely first, so that it is shared.
+#[derive(Clone, Debug)]
+pub struct Content {
+    /// Which one it is.
+    pub component: Component,
+    /// Files of each layer.
+    pub layers: Vec<Vec<File>>,
+}
+
+impl Content {
+    /// Of a program that was compiled from `source`, the top of a work tree.
+    pub fn of(compiled: &Compiled, source: &Path) -> Result<Self> {
+        let component = compiled.component;
+        let program =
+            std::fs::read(&compiled.program).with_context(|| format!("reading {}", compiled.program.display()))?;
+        let licence = std::fs::read(source.join("LICENSE")).context("reading LICENSE")?;
+        let sbom = sbom::sbom(compiled, &program, source)?;
+        let shared = vec![File::text(AUTHORITIES, authorities::pem().into_bytes()), File::text(LICENCE, licence)];
+        let own = vec![File::program(component.program(), program), File::text(SBOM, sbom)];
+        Ok(Self { component, layers: vec![shared, own] })
+    }
+
+    /// What the image says of itself.
+    pub fn labels(&self) -> Vec<(&'static str, &'static str)> {
+        vec![
+            ("org.opencontainers.image.description", self.component.description()),
+            ("org.opencontainers.image.licenses", env!("CARGO_PKG_LICENSE")),
+            ("org.opencontainers.image.title", self.component.program()),
+            ("org.opencontainers.image.vendor", "warm-images"),
+            ("org.opencontainers.image.version", VERSION),
+        ]
+    }
+
+    /// What a container runs.
+    pub fn entrypoint(&self) -> String {
+        format!("/{}", self.component.program())
+    }
+
+    /// Bytes of all files.
+    pub fn bytes(&self) -> u64 {
+        self.files().map(|file| file.content.len() as u64).sum()
+    }
+
+    /// All files.
+    pub fn files(&self) -> impl Iterator<Item = &File> {
+        self.layers.iter().flatten()
+    }
+
+    /// The list of what it was made of, `CycloneDX` as JSON.
+    pub fn sbom(&self) -> Result<&[u8]> {
+        let file = self.files().find(|file| file.path == SBOM).context("the image has no SBOM")?;
+        Ok(&file.content)
+    }
+}
