@@ -62,7 +62,7 @@ impl<'a> HelmRelease<'a> {
     /// Of the unmodified chart, under a name that is its namespace's too. Makes the namespace, labelled as the chart's notes
     /// say; installs nothing yet.
     pub async fn new(run: &Arc<RunDir>, cluster: &'a Kubernetes, helm: Helm, name: &str) -> Result<Self> {
-        let program = tokio::task::spawn_blocking(move || helm.program()).await.context("getting Helm")??;
+        let program = helm.program()?;
         let chart = Chart::source().to_str().context("the path of the chart is no text")?.to_owned();
         let labels = json!({ "pod-security.kubernetes.io/enforce": "privileged" });
         let metadata = json!({ "name": name, "labels": labels });
@@ -182,18 +182,19 @@ impl<'a> HelmRelease<'a> {
     }
 }
 
-/// What is in our images, but not optimised. A fresh work tree takes minutes for it.
-pub async fn compile_images() -> Result<Vec<Content>> {
-    let compile = || {
-        let source = crate::xtask::root();
-        let one = |component| Content::of(&Compiled::local(component)?, &source);
-        Component::ALL.into_iter().map(one).collect()
-    };
-    tokio::task::spawn_blocking(compile).await.context("building images")?
+/// What is in our images, but not optimised; takes minutes in a fresh work tree. Beside it everything is got that a full
+/// cluster and Helm are made of. To be called before a run has a network of its own, from which nothing can be downloaded.
+pub fn prepare(helm: Helm) -> Result<Vec<Content>> {
+    Parts::all()?;
+    helm.program()?;
+    let source = crate::xtask::root();
+    let one = |component| Content::of(&Compiled::local(component)?, &source);
+    Component::ALL.into_iter().map(one).collect()
 }
 
 /// Pushes the images that the chart wants to the cluster's registry: ours, and NATS as the official image has it.
-pub async fn push_images(cluster: &Kubernetes, contents: Vec<Content>) -> Result<()> {
+pub async fn push_images(cluster: &Kubernetes, contents: &[Content]) -> Result<()> {
+    let contents = contents.to_vec();
     let packer = Packer::quick(cluster.parts(), cluster.registry.address())?;
     let push = move || contents.iter().try_for_each(|content| packer.push(content, VERSION).map(drop));
     tokio::task::spawn_blocking(push).await.context("packing images")??;

@@ -155,6 +155,13 @@ impl Kubernetes {
         self.kubectl(&["apply", "--server-side", "-f", file]).await.map(drop)
     }
 
+    /// Has the API server judge a new object without keeping it.
+    pub async fn dry_run(&self, name: &str, object: &serde_json::Value) -> Result<()> {
+        let file = self.run.write(&format!("manifests/{name}.json"), serde_json::to_vec_pretty(object)?)?;
+        let file = file.to_str().context("the path of the run is no text")?;
+        self.kubectl(&["create", "--dry-run=server", "-f", file]).await.map(drop)
+    }
+
     /// Waits until all pods of a Deployment are ready.
     pub async fn until_available(&self, namespace: &str, deployment: &str) -> Result<()> {
         let deployments: Api<Deployment> = Api::namespaced(self.client(), namespace);

@@ -139,3 +139,44 @@ impl Content {
         Ok(&file.content)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::chart::Chart;
+
+    #[test]
+    fn the_chart_asks_for_these_images() {
+        let values = Chart::default_values().unwrap();
+        let chart = std::fs::read_to_string(Chart::source().join("Chart.yaml")).unwrap();
+        assert!(chart.contains(&format!("\nappVersion: {VERSION}\n")), "{chart}");
+        for component in Component::ALL {
+            let path = format!("/{}/image/repository", component.name());
+            let asked = values.pointer(&path).and_then(serde_json::Value::as_str);
+            assert_eq!(asked, Some(component.repository().as_str()));
+        }
+    }
+
+    #[test]
+    fn the_dockerfile_packs_the_same() {
+        let text = std::fs::read_to_string(crate::xtask::root().join("Dockerfile")).unwrap();
+        for component in Component::ALL {
+            let (name, program) = (component.name(), component.program());
+            let (_, stage) = text.split_once(&format!("FROM scratch AS {name}\n")).unwrap();
+            let stage = stage.split("\nFROM ").next().unwrap_or_default();
+            for wanted in [
+                format!("COPY --from=build /images/{name}/ /\n"),
+                format!("USER {}\n", component.user()),
+                format!("ENTRYPOINT [\"/{program}\"]\n"),
+                format!("org.opencontainers.image.title=\"{program}\""),
+                format!("org.opencontainers.image.licenses=\"{}\"", env!("CARGO_PKG_LICENSE")),
+                format!("org.opencontainers.image.version=\"{VERSION}\""),
+            ] {
+                assert!(stage.contains(&wanted), "{name}: the Dockerfile lacks {wanted}");
+            }
+        }
+        let toolchain = std::fs::read_to_string(crate::xtask::root().join("rust-toolchain.toml")).unwrap();
+        let channel = toolchain.split('"').nth(1).unwrap();
+        assert!(text.contains(&format!("FROM rust:{channel}-")), "another Rust than rust-toolchain.toml");
+    }
+}

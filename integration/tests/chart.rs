@@ -19,10 +19,11 @@ use controller::identity::IdentitySettings;
 use daemon::bus::NatsConfig;
 use daemon::config::SecretFile;
 use integration::chart::{CASES, Chart, RELEASE};
+use integration::helm::Helm;
 use integration::installation::identity::CalloutKeys;
 use integration::installation::{accounts, agent_user, callout, reader};
 use integration::nats::Permission;
-use integration::parts::{Parts, Tool};
+use integration::parts::{HELM3, Parts, Tool};
 use regex::Regex;
 use serde_json::{Value, json};
 
@@ -104,6 +105,43 @@ fn it_renders_as_the_snapshots_say() {
             differs.map_or(kept.lines().count(), |line| line) + 1
         );
     }
+}
+
+/// Helm 3 assumes the Kubernetes of its own time where it cannot ask one.
+const KUBERNETES: [&str; 2] = ["--kube-version", "1.36.3"];
+
+#[test]
+fn the_oldest_supported_helm_makes_the_same_objects_of_it() {
+    let (old, new) = (Chart::by(Helm::Three).unwrap(), Chart::new().unwrap());
+    let version = old.helm(["version", "--short"]).unwrap();
+    assert!(String::from_utf8_lossy(&version.stdout).starts_with(HELM3));
+    // Passwords are made anew each time.
+    let without_secrets = |text: &str| {
+        let mut all = objects(text);
+        for secret in all.iter_mut().filter(|object| object["kind"] == "Secret") {
+            secret.as_object_mut().unwrap().remove("data");
+        }
+        all
+    };
+    for case in cases() {
+        let values = new.values(case);
+        let args: Vec<String> = values.iter().cloned().chain(KUBERNETES.map(str::to_owned)).collect();
+        let [of_old, of_new] = [&old, &new].map(|chart| without_secrets(&chart.template(&args).unwrap().unwrap()));
+        assert!(of_old == of_new, "{case}: {} and {} objects", of_old.len(), of_new.len());
+        let folder = old.folder().display().to_string();
+        let fixed = ["lint", "--strict", "--quiet", folder.as_str()].map(str::to_owned);
+        let output = old.helm(fixed.into_iter().chain(args)).unwrap();
+        assert!(output.status.success(), "{case}: {}", String::from_utf8_lossy(&output.stdout));
+    }
+    let output = old.template(
+        &["--set", "config.unknown=1"]
+            .map(str::to_owned)
+            .into_iter()
+            .chain(KUBERNETES.map(str::to_owned))
+            .collect::<Vec<_>>(),
+    );
+    let why = output.unwrap().unwrap_err();
+    assert!(why.contains("unknown"), "{why}");
 }
 
 #[test]

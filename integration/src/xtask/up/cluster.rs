@@ -17,10 +17,11 @@ use shared::image::Reference;
 use super::Args;
 use super::table::{Source, Table};
 use crate::cluster::REGISTRY;
-use crate::helm::{Helm, HelmRelease, compile_images, push_images};
+use crate::helm::{Helm, HelmRelease, prepare, push_images};
 use crate::installation::Row;
 use crate::kubernetes::{Kubernetes, busybox};
 use crate::network::Door;
+use crate::package::Content;
 use crate::parts::Tool;
 use crate::run::{RunDir, scenario_in_network};
 use crate::system_program;
@@ -37,21 +38,22 @@ const LONG: Duration = Duration::from_hours(24 * 365);
 
 pub(super) fn run(args: &Args) -> Result<()> {
     system_program::ensure(&system_program::FOR_PODS)?;
+    say("building controller and agent for their images, unless they are built");
+    let contents = prepare(Helm::Four)?;
     scenario_in_network("up", LONG, async |run| {
         tokio::select! {
-            done = demonstrate(&run, args) => done,
+            done = demonstrate(&run, args, &contents) => done,
             _ = tokio::signal::ctrl_c() => { say("stopping"); Ok(()) }
         }
     })
 }
 
-async fn demonstrate(run: &Arc<RunDir>, args: &Args) -> Result<()> {
+async fn demonstrate(run: &Arc<RunDir>, args: &Args, contents: &[Content]) -> Result<()> {
     let start = Instant::now();
     let took = |start: Instant| format!("{:.1} s", start.elapsed().as_secs_f64());
-    say("starting etcd, API server, scheduler, a registry, and two nodes with containerd, kubelet and kube-proxy;");
-    say("building controller and agent for their images");
-    let (cluster, contents) = tokio::try_join!(Kubernetes::start(run, &["node-a", "node-b"]), compile_images())?;
-    say(&format!("the cluster is ready and the programs are built after {}", took(start)));
+    say("starting etcd, API server, scheduler, a registry, and two nodes with containerd, kubelet and kube-proxy");
+    let cluster = Kubernetes::start(run, &["node-a", "node-b"]).await?;
+    say(&format!("the cluster is ready after {}", took(start)));
     let start = Instant::now();
     push_images(&cluster, contents).await?;
     say(&format!("controller, agent and NATS are in the registry {REGISTRY} after {}", took(start)));
