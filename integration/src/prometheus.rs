@@ -104,7 +104,7 @@ impl Prometheus {
 
 /// `prometheus` or `promtool`, of the system.
 pub fn program(name: &str) -> Result<PathBuf> {
-    system_program::find(name).context("on Debian: apt-get install --no-install-recommends prometheus")
+    system_program::find(name)
 }
 
 fn append(job: &mut Value, other: &Value) {

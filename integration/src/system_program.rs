@@ -16,15 +16,18 @@ const SYSTEM: [&str; 2] = ["/usr/sbin", "/sbin"];
 pub const FOR_PODS: [(&str, &str); 4] =
     [("runc", "runc"), ("nft", "nftables"), ("ip", "iproute2"), ("busybox", "busybox-static")];
 
+/// What reads metrics and judges rules, and the Debian package it comes with.
+pub const FOR_METRICS: [(&str, &str); 2] = [("prometheus", "prometheus"), ("promtool", "prometheus")];
+
 /// What reads a Python package, and the Debian package it comes with.
 pub const FOR_PYTHON: [(&str, &str); 2] = [("python3", "python3"), ("pip3", "python3-pip")];
 
 /// The program of that name, or an error that says how to get it.
 pub fn find(name: &str) -> Result<PathBuf> {
     look_for(name).with_context(|| {
-        let known = FOR_PODS.iter().chain(&FOR_PYTHON).find(|(program, _)| *program == name);
+        let known = FOR_PODS.iter().chain(&FOR_METRICS).chain(&FOR_PYTHON).find(|(program, _)| *program == name);
         let package = known.map_or(name, |(_, package)| package);
-        format!("the full cluster and its tests need `{name}`, which is not there; {}", remedy(&[package]))
+        format!("the real parts and their tests need `{name}`, which is not there; {}", remedy(&[package]))
     })
 }
 
@@ -34,11 +37,12 @@ pub fn ensure(programs: &[(&str, &str)]) -> Result<()> {
     if missing.is_empty() {
         return Ok(());
     }
-    let packages: Vec<&str> = missing.iter().map(|(_, package)| *package).collect();
+    let mut packages: Vec<&str> = missing.iter().map(|(_, package)| *package).collect();
+    packages.dedup();
     let names: Vec<_> = missing.iter().map(|(program, _)| format!("`{program}`")).collect();
     let names = names.join(", ");
     let Some(apt) = look_for("apt-get").filter(|_| rustix::process::getuid().is_root()) else {
-        bail!("the full cluster and its tests need {names}; {}", remedy(&packages));
+        bail!("the real parts and their tests need {names}; {}", remedy(&packages));
     };
     say(&format!("installing what is missing: {}", packages.join(" ")));
     let run = |args: &[&str]| {

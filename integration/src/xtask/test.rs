@@ -164,7 +164,7 @@ pub(crate) fn cargo_command(args: &[&str]) -> Command {
 
 /// All of them, so that what cannot be had is said before anything takes long.
 fn real_parts() -> Result<()> {
-    system_program::ensure(&system_program::FOR_PODS)?;
+    system_program::ensure(&[&system_program::FOR_PODS[..], &system_program::FOR_METRICS].concat())?;
     parts::helm3()?;
     Parts::ensure(parts::Tool::ALL).map(drop)
 }
