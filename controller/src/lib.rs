@@ -8,6 +8,7 @@ pub mod app;
 pub mod bus;
 pub mod cleanup;
 pub mod config;
+pub mod doctor;
 pub mod identity;
 pub mod init_nats;
 pub mod leader;

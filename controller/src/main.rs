@@ -9,6 +9,7 @@ use clap::{Parser, Subcommand};
 use controller::app;
 use controller::cleanup::{self, Extent};
 use controller::config::{ControllerConfig, ENVIRONMENT};
+use controller::doctor;
 use controller::init_nats::{self, Wanted};
 use daemon::{config, telemetry, tls};
 use tokio::runtime::Runtime;
@@ -68,6 +69,15 @@ enum Command {
         #[arg(long, value_name = "FILE")]
         kubeconfig: Option<PathBuf>,
     },
+    /// Says whether the installation works: NATS, buckets, who leads, agents. Changes nothing.
+    Doctor {
+        /// The configuration file of the controller.
+        #[arg(long, value_name = "FILE")]
+        config: PathBuf,
+        /// What is not well is looked at again for this time.
+        #[arg(long, value_name = "TIME", default_value = "30s", value_parser = shared::duration::parse)]
+        limit: Duration,
+    },
     /// Says everything that is wrong with a configuration file.
     CheckConfig {
         /// The configuration file.
@@ -86,6 +96,7 @@ fn main() -> ExitCode {
         Command::InitNats { namespace, instance, identity, server, users, kubeconfig } => {
             init(&Wanted { namespace, instance, identity, server, users }, kubeconfig.as_deref())
         }
+        Command::Doctor { config, limit } => examine(&config, limit),
         Command::CheckConfig { file } => check(&file),
     };
     match done {
@@ -124,6 +135,15 @@ fn init(wanted: &Wanted, kubeconfig: Option<&Path>) -> anyhow::Result<()> {
     for line in runtime()?.block_on(init_nats::run(wanted, kubeconfig))? {
         println!("{line}");
     }
+    Ok(())
+}
+
+#[expect(clippy::print_stdout, reason = "the answer of a command")]
+fn examine(path: &Path, limit: Duration) -> anyhow::Result<()> {
+    let config: ControllerConfig = config::load(path, ENVIRONMENT)?;
+    let report = runtime()?.block_on(doctor::examine(&config, limit));
+    println!("{report}");
+    anyhow::ensure!(report.works(), "the installation does not work");
     Ok(())
 }
 

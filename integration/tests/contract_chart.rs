@@ -45,6 +45,8 @@ impl Site {
         let api = ApiServer::start(run, &parts).await?;
         let site = Self { api, chart: Chart::new()?, kubectl: parts.path(Tool::Kubectl)? };
         site.kubectl(&["create", "namespace", RELEASE])?;
+        // A controller manager would make it.
+        site.kubectl(&["create", "serviceaccount", "default", "--namespace", RELEASE])?;
         Ok(site)
     }
 
