@@ -25,7 +25,7 @@ const NODES: [&str; 2] = ["node-a", "node-b"];
 fn spec() -> InstallationSpec {
     // Whatever is not wanted any more is planned to go.
     let agent = json!({ "gc": { "mode": "dryRun", "high": 2, "low": 1, "minAge": "100ms" } });
-    InstallationSpec::two_nodes().api_by_requests().agent(agent)
+    InstallationSpec::two_nodes().with_callout().api_by_requests().agent(agent)
 }
 
 /// What every counter counts.
@@ -62,7 +62,8 @@ async fn trouble(installation: &Installation, prometheus: &Prometheus) -> Result
 #[test]
 fn every_query_gives_data_and_every_rule_is_evaluated() -> Result<()> {
     scenario("monitoring", LIMIT, async |run| {
-        let config = json!({ "kube": { "watchTimeout": "1s" } });
+        // Agents log in again every few seconds.
+        let config = json!({ "kube": { "watchTimeout": "1s" }, "identity": { "sessionTtl": "6s" } });
         let mut installation = Installation::start(&run, spec().controller(config)).await?;
         let target = |admin: String| admin.trim_start_matches("http://").to_owned();
         let mut targets = vec![("controller", target(installation.controller.admin()))];
