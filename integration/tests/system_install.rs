@@ -27,7 +27,7 @@ use tokio::time::Instant;
 const LIMIT: Duration = Duration::from_mins(8);
 const NODES: [&str; 2] = ["node-a", "node-b"];
 const SOON: Duration = Duration::from_secs(30);
-/// So many images take longer to pull than Helm takes to upgrade.
+/// So many images take longer to pull than Helm takes to upgrade; a node carries the labels of 64.
 const MANY: usize = 30;
 /// A label may wait for its window of 30 s.
 const WARM: Duration = Duration::from_mins(2);
@@ -220,10 +220,11 @@ fn an_upgrade_and_a_rollback_while_images_are_pulled_lose_nothing() -> Result<()
         };
         let first = settings().await?;
 
-        images.extend(want(&cluster, "upgraded", MANY).await?);
         let mut values = HelmRelease::values();
         values["config"]["log"] = json!({ "filter": "debug,async_nats=off" });
-        release.upgrade(&values).await?;
+        // The work begins while Helm is at it.
+        let (_, more) = tokio::try_join!(release.upgrade(&values), want(&cluster, "upgraded", MANY))?;
+        images.extend(more);
         in_flight(&cluster, "upgraded").await?;
         release.until_ready().await?;
         ensure!(settings().await? != first, "the upgrade changed nothing");
@@ -231,8 +232,8 @@ fn an_upgrade_and_a_rollback_while_images_are_pulled_lose_nothing() -> Result<()
             until_warm(&cluster, image).await?;
         }
 
-        images.extend(want(&cluster, "rolled-back", MANY).await?);
-        release.rollback(1).await?;
+        let (_, more) = tokio::try_join!(release.rollback(1), want(&cluster, "rolled-back", MANY))?;
+        images.extend(more);
         in_flight(&cluster, "rolled-back").await?;
         release.until_ready().await?;
         ensure!(settings().await? == first, "the rollback did not bring the settings back");

@@ -163,7 +163,7 @@ async fn print_commands(cluster: &Kubernetes) -> Result<[Door; 2]> {
     let label = shared::label::image_label(&Reference::parse(&format!("{REGISTRY}/{}:1", EXAMPLE.2))?.key());
     let (kubectl, nats, helm) = (parts.path(Tool::Kubectl)?, parts.path(Tool::Nats)?, parts.path(Tool::Helm)?);
     let (kubectl, nats, helm) = (kubectl.display(), nats.display(), helm.display());
-    let secret = format!("get secret {RELEASE}-nats-people -o jsonpath='{{.data.reader}}'");
+    let secret = format!("get secret {RELEASE}-nats-users -o jsonpath='{{.data.reader}}'");
     let mut out = std::io::stdout().lock();
     writeln!(out, "\nLook further, in another terminal:\n")?;
     writeln!(out, "  export KUBECONFIG={}", kubeconfig.display())?;
