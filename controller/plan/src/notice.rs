@@ -3,7 +3,7 @@
 //! Owns when: not at once, not twice, not as news what is old, and never more than so many a minute over the whole
 //! cluster. What is the case is [`crate::world`]'s to find out.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use fastrand::Rng;
@@ -66,6 +66,9 @@ pub(crate) struct Notices {
     entries: BTreeMap<Subject, Entry>,
     /// When it was first looked.
     began: Option<Moment>,
+    /// Images that an agent has failed to pull at its first attempt since the last look: an inventory that came since says so too
+    /// and looks like old news.
+    met: BTreeSet<ImageKey>,
     /// Sent within the last minute.
     sent: VecDeque<Moment>,
     /// How many had to wait for room in their minute.
@@ -178,6 +181,11 @@ impl Notices {
         self.entries.keys().map(|(_, id)| id)
     }
 
+    /// An agent has just failed at its first attempt.
+    pub(crate) fn met(&mut self, id: &ImageKey) {
+        self.met.insert(id.clone());
+    }
+
     /// Takes in what is the case now: everything that fails, and whatever else of [`Notices::images`] is still wanted. For
     /// `patience` after the first look, a failure that no agent has just met is taken for one that was told by whoever was
     /// here before.
@@ -189,6 +197,7 @@ impl Notices {
         now: Moment,
     ) {
         let is_early = *self.began.get_or_insert(now) + patience > now;
+        let met = std::mem::take(&mut self.met);
         self.entries.retain(|subject, entry| {
             let Some(seen) = all.remove(subject) else { return false };
             if seen.uid != entry.seen.uid {
@@ -213,7 +222,8 @@ impl Notices {
         });
         for (subject, seen) in all {
             let Condition::Failing(failing) = &seen.condition else { continue };
-            let is_old = (is_early && !failing.is_news).then_some(Notice::Failed(failing.why));
+            let is_news = failing.is_news || met.contains(&subject.1);
+            let is_old = (is_early && !is_news).then_some(Notice::Failed(failing.why));
             let mut entry = Entry::new(seen, now);
             if let Some(notice) = is_old {
                 entry.said(notice, now);

@@ -8,6 +8,7 @@ use shared::machine::Moment;
 use shared::message::{Assignment, Event, Inventory};
 use shared::name::{NodeName, PoolId};
 use shared::reason::Reason;
+use shared::state::ImageState;
 use shared::subject::IntentsKey;
 
 use super::World;
@@ -221,6 +222,10 @@ impl World {
         let covers = self.may_exist(&event.node) && self.scope().covers(&event.node, &event.id);
         let changed = covers && self.evidence.event(event, uid.as_deref(), &self.intents, now);
         if changed {
+            let is_failing = matches!(event.st, ImageState::Failed | ImageState::Refused);
+            if is_failing && event.r#try.is_none_or(|attempt| attempt <= 1) {
+                self.notices.met(&event.id);
+            }
             self.pace.touch(&event.node);
         }
         changed

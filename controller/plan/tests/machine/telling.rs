@@ -141,6 +141,16 @@ fn a_first_attempt_that_fails_right_after_the_start_is_news() {
 }
 
 #[test]
+fn news_right_after_the_start_stays_news_though_an_inventory_or_another_attempt_follows_at_once() {
+    let mut stage = led();
+    fails(&mut stage, "n1", 2, Reason::NotFound);
+    fails_at(&mut stage, "n1", 3, Reason::NotFound, 2);
+    stage.report("n1", 4, &[IMAGE]);
+    stage.report("n2", 1, &[]);
+    assert_eq!(said(&stage.pass(Duration::from_secs(20))), [Notice::Failed(Reason::NotFound)]);
+}
+
+#[test]
 fn a_failure_that_goes_on_is_told_again_before_api_servers_forget_it() {
     let mut stage = led();
     fails(&mut stage, "n1", 2, Reason::NotFound);
