@@ -72,9 +72,13 @@ fn agent_config(all: &[Value]) -> AgentConfig {
 
 /// The pod templates, by the name of what makes pods of them.
 fn pods(all: &[Value]) -> BTreeMap<String, &Value> {
-    let pods = all.iter().filter(|object| object["spec"]["template"]["spec"]["containers"].is_array());
-    pods.map(|object| (object["metadata"]["name"].as_str().unwrap().to_owned(), &object["spec"]["template"]["spec"]))
-        .collect()
+    // A pod by itself, or what makes pods.
+    let specs = all.iter().map(|object| match object["kind"].as_str() {
+        Some("Pod") => (object, &object["spec"]),
+        _ => (object, &object["spec"]["template"]["spec"]),
+    });
+    let pods = specs.filter(|(_, spec)| spec["containers"].is_array());
+    pods.map(|(object, spec)| (object["metadata"]["name"].as_str().unwrap().to_owned(), spec)).collect()
 }
 
 fn keys(value: &Value) -> BTreeSet<&str> {
@@ -428,6 +432,29 @@ fn containers_are_as_harmless_as_they_can_be() {
             assert_eq!(account["automountServiceAccountToken"], false, "{case}");
         }
     }
+}
+
+#[test]
+fn whoever_logs_in_to_the_embedded_nats_may_connect_to_it() {
+    let all = rendered("default");
+    let policy = named(&all, "NetworkPolicy", "warm-images-nats");
+    let admitted: BTreeSet<&str> = policy["spec"]["ingress"][0]["from"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter_map(|peer| peer["podSelector"]["matchLabels"]["app.kubernetes.io/component"].as_str())
+        .collect();
+    let logs_in = |spec: &Value| {
+        let volumes = spec["volumes"].as_array().into_iter().flatten();
+        volumes.filter_map(|volume| volume["name"].as_str()).any(|name| name == "nats")
+    };
+    let all = pods(&all);
+    let wanted: BTreeSet<&str> = all
+        .iter()
+        .filter(|(_, spec)| logs_in(spec))
+        .map(|(name, _)| name.strip_prefix("warm-images-").unwrap())
+        .collect();
+    assert_eq!(wanted, admitted);
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! `helm uninstall` on a full cluster leaves nothing behind.
 //!
-//! Shows: after an install that worked (labels on nodes, a Lease, keys for NATS, state on the hosts) the cluster has the same
+//! Shows: after an install that worked and was tested by `helm test` (labels on nodes, a Lease, keys for NATS, state on the hosts) the cluster has the same
 //! objects as before it, no node has a label or a taint of ours, no host has the agents' state, and people's own pods ran
 //! on all the time; it does not take longer than the cleanup may, and ends even when the cleanup cannot run at all.
 
@@ -105,6 +105,9 @@ fn an_uninstall_leaves_the_cluster_as_it_was() -> Result<()> {
             Ok(())
         })
         .await?;
+        // A person makes sure that it works.
+        let tested = release.helm("test", &["warm-images"]).await?;
+        ensure!(tested.contains("Succeeded"), "{tested}");
         let during = objects(&cluster).await?;
         ensure!(during.iter().any(|object| object.starts_with("Lease warm-images/")), "no Lease: {during:?}");
 
