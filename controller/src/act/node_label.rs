@@ -20,6 +20,7 @@ use shared::name::NodeName;
 use shared::reason::Reason;
 use tracing::{debug, warn};
 
+use super::outcome::of_kubernetes;
 use crate::api::failure;
 use crate::leader::tenure::{LeaseLost, Tenure};
 
@@ -81,7 +82,7 @@ pub async fn apply(
         }
     };
     let failure = result.as_ref().err().map(|refusal| refusal.reason);
-    let outcome = failure.map_or(Outcome::Ok, outcome);
+    let outcome = failure.map_or(Outcome::Ok, of_kubernetes);
     metrics::count(metric::LABEL_PATCHES, &[outcome.as_str()], 1);
     effect_done("label-node", outcome, failure);
     result
@@ -116,15 +117,6 @@ async fn patch(client: &Client, node: &NodeName, uid: &str, labels: &BTreeMap<St
 fn retry_after(value: Option<&str>) -> Option<Duration> {
     let seconds = value?.parse().ok()?;
     Some(Duration::from_secs(seconds).min(PATIENCE))
-}
-
-fn outcome(reason: Reason) -> Outcome {
-    match reason {
-        Reason::Conflict => Outcome::Conflict,
-        Reason::Throttled => Outcome::Throttled,
-        Reason::Forbidden | Reason::Invalid => Outcome::Permanent,
-        _ => Outcome::Transient,
-    }
 }
 
 fn reason(error: &kube::Error) -> Reason {

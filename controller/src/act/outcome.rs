@@ -10,6 +10,16 @@ use tracing::{debug, warn};
 
 use crate::leader::tenure::LeaseLost;
 
+/// How a write to Kubernetes ended that failed for this reason.
+pub(super) fn of_kubernetes(reason: Reason) -> Outcome {
+    match reason {
+        Reason::Conflict => Outcome::Conflict,
+        Reason::Throttled => Outcome::Throttled,
+        Reason::Forbidden | Reason::Invalid => Outcome::Permanent,
+        _ => Outcome::Transient,
+    }
+}
+
 /// Why something over NATS was not done.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(super) enum NotDone {

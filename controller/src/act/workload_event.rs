@@ -22,6 +22,7 @@ use shared::reason::Reason;
 use tracing::{debug, warn};
 
 use super::Peers;
+use super::outcome::of_kubernetes;
 use crate::api::failure;
 use crate::leader::tenure::{LeaseLost, Tenure};
 
@@ -57,7 +58,7 @@ pub(super) async fn post(peers: Peers, tenure: Tenure, kind: &'static str, event
         }
     };
     let failure = result.err();
-    effect_done(kind, failure.map_or(Outcome::Ok, outcome), failure);
+    effect_done(kind, failure.map_or(Outcome::Ok, of_kubernetes), failure);
     peers.inbox.send(Fact::EventPosted { workload: event.workload, id: event.id, result }).await;
 }
 
@@ -133,15 +134,6 @@ fn name(workload: &str, uid: &str, id: &ImageKey, notice: Notice) -> String {
 /// At most so many bytes of a text.
 fn cut(text: &str, most: usize) -> &str {
     text.get(..text.floor_char_boundary(most)).unwrap_or(text)
-}
-
-fn outcome(reason: Reason) -> Outcome {
-    match reason {
-        Reason::Conflict => Outcome::Conflict,
-        Reason::Throttled => Outcome::Throttled,
-        Reason::Forbidden | Reason::Invalid => Outcome::Permanent,
-        _ => Outcome::Transient,
-    }
 }
 
 #[cfg(test)]
