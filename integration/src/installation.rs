@@ -5,6 +5,7 @@ mod between;
 mod bucket;
 mod content;
 pub mod identity;
+pub mod login_storm;
 mod nats_users;
 mod programs;
 mod question;
