@@ -1,4 +1,4 @@
-//! `bench login`: a whole fleet of agents logs in at once by the tokens of its Pods (`../reference/nats.md` section 2.5).
+//! `bench login`: a whole fleet of agents logs in at once by the tokens of its Pods.
 
 use std::time::Instant;
 
