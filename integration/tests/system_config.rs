@@ -111,6 +111,8 @@ fn nats_that_cannot_be_reached_and_wrong_credentials_are_waited_out() -> Result<
 fn a_bucket_of_another_cluster_is_never_written() -> Result<()> {
     scenario("foreign", LIMIT, async |run| {
         let mut installation = Installation::start(&run, InstallationSpec::new(vec![NodeSpec::new("node-a")])).await?;
+        // `_meta` is written once the controller leads.
+        installation.until_ready().await?;
         installation.controller.process.terminate(Duration::from_secs(20)).await?;
         let mut meta = installation.kv("intents", "_meta").await?;
         meta["cluster"] = json!("11111111-2222-3333-4444-555555555555");

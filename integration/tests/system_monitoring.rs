@@ -32,6 +32,14 @@ fn spec() -> InstallationSpec {
 async fn trouble(installation: &Installation, prometheus: &Prometheus) -> Result<()> {
     let gone = installation.deploy_new("gone").await?;
     installation.until_warm(&NODES, &gone).await?;
+    // A quantile of a rate is a number only if something was observed between two scrapes: these pulls are scraped before
+    // there are others.
+    eventually("the first pulls were scraped", SOON, async || {
+        let samples = prometheus.query("sum(warm_pull_seconds_count)").await?;
+        ensure!(samples.iter().any(|sample| sample.value > 0.0), "{samples:?}");
+        Ok(())
+    })
+    .await?;
     installation.undeploy("default", "gone").await?;
     let missing = format!("{REGISTRY}/team/missing:1");
     installation.deploy("missing", &[&missing]).await?;
