@@ -2,6 +2,7 @@
 //!
 //! Owns "identity before content": an object whose content cannot be used exists, and keeps its last good content.
 
+use std::borrow::Borrow;
 use std::collections::BTreeMap;
 
 use crate::fact::Change;
@@ -68,7 +69,10 @@ impl<K: Ord, T: PartialEq> Known<K, T> {
     }
 
     /// The last good content.
-    pub(crate) fn get(&self, key: &K) -> Option<&T> {
+    pub(crate) fn get<Q: Ord + ?Sized>(&self, key: &Q) -> Option<&T>
+    where
+        K: Borrow<Q>,
+    {
         self.objects.get(key)?.good.as_ref()
     }
 

@@ -6,6 +6,7 @@
 mod beat;
 mod beginning;
 mod bucket;
+mod demand;
 mod diff;
 pub mod effect;
 mod evidence;

@@ -9,9 +9,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use shared::message::assignment::MAX_POOLS as MAX_OF_NODE;
 use shared::name::{NodeName, PoolId};
 
+use crate::demand::DemandPool;
 use crate::input::{Constraint, Node, Taint};
 use crate::place::{self, NAME_FIELD};
-use crate::select::DemandPool;
 
 /// How many pools a cluster can have, private pools of nodes not counted.
 pub(crate) const MAX_OF_CLUSTER: usize = 1_024;

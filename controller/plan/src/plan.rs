@@ -14,12 +14,12 @@ use shared::message::intent::{Keep, MAX_OWNERS};
 use shared::name::{ImageKey, NodeName, PoolId};
 use shared::wave::Wave;
 
+use crate::demand::{self, Demand, DemandPool, Want};
 use crate::input::{Constraint, Node, WorkloadKey};
 use crate::known::Known;
 use crate::member::Membership;
 use crate::place;
 use crate::pool;
-use crate::select::{self, Demand, DemandPool, Want};
 
 /// The images wanted on a node: highest priority, and the digest that the intent names.
 pub(crate) type Wanted<'a> = BTreeMap<&'a ImageKey, (u8, Option<&'a Digest>)>;
@@ -113,7 +113,7 @@ pub(crate) fn pools(
         let constraint = Constraint { node_name: Some(node.as_str().to_owned()), ..Constraint::default() };
         let (_, private) = wants.entry(PoolId::private(node)).or_insert_with(|| (constraint, BTreeMap::new()));
         for pool in beyond.iter().filter_map(|id| demand.get(id)) {
-            select::join(private, &pool.wants);
+            demand::join(private, &pool.wants);
         }
     }
     for (id, pool) in demand {
@@ -122,7 +122,7 @@ pub(crate) fn pools(
         }
         match wants.entry(id) {
             Entry::Vacant(entry) => drop(entry.insert((pool.constraint.clone(), pool.wants))),
-            Entry::Occupied(mut entry) => select::join(&mut entry.get_mut().1, &pool.wants),
+            Entry::Occupied(mut entry) => demand::join(&mut entry.get_mut().1, &pool.wants),
         }
     }
     wants.into_iter().map(|(id, (constraint, wants))| planned_pool(id, constraint, wants)).collect()

@@ -56,17 +56,26 @@ impl Reading {
         &self.pool
     }
 
+    /// What cannot be used of it, with its position.
+    pub(crate) fn problems(&self) -> &[String] {
+        &self.problems
+    }
+
     /// Its images, with their canonical references.
     pub(crate) fn images(&self) -> impl Iterator<Item = (&ImageKey, &str)> {
         self.images.iter().map(|(id, image)| (id, image.image.as_str()))
     }
 }
 
+/// An image as a workload names it.
 #[derive(Debug, Clone, PartialEq)]
-struct ReadImage {
-    image: String,
-    unqualified: bool,
-    digest: Option<Digest>,
+pub(crate) struct ReadImage {
+    /// Canonical pull reference.
+    pub(crate) image: String,
+    /// Written without a registry host.
+    pub(crate) unqualified: bool,
+    /// The digest that the reference names.
+    pub(crate) digest: Option<Digest>,
 }
 
 /// Reads a workload.
@@ -126,64 +135,13 @@ pub(crate) fn bad_namespace(namespace: &Namespace) -> Option<String> {
     namespace.warm.as_deref().filter(|text| word(text).is_none()).map(bad_word)
 }
 
-/// All that is wanted.
-#[derive(Debug, Default)]
-pub(crate) struct Demand<'a> {
-    /// By pool.
-    pub(crate) pools: BTreeMap<PoolId, DemandPool<'a>>,
-    /// How many workloads are wanted.
-    pub(crate) workloads: usize,
-    /// What cannot be used of those.
-    pub(crate) problems: BTreeMap<WorkloadKey, Vec<String>>,
-}
-
-/// What is wanted under one constraint.
+/// What a wanted workload asks for.
 #[derive(Debug)]
-pub(crate) struct DemandPool<'a> {
-    /// Normalised.
-    pub(crate) constraint: &'a Constraint,
-    /// How many workloads have it: the rarest are the first beyond a limit.
-    pub(crate) workloads: usize,
-    /// The images.
-    pub(crate) wants: BTreeMap<ImageKey, Want<'a>>,
-}
-
-/// One wanted image.
-#[derive(Debug, Clone)]
-pub(crate) struct Want<'a> {
-    image: &'a ReadImage,
-    /// The highest of its owners.
+pub(crate) struct Claim<'a> {
+    /// How urgent its images are.
     pub(crate) priority: u8,
-    /// Whether any owner wrote it without a registry host.
-    pub(crate) unqualified: bool,
-    /// Who wants it.
-    pub(crate) owners: Vec<&'a WorkloadKey>,
-}
-
-impl<'a> Want<'a> {
-    /// Canonical pull reference.
-    pub(crate) fn image(&self) -> &'a str {
-        &self.image.image
-    }
-
-    /// The digest that the reference names.
-    pub(crate) fn digest(&self) -> Option<&'a Digest> {
-        self.image.digest.as_ref()
-    }
-
-    /// Takes the owners of the same image from another constraint.
-    pub(crate) fn join(&mut self, other: &Self) {
-        self.priority = self.priority.max(other.priority);
-        self.unqualified |= other.unqualified;
-        self.owners.extend(&other.owners);
-    }
-}
-
-/// Adds wants to others.
-pub(crate) fn join<'a>(into: &mut BTreeMap<ImageKey, Want<'a>>, wants: &BTreeMap<ImageKey, Want<'a>>) {
-    for (id, want) in wants {
-        into.entry(id.clone()).and_modify(|w| w.join(want)).or_insert_with(|| want.clone());
-    }
+    /// Its images that are wanted, each once.
+    pub(crate) images: Vec<(&'a ImageKey, &'a ReadImage)>,
 }
 
 /// Whose annotation it is.
@@ -255,7 +213,7 @@ impl fmt::Display for Exclusion<'_> {
 }
 
 /// What a namespace says of the workloads in it: the pattern that includes it, and its annotation.
-type OfNamespace<'a> = Result<(&'a str, Option<bool>), Exclusion<'a>>;
+pub(crate) type OfNamespace<'a> = Result<(&'a str, Option<bool>), Exclusion<'a>>;
 
 /// The configuration, ready to judge.
 pub(crate) struct Rules<'a> {
@@ -298,6 +256,18 @@ impl<'a> Rules<'a> {
         Ok(Inclusion { pattern, opted_in })
     }
 
+    /// What one workload asks for, in a namespace that says this; `None` if nothing of it is wanted.
+    pub(crate) fn claim<'r>(&self, of_namespace: OfNamespace<'a>, reading: &'r Reading) -> Option<Claim<'r>> {
+        self.workload(of_namespace, reading).ok()?;
+        Some(Claim { priority: reading.priority, images: reading.images.iter().collect() })
+    }
+
+    /// What its namespace says of the workloads in it; one that is not known yet may opt out.
+    pub(crate) fn of_namespace(&self, namespaces: &Known<String, Namespace>, name: &str) -> OfNamespace<'a> {
+        let namespace = namespaces.get(name).ok_or(Exclusion::UnknownNamespace)?;
+        self.namespace(name, namespace)
+    }
+
     /// Why the images of one workload are wanted, or why not.
     pub(crate) fn judge(
         &self,
@@ -305,88 +275,16 @@ impl<'a> Rules<'a> {
         key: &WorkloadKey,
         reading: &Reading,
     ) -> Result<Inclusion<'a>, Exclusion<'a>> {
-        let namespace = namespaces.get(&key.namespace).ok_or(Exclusion::UnknownNamespace)?;
-        self.workload(self.namespace(&key.namespace, namespace), reading)
+        self.workload(self.of_namespace(namespaces, &key.namespace), reading)
     }
-}
-
-/// What is wanted by all workloads. A workload whose namespace is not known yet waits for it, because the namespace
-/// may opt out.
-pub(crate) fn demand<'a>(
-    selection: &Selection,
-    namespaces: &Known<String, Namespace>,
-    workloads: &'a Known<WorkloadKey, Reading>,
-) -> Demand<'a> {
-    let rules = Rules::of(selection);
-    let judged: BTreeMap<&str, OfNamespace<'_>> =
-        namespaces.good().map(|(name, namespace)| (name.as_str(), rules.namespace(name, namespace))).collect();
-    let mut demand = Demand::default();
-    for (key, reading) in workloads.good() {
-        let of_namespace = judged.get(key.namespace.as_str()).copied().unwrap_or(Err(Exclusion::UnknownNamespace));
-        if rules.workload(of_namespace, reading).is_err() {
-            continue;
-        }
-        demand.workloads += 1;
-        if !reading.problems.is_empty() {
-            demand.problems.insert(key.clone(), reading.problems.clone());
-        }
-        if !reading.images.is_empty() {
-            add(&mut demand.pools, key, reading);
-        }
-    }
-    subsume(&mut demand.pools);
-    demand
-}
-
-fn add<'a>(pools: &mut BTreeMap<PoolId, DemandPool<'a>>, key: &'a WorkloadKey, reading: &'a Reading) {
-    if !pools.contains_key(&reading.pool) {
-        let empty = DemandPool { constraint: &reading.constraint, workloads: 0, wants: BTreeMap::new() };
-        pools.insert(reading.pool.clone(), empty);
-    }
-    let Some(pool) = pools.get_mut(&reading.pool) else {
-        return;
-    };
-    pool.workloads += 1;
-    for (id, image) in &reading.images {
-        if let Some(want) = pool.wants.get_mut(id) {
-            want.priority = want.priority.max(reading.priority);
-            want.unqualified |= image.unqualified;
-            want.owners.push(key);
-        } else {
-            let (priority, unqualified) = (reading.priority, image.unqualified);
-            pool.wants.insert(id.clone(), Want { image, priority, unqualified, owners: vec![key] });
-        }
-    }
-}
-
-/// An image that is wanted in `all` is not asked for again in a pool whose nodes all belong to `all`.
-fn subsume(pools: &mut BTreeMap<PoolId, DemandPool<'_>>) {
-    let Some(mut all) = pools.remove(&PoolId::all()) else {
-        return;
-    };
-    pools.retain(|_, pool| {
-        if !pool::is_part_of_all(pool.constraint) {
-            return true;
-        }
-        pool.wants.retain(|id, want| match all.wants.get_mut(id) {
-            Some(in_all) => {
-                in_all.join(want);
-                false
-            }
-            None => true,
-        });
-        !pool.wants.is_empty()
-    });
-    pools.insert(PoolId::all(), all);
 }
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
-
     use rstest::rstest;
 
     use super::*;
+    use crate::demand::demand;
     use crate::fact::Change;
     use crate::input::{ContainerImage, WorkloadKind, selection};
 
@@ -476,41 +374,9 @@ mod tests {
     }
 
     #[test]
-    fn one_image_in_many_spellings_is_one_intent_that_is_unqualified_if_any_is() {
-        let workloads = known([
-            ("a", Workload { priority: Some("10".to_owned()), ..workload(&["docker.io/library/nginx:latest"]) }),
-            ("b", Workload { priority: Some("70".to_owned()), ..workload(&["nginx", "docker.io/nginx"]) }),
-        ]);
-        let demand = demand(&Selection::default(), &namespaces("shop", None), &workloads);
-        let wants = &demand.pools[&PoolId::all()].wants;
-        let want = wants.values().next().unwrap();
-        assert_eq!((wants.len(), want.priority, want.unqualified, want.owners.len()), (1, 70, true, 2));
-        assert_eq!(want.image(), "docker.io/library/nginx:latest");
-    }
-
-    #[test]
     fn a_malformed_reference_spoils_only_itself() {
         let reading = read(&workload(&["nginx", "Bad//Ref", "redis"]));
         assert_eq!(reading.images.len(), 2);
         assert!(reading.problems[0].starts_with("containers[1] \"app\": "), "{:?}", reading.problems);
-    }
-
-    #[test]
-    fn in_all_means_only_in_all_where_that_is_sound() {
-        let selecting = Constraint {
-            node_selector: BTreeMap::from([("disk".to_owned(), "ssd".to_owned())]),
-            ..Constraint::default()
-        };
-        let named = Constraint { node_name: Some("n1".to_owned()), ..Constraint::default() };
-        let workloads = known([
-            ("all", workload(&["nginx"])),
-            ("ssd", Workload { constraint: selecting, ..workload(&["nginx", "redis"]) }),
-            ("pod", Workload { constraint: named, ..workload(&["nginx"]) }),
-        ]);
-        let demand = demand(&Selection::default(), &namespaces("shop", None), &workloads);
-        let sizes: Vec<usize> = demand.pools.values().map(|p| p.wants.len()).collect();
-        assert_eq!(sizes, [1, 1, 1], "{:?}", demand.pools.keys());
-        let want = demand.pools[&PoolId::all()].wants.values().next().unwrap();
-        assert_eq!(want.owners.len(), 2);
     }
 }

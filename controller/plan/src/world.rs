@@ -146,7 +146,7 @@ impl World {
 
     /// UID that names the cluster.
     fn cluster(&self) -> Option<&str> {
-        let namespace = self.namespaces.get(&CLUSTER_NAMESPACE.to_owned())?;
+        let namespace = self.namespaces.get(CLUSTER_NAMESPACE)?;
         (!namespace.uid.is_empty()).then_some(namespace.uid.as_str())
     }
 

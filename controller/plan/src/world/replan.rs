@@ -10,11 +10,11 @@ use shared::message::assignment::MAX_POOLS;
 use shared::name::{ImageKey, NodeName, PoolId};
 
 use super::World;
+use crate::demand;
 use crate::input::Node;
 use crate::member::{self, Membership};
 use crate::place;
 use crate::plan::{self, Plan, PlannedNode, PlannedPool};
-use crate::select;
 
 impl World {
     /// Makes anew what of the plan depends on what has changed.
@@ -28,7 +28,7 @@ impl World {
             return;
         }
         let Some(selection) = &self.selection else { return };
-        let demand = select::demand(selection, &self.namespaces, &self.workloads);
+        let demand = demand::demand(selection, &self.namespaces, &self.workloads);
         if self.plan.is_limited || !self.plan.pools.keys().eq(demand.pools.keys()) {
             let membership = member::place_within_limits(&demand.pools, self.nodes.good());
             let new = plan::plan(demand, &membership, &self.nodes);
@@ -220,7 +220,7 @@ mod tests {
             for fact in facts {
                 world.learn(fact, now().mono);
                 world.replan();
-                let demand = select::demand(&Selection::default(), &world.namespaces, &world.workloads);
+                let demand = demand::demand(&Selection::default(), &world.namespaces, &world.workloads);
                 let membership = member::place_within_limits(&demand.pools, world.nodes.good());
                 let naive = plan::plan(demand, &membership, &world.nodes);
                 prop_assert_eq!(&world.plan, &naive);
