@@ -2,6 +2,7 @@
 //!
 //! Owns which part talks to which. Never decides; the only place that knows both the ways in and the ways out.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -150,6 +151,7 @@ fn start_metrics(tasks: &Tasks) -> MetricsHandle {
 
 fn beginning(config: &ControllerConfig, instance: String) -> Beginning {
     let (timing, labels, events) = (config.timing.clone(), config.labels.clone(), config.events.clone());
-    let settings = Settings { timing, labels, events, instance, version: VERSION.to_owned() };
+    let version = VERSION.to_owned();
+    let settings = Settings { timing, labels, events, kinds: BTreeSet::new(), instance, version };
     Beginning { settings, epoch: Uuid::new_v4().to_string(), seed: fastrand::u64(..) }
 }

@@ -56,6 +56,7 @@ impl Show {
         if self.gauged.is_none_or(|at| now.mono.since(at) >= GAUGES) {
             self.gauged = Some(now.mono);
             for (metric, labels, value) in world.gauges() {
+                let labels: Vec<&str> = labels.iter().map(AsRef::as_ref).collect();
                 metrics::gauge(metric, &labels, value);
             }
             for (metric, n) in world.totals() {

@@ -14,8 +14,9 @@ use std::time::Duration;
 use cluster_plan::Fact;
 use daemon::driver::Inbox;
 use daemon::supervise::Tasks;
-use k8s_openapi::api::apps::v1::{DaemonSet, Deployment, StatefulSet};
-use k8s_openapi::api::core::v1::{Namespace, Node, Pod};
+use k8s_openapi::api::apps::v1::{DaemonSet, Deployment, ReplicaSet, StatefulSet};
+use k8s_openapi::api::batch::v1::{CronJob, Job};
+use k8s_openapi::api::core::v1::{Namespace, Node, Pod, ReplicationController};
 use kube::Client;
 
 use source::{Watched, run};
@@ -27,9 +28,13 @@ pub fn start(client: &Client, timeout: Duration, inbox: &Inbox<Fact>, tasks: &Ta
     one::<Deployment>(client, timeout, inbox, tasks);
     one::<StatefulSet>(client, timeout, inbox, tasks);
     one::<DaemonSet>(client, timeout, inbox, tasks);
+    one::<ReplicaSet>(client, timeout, inbox, tasks);
+    one::<ReplicationController>(client, timeout, inbox, tasks);
+    one::<Job>(client, timeout, inbox, tasks);
+    one::<CronJob>(client, timeout, inbox, tasks);
     one::<Pod>(client, timeout, inbox, tasks);
 }
 
 fn one<K: Watched>(client: &Client, timeout: Duration, inbox: &Inbox<Fact>, tasks: &Tasks) {
-    tasks.spawn(K::SOURCE.as_str(), run::<K>(client.clone(), timeout, inbox.clone(), tasks.shutdown()));
+    tasks.spawn("kubernetes", run::<K>(client.clone(), timeout, inbox.clone(), tasks.shutdown()));
 }

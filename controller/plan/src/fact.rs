@@ -15,7 +15,7 @@ use shared::subject::ControlVerb;
 use crate::input::{Namespace, Node, Selection, Workload, WorkloadKey, WorkloadKind};
 
 /// Where facts come from that must have delivered their first full content before anything is decided.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Source {
     /// Workloads of one kind.
     Workloads(WorkloadKind),
@@ -32,11 +32,15 @@ pub enum Source {
 }
 
 impl Source {
-    /// Every source.
-    pub const ALL: [Self; 9] = [
+    /// Every source that there is without being configured: the kinds that are come to them.
+    pub const FIXED: [Self; 13] = [
         Self::Workloads(WorkloadKind::Deployment),
         Self::Workloads(WorkloadKind::StatefulSet),
         Self::Workloads(WorkloadKind::DaemonSet),
+        Self::Workloads(WorkloadKind::ReplicaSet),
+        Self::Workloads(WorkloadKind::ReplicationController),
+        Self::Workloads(WorkloadKind::Job),
+        Self::Workloads(WorkloadKind::CronJob),
         Self::Workloads(WorkloadKind::Pod),
         Self::Namespaces,
         Self::Nodes,
@@ -46,12 +50,17 @@ impl Source {
     ];
 
     /// The word in metrics and logs.
-    pub fn as_str(self) -> &'static str {
+    pub fn as_str(&self) -> &str {
         match self {
             Self::Workloads(WorkloadKind::Deployment) => "deployments",
             Self::Workloads(WorkloadKind::StatefulSet) => "statefulsets",
             Self::Workloads(WorkloadKind::DaemonSet) => "daemonsets",
+            Self::Workloads(WorkloadKind::ReplicaSet) => "replicasets",
+            Self::Workloads(WorkloadKind::ReplicationController) => "replicationcontrollers",
+            Self::Workloads(WorkloadKind::Job) => "jobs",
+            Self::Workloads(WorkloadKind::CronJob) => "cronjobs",
             Self::Workloads(WorkloadKind::Pod) => "pods",
+            Self::Workloads(WorkloadKind::Other(kind)) => kind,
             Self::Namespaces => "namespaces",
             Self::Nodes => "nodes",
             Self::Intents => "intents",
@@ -223,8 +232,8 @@ impl Fact {
     /// The source it comes from, if it is one that must have delivered its first full content.
     pub fn source(&self) -> Option<Source> {
         match self {
-            Self::Workload(Change::Upsert(key, _) | Change::Remove(key)) => Some(Source::Workloads(key.kind)),
-            Self::Workloads(kind, _) => Some(Source::Workloads(*kind)),
+            Self::Workload(Change::Upsert(key, _) | Change::Remove(key)) => Some(Source::Workloads(key.kind.clone())),
+            Self::Workloads(kind, _) => Some(Source::Workloads(kind.clone())),
             Self::Namespace(_) | Self::Namespaces(_) => Some(Source::Namespaces),
             Self::Node(_) | Self::Nodes(_) => Some(Source::Nodes),
             Self::Intents { .. } | Self::IntentChanged(_) => Some(Source::Intents),

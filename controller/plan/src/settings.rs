@@ -2,11 +2,14 @@
 //!
 //! Owns the form of `labels:` and `events:` in the configuration.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
 use crate::Timing;
+use crate::fact::Source;
+use crate::input::WorkloadKind;
 
 /// Settings of one controller.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -18,10 +21,19 @@ pub struct Settings {
     pub labels: LabelSettings,
     /// What people are told on workloads.
     pub events: EventSettings,
+    /// Kinds that are watched beside [`WorkloadKind::BUILT_IN`].
+    pub kinds: BTreeSet<WorkloadKind>,
     /// The pod: `by` in `_meta`.
     pub instance: String,
     /// The controller's version: `ctl.status` tells it.
     pub version: String,
+}
+
+impl Settings {
+    /// Every source that is waited for.
+    pub fn sources(&self) -> impl Iterator<Item = Source> {
+        Source::FIXED.into_iter().chain(self.kinds.iter().cloned().map(Source::Workloads))
+    }
 }
 
 /// `labels:` of the configuration.

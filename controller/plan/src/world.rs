@@ -135,13 +135,13 @@ impl World {
     }
 
     /// What is still awaited before anything is decided.
-    fn awaited(&self) -> Vec<&'static str> {
-        let sources = Source::ALL.into_iter().filter(|s| !self.synced.contains(s)).map(Source::as_str);
-        sources.chain(self.selection.is_none().then_some("selection")).collect()
+    fn awaited(&self) -> Vec<String> {
+        let sources = self.settings.sources().filter(|s| !self.synced.contains(s)).map(|s| s.as_str().to_owned());
+        sources.chain(self.selection.is_none().then(|| "selection".to_owned())).collect()
     }
 
     fn is_synced(&self) -> bool {
-        self.selection.is_some() && Source::ALL.iter().all(|s| self.synced.contains(s))
+        self.selection.is_some() && self.settings.sources().all(|s| self.synced.contains(&s))
     }
 
     /// UID that names the cluster.

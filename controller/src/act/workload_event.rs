@@ -85,8 +85,8 @@ fn now() -> MicroTime {
 fn object(event: &WorkloadEvent, instance: &str, now: Timestamp) -> Event {
     let WorkloadEvent { workload, uid, id, notice, note, .. } = event;
     let regarding = ObjectReference {
-        api_version: Some(api_version(workload.kind).to_owned()),
-        kind: Some(workload.kind.as_str().to_owned()),
+        api_version: Some(api_version(&workload.kind)),
+        kind: Some(workload.kind.name().to_owned()),
         namespace: Some(workload.namespace.clone()),
         name: Some(workload.name.clone()),
         uid: Some(uid.clone()),
@@ -114,10 +114,10 @@ fn object(event: &WorkloadEvent, instance: &str, now: Timestamp) -> Event {
     }
 }
 
-fn api_version(kind: WorkloadKind) -> &'static str {
-    match kind {
-        WorkloadKind::Deployment | WorkloadKind::StatefulSet | WorkloadKind::DaemonSet => "apps/v1",
-        WorkloadKind::Pod => "v1",
+fn api_version(kind: &WorkloadKind) -> String {
+    match kind.group() {
+        "" => "v1".to_owned(),
+        group => format!("{group}/v1"),
     }
 }
 

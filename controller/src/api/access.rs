@@ -77,6 +77,10 @@ pub const ACCESS: &[Access] = &[
     watched("apps", "daemonsets", "images"),
     watched("apps", "deployments", "images"),
     watched("apps", "statefulsets", "images"),
+    watched("apps", "replicasets", "images"),
+    watched("", "replicationcontrollers", "images"),
+    watched("batch", "jobs", "images"),
+    watched("batch", "cronjobs", "images"),
     lease(&["create"], Scope::OwnNamespace),
     lease(&["get", "list", "watch", "update"], Scope::OwnLease),
     Access {

@@ -156,9 +156,8 @@ pub async fn run<K: Watched>(client: Client, timeout: Duration, inbox: Inbox<Fac
 
 async fn watch_for_ever<K: Watched>(client: &Client, timeout: Duration, inbox: &Inbox<Fact>) {
     let config = K::config().timeout(u32::try_from(timeout.as_secs()).unwrap_or(u32::MAX));
-    let source = K::SOURCE.as_str();
     let mut reducer = Reducer::<K>::default();
-    let mut trouble = Trouble::new(source);
+    let mut trouble = Trouble::new(K::SOURCE.as_str());
     loop {
         // A new watcher begins with a full list.
         let mut events = pin!(watcher(Api::<DeserializeGuard<K>>::all(client.clone()), config.clone()));
@@ -192,19 +191,19 @@ pub(super) fn must_list_again(error: &watcher::Error) -> bool {
 
 /// Failures in a row: counts, says and waits.
 pub(super) struct Trouble {
-    source: &'static str,
+    source: String,
     failures: u32,
     last: String,
     rng: fastrand::Rng,
 }
 
 impl Trouble {
-    pub(super) fn new(source: &'static str) -> Self {
-        Self { source, failures: 0, last: String::new(), rng: fastrand::Rng::new() }
+    pub(super) fn new(source: &str) -> Self {
+        Self { source: source.to_owned(), failures: 0, last: String::new(), rng: fastrand::Rng::new() }
     }
 
     pub(super) async fn add(&mut self, error: &watcher::Error, synced: bool) {
-        let (source, text) = (self.source, explain(error));
+        let (source, text) = (self.source.as_str(), explain(error));
         metrics::count(metric::SOURCE_ERRORS, &[source], 1);
         self.failures = self.failures.saturating_add(1);
         let wait = RETRY.equal_jitter(self.failures, &mut self.rng);
@@ -220,7 +219,7 @@ impl Trouble {
 
     pub(super) fn over(&mut self) {
         if self.failures > 0 {
-            info!(source = self.source, failures = self.failures, "watching works again");
+            info!(source = self.source.as_str(), failures = self.failures, "watching works again");
             self.failures = 0;
             self.last.clear();
         }

@@ -8,8 +8,9 @@ use std::collections::BTreeMap;
 use cluster_plan::Fact;
 use cluster_plan::fact::{Change, Source};
 use cluster_plan::input::{Workload, WorkloadKey, WorkloadKind};
-use k8s_openapi::api::apps::v1::{DaemonSet, Deployment, StatefulSet};
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::apps::v1::{DaemonSet, Deployment, ReplicaSet, StatefulSet};
+use k8s_openapi::api::batch::v1::{CronJob, Job};
+use k8s_openapi::api::core::v1::{Pod, PodTemplateSpec, ReplicationController};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::runtime::watcher;
 
@@ -20,7 +21,7 @@ use super::template;
 const MIRROR_ANNOTATION: &str = "kubernetes.io/config.mirror";
 
 macro_rules! with_template {
-    ($kind:ident) => {
+    ($kind:ident, |$object:ident| $template:expr) => {
         impl Watched for $kind {
             type Key = WorkloadKey;
             type View = Workload;
@@ -31,8 +32,14 @@ macro_rules! with_template {
                 key(WorkloadKind::$kind, meta)
             }
 
+            fn counts(meta: &ObjectMeta) -> bool {
+                !has_controller(meta)
+            }
+
             fn view(self) -> Result<Workload, String> {
-                template::of_template(&self.metadata, self.spec.template)
+                let $object = self;
+                let template: Option<PodTemplateSpec> = $template;
+                template::of_template(&$object.metadata, template.unwrap_or_default())
             }
 
             fn listed(list: BTreeMap<WorkloadKey, Result<Workload, String>>) -> Fact {
@@ -46,9 +53,13 @@ macro_rules! with_template {
     };
 }
 
-with_template!(Deployment);
-with_template!(StatefulSet);
-with_template!(DaemonSet);
+with_template!(Deployment, |object| Some(object.spec.template));
+with_template!(StatefulSet, |object| Some(object.spec.template));
+with_template!(DaemonSet, |object| Some(object.spec.template));
+with_template!(ReplicaSet, |object| object.spec.template);
+with_template!(ReplicationController, |object| object.spec.and_then(|spec| spec.template));
+with_template!(Job, |object| object.spec.map(|spec| spec.template));
+with_template!(CronJob, |object| object.spec.job_template.spec.map(|spec| spec.template));
 
 impl Watched for Pod {
     type Key = WorkloadKey;
@@ -66,9 +77,8 @@ impl Watched for Pod {
     }
 
     fn counts(meta: &ObjectMeta) -> bool {
-        let has_controller = meta.owner_references.iter().flatten().any(|owner| owner.controller == Some(true));
         let is_mirror = meta.annotations.as_ref().is_some_and(|a| a.contains_key(MIRROR_ANNOTATION));
-        !has_controller && !is_mirror
+        !has_controller(meta) && !is_mirror
     }
 
     fn view(self) -> Result<Workload, String> {
@@ -83,6 +93,10 @@ impl Watched for Pod {
     fn changed(change: Change<WorkloadKey, Workload>) -> Fact {
         Fact::Workload(change)
     }
+}
+
+fn has_controller(meta: &ObjectMeta) -> bool {
+    meta.owner_references.iter().flatten().any(|owner| owner.controller == Some(true))
 }
 
 fn key(kind: WorkloadKind, meta: &ObjectMeta) -> Option<WorkloadKey> {

@@ -132,14 +132,10 @@ fn namespace(uid: &str, is_out: bool) -> Namespace {
     Namespace { uid: uid.to_owned(), warm: is_out.then(|| "false".to_owned()) }
 }
 
-const SOURCES: [Source; 6] = [
-    Source::Workloads(WorkloadKind::Deployment),
-    Source::Workloads(WorkloadKind::StatefulSet),
-    Source::Workloads(WorkloadKind::DaemonSet),
-    Source::Workloads(WorkloadKind::Pod),
-    Source::Namespaces,
-    Source::Nodes,
-];
+/// Whether the API server tells it, and no bucket.
+fn is_watched(source: &Source) -> bool {
+    matches!(source, Source::Workloads(_) | Source::Namespaces | Source::Nodes)
+}
 
 impl Universe {
     /// A replica begins: it knows its configuration, and lists everything.
@@ -156,7 +152,7 @@ impl Universe {
         watches.generation += 1;
         watches.listed.clear();
         let generation = watches.generation;
-        for source in SOURCES {
+        for source in Source::FIXED.into_iter().filter(is_watched) {
             self.list_later(number, generation, source);
         }
     }
@@ -172,10 +168,10 @@ impl Universe {
             if u.api.is_down() {
                 return u.list_later(number, generation, source);
             }
+            let fact = u.list(&source);
             if let Some(watches) = u.api.watches.get_mut(&number) {
                 watches.listed.insert(source);
             }
-            let fact = u.list(source);
             u.hear(number, fact);
         });
     }
@@ -184,11 +180,11 @@ impl Universe {
         self.api.watches.get(&number).is_some_and(|watches| watches.generation == generation)
     }
 
-    fn list(&self, source: Source) -> Fact {
+    fn list(&self, source: &Source) -> Fact {
         match source {
             Source::Workloads(kind) => {
-                let wishes = self.api.wishes.iter().filter(|_| kind == WorkloadKind::Deployment);
-                Fact::Workloads(kind, wishes.map(|(name, wish)| (key(*name), Ok(workload(wish)))).collect())
+                let wishes = self.api.wishes.iter().filter(|_| *kind == WorkloadKind::Deployment);
+                Fact::Workloads(kind.clone(), wishes.map(|(name, wish)| (key(*name), Ok(workload(wish)))).collect())
             }
             Source::Namespaces => Fact::Namespaces(BTreeMap::from([
                 ("kube-system".to_owned(), Ok(namespace("cluster", false))),
@@ -217,10 +213,10 @@ impl Universe {
         });
     }
 
-    fn changed(&mut self, source: Source, fact: &Fact) {
+    fn changed(&mut self, source: &Source, fact: &Fact) {
         self.wants_changed();
         for number in 0..self.replicas.len() {
-            if self.api.watches.get(&number).is_some_and(|watches| watches.listed.contains(&source)) {
+            if self.api.watches.get(&number).is_some_and(|watches| watches.listed.contains(source)) {
                 self.hear(number, fact.clone());
             }
         }
@@ -236,14 +232,14 @@ impl Universe {
             None if self.api.wishes.remove(&name).is_none() => return,
             None => Change::Remove(key(name)),
         };
-        self.changed(Source::Workloads(WorkloadKind::Deployment), &Fact::Workload(change));
+        self.changed(&Source::Workloads(WorkloadKind::Deployment), &Fact::Workload(change));
     }
 
     pub(super) fn opt_out(&mut self, is_out: bool) {
         self.api.opted_out = is_out;
         let namespace = namespace(NAMESPACE, is_out);
         let change = Change::Upsert(NAMESPACE.to_owned(), Ok(namespace));
-        self.changed(Source::Namespaces, &Fact::Namespace(change));
+        self.changed(&Source::Namespaces, &Fact::Namespace(change));
     }
 
     /// A Node appears, as another object than any before.
@@ -259,7 +255,7 @@ impl Universe {
         if self.api.nodes.remove(&node).is_some()
             && let Some(name) = node_name(node)
         {
-            self.changed(Source::Nodes, &Fact::Node(Change::Remove(name)));
+            self.changed(&Source::Nodes, &Fact::Node(Change::Remove(name)));
         }
     }
 
@@ -267,7 +263,7 @@ impl Universe {
     pub(super) fn node_changed(&mut self, node: usize) {
         if let (Some(object), Some(name)) = (self.api.nodes.get(&node), node_name(node)) {
             let fact = Fact::Node(Change::Upsert(name, Ok(view(object))));
-            self.changed(Source::Nodes, &fact);
+            self.changed(&Source::Nodes, &fact);
         }
     }
 

@@ -102,6 +102,7 @@ impl Universe {
         let clock = self.clock(who, skew);
         let more = usize::from(self.sabotage == Some(Sabotage::OneLabelMore));
         let settings = cluster_plan::Settings {
+            kinds: std::collections::BTreeSet::new(),
             timing: controller_timing(),
             labels: LabelSettings {
                 max_per_node: self.setup.labels + more,

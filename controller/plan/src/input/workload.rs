@@ -2,11 +2,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::sync::Arc;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-/// The kinds that are watched.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+/// A kind of workload. Written as one word: `Deployment`, `Rollout.argoproj.io`.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum WorkloadKind {
     /// apps/v1 Deployment.
     Deployment,
@@ -14,22 +15,100 @@ pub enum WorkloadKind {
     StatefulSet,
     /// apps/v1 `DaemonSet`.
     DaemonSet,
-    /// A Pod without a controller.
+    /// apps/v1 `ReplicaSet`.
+    ReplicaSet,
+    /// v1 `ReplicationController`.
+    ReplicationController,
+    /// batch/v1 Job.
+    Job,
+    /// batch/v1 `CronJob`.
+    CronJob,
+    /// v1 Pod.
     Pod,
+    /// One that is configured: `Kind.group`.
+    Other(Arc<str>),
 }
 
 impl WorkloadKind {
-    /// Every kind.
-    pub const ALL: [Self; 4] = [Self::Deployment, Self::StatefulSet, Self::DaemonSet, Self::Pod];
+    /// Every kind that is watched without being configured.
+    pub const BUILT_IN: [Self; 8] = [
+        Self::Deployment,
+        Self::StatefulSet,
+        Self::DaemonSet,
+        Self::ReplicaSet,
+        Self::ReplicationController,
+        Self::Job,
+        Self::CronJob,
+        Self::Pod,
+    ];
 
-    /// As Kubernetes spells it.
-    pub fn as_str(self) -> &'static str {
+    /// The kind of this group and name, as an `ownerReference` has them. Any may be asked for; which are watched is
+    /// another question.
+    pub fn of(group: &str, kind: &str) -> Self {
+        let built_in = Self::BUILT_IN.into_iter().find(|known| known.group() == group && known.name() == kind);
+        built_in.unwrap_or_else(|| match group {
+            "" => Self::Other(kind.into()),
+            _ => Self::Other(format!("{kind}.{group}").into()),
+        })
+    }
+
+    /// As people read it, and as it is written: the kind, and of those that are configured the group too.
+    pub fn as_str(&self) -> &str {
         match self {
             Self::Deployment => "Deployment",
             Self::StatefulSet => "StatefulSet",
             Self::DaemonSet => "DaemonSet",
+            Self::ReplicaSet => "ReplicaSet",
+            Self::ReplicationController => "ReplicationController",
+            Self::Job => "Job",
+            Self::CronJob => "CronJob",
             Self::Pod => "Pod",
+            Self::Other(text) => text,
         }
+    }
+
+    /// As Kubernetes spells it.
+    pub fn name(&self) -> &str {
+        self.as_str().split('.').next().unwrap_or_default()
+    }
+
+    /// Its API group; empty is core.
+    pub fn group(&self) -> &str {
+        match self {
+            Self::Deployment | Self::StatefulSet | Self::DaemonSet | Self::ReplicaSet => "apps",
+            Self::ReplicationController | Self::Pod => "",
+            Self::Job | Self::CronJob => "batch",
+            Self::Other(text) => text.split_once('.').map_or("", |(_, group)| group),
+        }
+    }
+}
+
+impl From<&str> for WorkloadKind {
+    fn from(text: &str) -> Self {
+        let built_in = Self::BUILT_IN.into_iter().find(|known| known.as_str() == text);
+        built_in.unwrap_or_else(|| Self::Other(text.into()))
+    }
+}
+
+impl fmt::Display for WorkloadKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl Serialize for WorkloadKind {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.as_str())
+    }
+}
+
+impl<'de> Deserialize<'de> for WorkloadKind {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = std::borrow::Cow::<'_, str>::deserialize(deserializer)?;
+        if text.is_empty() {
+            return Err(serde::de::Error::custom("a kind is empty"));
+        }
+        Ok(Self::from(&*text))
     }
 }
 
@@ -46,7 +125,7 @@ pub struct WorkloadKey {
 
 impl fmt::Display for WorkloadKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}/{}", self.kind.as_str(), self.namespace, self.name)
+        write!(f, "{}/{}/{}", self.kind, self.namespace, self.name)
     }
 }
 

@@ -2,6 +2,7 @@
 //!
 //! Owns texts and counts. Never decides, never changes anything.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use serde::Serialize;
@@ -14,7 +15,7 @@ use shared::state::ImageState;
 
 use super::{CLUSTER_NAMESPACE, World};
 use crate::evidence::{Agent, Classes, NodeEvidence};
-use crate::fact::{Newer, Source};
+use crate::fact::Newer;
 use crate::input::WorkloadKind;
 use crate::leadership::Standing;
 use crate::select;
@@ -131,7 +132,7 @@ impl World {
     }
 
     /// Counts for metrics: the metric, the values of its labels, the value.
-    pub fn gauges(&self) -> Vec<(Metric, Vec<&'static str>, f64)> {
+    pub fn gauges(&self) -> Vec<(Metric, Vec<Cow<'static, str>>, f64)> {
         let count = |n: usize| n as f64;
         let leads = self.leadership.leads().is_some();
         let intents = self.plan.pools.values().map(|p| p.intents.len()).sum();
@@ -147,21 +148,23 @@ impl World {
             (metric::POOLS, vec![], count(self.plan.pools.len())),
             (metric::IMAGES_FAILING, vec![], count(self.notices.failing())),
         ];
-        for source in Source::ALL {
+        for source in self.settings.sources() {
             let synced = f64::from(u8::from(self.synced.contains(&source)));
-            gauges.push((metric::SOURCE_SYNCED, vec![source.as_str()], synced));
+            gauges.push((metric::SOURCE_SYNCED, vec![source.as_str().to_owned().into()], synced));
         }
         let nodes = self.nodes_by_agent();
         for agent in [Agent::Ready, Agent::Unknown, Agent::Missing] {
-            gauges.push((metric::NODES, vec![agent.as_str()], count(nodes.get(&agent).map_or(0, Vec::len))));
+            gauges.push((metric::NODES, vec![agent.as_str().into()], count(nodes.get(&agent).map_or(0, Vec::len))));
         }
-        let mut invalid: BTreeMap<&'static str, usize> = WorkloadKind::ALL.map(|k| (k.as_str(), 0)).into();
-        invalid.extend([("Namespace", 0), ("Node", 0)]);
+        let kinds = WorkloadKind::BUILT_IN.into_iter().chain(self.settings.kinds.iter().cloned());
+        let mut invalid: BTreeMap<String, usize> = kinds.map(|kind| (kind.to_string(), 0)).collect();
+        invalid.extend([("Namespace".to_owned(), 0), ("Node".to_owned(), 0)]);
         for (kind, _, _) in self.invalid() {
             *invalid.entry(kind).or_default() += 1;
         }
-        gauges.extend(invalid.into_iter().map(|(kind, n)| (metric::OBJECTS_INVALID, vec![kind], count(n))));
-        gauges.extend(self.images_by_state().into_iter().map(|(s, n)| (metric::NODE_IMAGES, vec![s], count(n))));
+        gauges.extend(invalid.into_iter().map(|(kind, n)| (metric::OBJECTS_INVALID, vec![kind.into()], count(n))));
+        let states = self.images_by_state().into_iter();
+        gauges.extend(states.map(|(state, n)| (metric::NODE_IMAGES, vec![state.into()], count(n))));
         gauges
     }
 
@@ -213,16 +216,18 @@ impl World {
     }
 
     /// Objects with a part that cannot be used: kind, name, what is wrong.
-    pub(super) fn invalid(&self) -> Vec<(&'static str, String, Vec<String>)> {
+    pub(super) fn invalid(&self) -> Vec<(String, String, Vec<String>)> {
         let mut workloads: BTreeMap<_, Vec<String>> = self.plan.problems.clone();
         for (key, text) in self.workloads.invalid() {
             workloads.entry(key.clone()).or_default().push(text.to_owned());
         }
         let namespaces = self.namespaces.invalid().map(|(name, text)| (name, text.to_owned()));
         let annotated = self.namespaces.good().filter_map(|(name, n)| Some((name, select::bad_namespace(n)?)));
-        let nodes = self.nodes.invalid().map(|(name, text)| ("Node", name.to_string(), vec![text.to_owned()]));
-        let of_workloads = workloads.into_iter().map(|(key, texts)| (key.kind.as_str(), key.to_string(), texts));
-        let of_namespaces = namespaces.chain(annotated).map(|(name, text)| ("Namespace", name.clone(), vec![text]));
+        let nodes =
+            self.nodes.invalid().map(|(name, text)| ("Node".to_owned(), name.to_string(), vec![text.to_owned()]));
+        let of_workloads = workloads.into_iter().map(|(key, texts)| (key.kind.to_string(), key.to_string(), texts));
+        let of_namespaces =
+            namespaces.chain(annotated).map(|(name, text)| ("Namespace".to_owned(), name.clone(), vec![text]));
         of_workloads.chain(of_namespaces).chain(nodes).collect()
     }
 }

@@ -106,8 +106,8 @@ impl World {
     }
 
     fn sources_summary(&self, now: Now) -> Value {
-        let objects = |source: Source| match source {
-            Source::Workloads(kind) => self.workloads.keys().filter(|key| key.kind == kind).count(),
+        let objects = |source: &Source| match source {
+            Source::Workloads(kind) => self.workloads.keys().filter(|key| key.kind == *kind).count(),
             Source::Namespaces => self.namespaces.keys().count(),
             Source::Nodes => self.nodes.keys().count(),
             Source::Intents => self.intents.pools().map(|(_, pool)| pool.len()).sum(),
@@ -118,11 +118,11 @@ impl World {
             json!({
                 "name": source.as_str(),
                 "synced": self.synced.contains(&source),
-                "objects": objects(source),
+                "objects": objects(&source),
                 "last": self.heard.get(&source).map(|at| ago(now, *at)),
             })
         };
-        Source::ALL.map(one).into_iter().collect()
+        self.settings.sources().map(one).collect()
     }
 
     fn buckets_summary(&self, most: usize) -> Value {

@@ -170,9 +170,9 @@ impl Stage {
             Fact::Namespaces(namespaces),
             Fact::Nodes(self.nodes.iter().map(|(k, v)| (k.clone(), Ok(v.clone()))).collect()),
         ];
-        for kind in WorkloadKind::ALL {
+        for kind in WorkloadKind::BUILT_IN {
             let of_kind = self.workloads.iter().filter(|(k, _)| k.kind == kind);
-            facts.push(Fact::Workloads(kind, of_kind.map(|(k, v)| (k.clone(), Ok(v.clone()))).collect()));
+            facts.push(Fact::Workloads(kind.clone(), of_kind.map(|(k, v)| (k.clone(), Ok(v.clone()))).collect()));
         }
         facts.extend(self.reads());
         facts.extend([Fact::Lease(true), Fact::Connected]);

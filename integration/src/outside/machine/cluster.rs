@@ -57,10 +57,10 @@ impl Play {
         let nodes = self.nodes.iter().map(|(name, node)| (name.clone(), Ok(node.clone()))).collect();
         let mut facts =
             vec![Fact::Selection(Selection::default()), Fact::Namespaces(namespaces.into()), Fact::Nodes(nodes)];
-        facts.extend(WorkloadKind::ALL.map(|kind| {
+        facts.extend(WorkloadKind::BUILT_IN.map(|kind| {
             let image = ContainerImage { position: "containers[0]".to_owned(), image: "nginx:1.27".to_owned() };
             let workload = Workload { images: vec![image], ..Workload::default() };
-            let key = WorkloadKey { kind, namespace: "shop".to_owned(), name: "front".to_owned() };
+            let key = WorkloadKey { kind: kind.clone(), namespace: "shop".to_owned(), name: "front".to_owned() };
             Fact::Workloads(kind, [(key, Ok(workload))].into())
         }));
         facts
