@@ -48,6 +48,10 @@ pub(crate) struct Want<'a> {
 }
 
 impl<'a> Want<'a> {
+    pub(crate) fn new(image: &'a ReadImage, priority: u8, unqualified: bool, owners: Vec<&'a WorkloadKey>) -> Self {
+        Self { image, priority, unqualified, owners }
+    }
+
     /// Canonical pull reference.
     pub(crate) fn image(&self) -> &'a str {
         &self.image.image

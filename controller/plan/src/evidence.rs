@@ -52,10 +52,10 @@ pub(crate) struct Scope<'a> {
 impl<'a> Scope<'a> {
     /// Sorted.
     pub(crate) fn pools(self, node: &NodeName) -> Vec<&'a PoolId> {
-        let planned = self.plan.nodes.get(node).map_or(&[][..], |n| &n.pools);
+        let planned = self.plan.nodes.get(node).map_or(&[][..], |n| &n.pools[..]);
         let told = self.assigned.pools_of(node);
         let mut pools: Vec<&PoolId> = planned.iter().collect();
-        if planned != told {
+        if *planned != *told {
             pools.extend(told);
             pools.sort();
             pools.dedup();
@@ -273,8 +273,10 @@ impl Evidence {
     }
 
     /// Drops sizes of images that are not wanted any more.
-    pub(crate) fn keep_sizes(&mut self, is_wanted: impl Fn(&ImageKey) -> bool) {
-        self.sizes.retain(|id, _| is_wanted(id));
+    pub(crate) fn forget_sizes(&mut self, unwanted: &BTreeSet<ImageKey>) {
+        for id in unwanted {
+            self.sizes.remove(id);
+        }
     }
 }
 

@@ -81,6 +81,15 @@ pub enum Change<K, T> {
     Remove(K),
 }
 
+impl<K, T> Change<K, T> {
+    /// Which object.
+    pub fn key(&self) -> &K {
+        match self {
+            Self::Upsert(key, _) | Self::Remove(key) => key,
+        }
+    }
+}
+
 /// One stored key of a bucket.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]

@@ -52,13 +52,24 @@ impl<K: Ord, T: PartialEq> Known<K, T> {
         changed
     }
 
-    /// Takes a full list of the part of the keys that `is_listed` names: what is not in it is gone.
-    pub(crate) fn replace(&mut self, list: BTreeMap<K, Result<T, String>>, is_listed: impl Fn(&K) -> bool) -> bool {
-        let before = self.objects.len();
-        self.objects.retain(|key, _| !is_listed(key) || list.contains_key(key));
-        let mut changed = self.objects.len() != before;
+    /// Takes a full list of the part of the keys that `is_listed` names: what is not in it is gone. Gives the keys of
+    /// which anything differs.
+    pub(crate) fn replace(&mut self, list: BTreeMap<K, Result<T, String>>, is_listed: impl Fn(&K) -> bool) -> Vec<K>
+    where
+        K: Clone,
+    {
+        let mut changed = Vec::new();
+        self.objects.retain(|key, _| {
+            let stays = !is_listed(key) || list.contains_key(key);
+            if !stays {
+                changed.push(key.clone());
+            }
+            stays
+        });
         for (key, content) in list {
-            changed |= self.upsert(key, content);
+            if self.upsert(key.clone(), content) {
+                changed.push(key);
+            }
         }
         changed
     }
@@ -114,8 +125,8 @@ mod tests {
     fn a_full_list_replaces_only_what_it_lists() {
         let mut known = Known::new();
         known.replace(BTreeMap::from([("a1", Ok(1)), ("b1", Ok(2))]), |_| true);
-        assert!(known.replace(BTreeMap::from([("a2", Ok(3))]), |k| k.starts_with('a')));
+        assert_eq!(known.replace(BTreeMap::from([("a2", Ok(3))]), |k| k.starts_with('a')), ["a1", "a2"]);
         assert_eq!(known.keys().copied().collect::<Vec<_>>(), ["a2", "b1"]);
-        assert!(!known.replace(BTreeMap::from([("a2", Ok(3))]), |k| k.starts_with('a')));
+        assert!(known.replace(BTreeMap::from([("a2", Ok(3))]), |k| k.starts_with('a')).is_empty());
     }
 }

@@ -15,6 +15,7 @@ use shared::subject::IntentsKey;
 use crate::bucket::AssignBucket;
 use crate::effect::{AssignmentWrite, IntentChange, IntentWrite};
 use crate::fact::{IntentsDoc, Stored};
+use crate::lists::PoolList;
 
 /// Waits after failures.
 #[derive(Debug, Clone)]
@@ -117,7 +118,7 @@ pub(crate) struct AssignmentsInFlight {
     /// How often the bucket had been read when it was issued.
     pub(crate) reads: u64,
     /// Its writes, and the pools that the agents had been told before.
-    pub(crate) writes: BTreeMap<NodeName, (AssignmentWrite, Vec<PoolId>)>,
+    pub(crate) writes: BTreeMap<NodeName, (AssignmentWrite, Option<PoolList>)>,
     /// Older content that arrived since.
     pub(crate) reread: BTreeMap<NodeName, Stored<NodeName, Assignment>>,
 }
@@ -138,7 +139,7 @@ impl Ledger {
     /// Notes a batch.
     pub(crate) fn issue_assignments(&mut self, bucket: &AssignBucket, writes: &[AssignmentWrite]) {
         let reads = bucket.reads();
-        let told = |node| bucket.pools_of(node).to_vec();
+        let told = |node| bucket.told(node).cloned();
         let writes = writes.iter().map(|w| (w.node.clone(), (w.clone(), told(&w.node)))).collect();
         self.assignments = Some(AssignmentsInFlight { reads, writes, reread: BTreeMap::new() });
     }

@@ -17,6 +17,7 @@ use shared::wave::Wave;
 use crate::demand::{self, Demand, DemandPool, Want};
 use crate::input::{Constraint, Node, WorkloadKey};
 use crate::known::Known;
+use crate::lists::{Lists, PoolList};
 use crate::member::Membership;
 use crate::place;
 use crate::pool;
@@ -58,7 +59,7 @@ pub(crate) struct PlannedNode {
     /// UID of the Node.
     pub(crate) uid: String,
     /// Sorted.
-    pub(crate) pools: Vec<PoolId>,
+    pub(crate) pools: PoolList,
     /// What the Node says is short.
     pub(crate) pressure: Vec<Pressure>,
     /// Whether it is there to stay: only then is it labelled.
@@ -84,14 +85,19 @@ impl Plan {
 
     /// Whether an image is wanted on a node.
     pub(crate) fn wants(&self, node: &NodeName, id: &ImageKey) -> bool {
-        let mut pools = self.nodes.get(node).into_iter().flat_map(|n| &n.pools);
+        let mut pools = self.nodes.get(node).into_iter().flat_map(|n| n.pools.iter());
         pools.any(|pool| self.pools.get(pool).is_some_and(|p| p.intents.contains_key(id)))
     }
 }
 
 /// Composes the plan from what is wanted and who is where.
-pub(crate) fn plan(demand: Demand<'_>, membership: &Membership, nodes: &Known<NodeName, Node>) -> Plan {
-    let of_node = |name: &NodeName| membership.of_node.get(name).cloned().unwrap_or_default();
+pub(crate) fn plan(
+    demand: Demand<'_>,
+    membership: &Membership,
+    nodes: &Known<NodeName, Node>,
+    lists: &mut Lists,
+) -> Plan {
+    let mut of_node = |name: &NodeName| lists.one(membership.of_node.get(name).map_or(&[], Vec::as_slice));
     let real = nodes.good().filter_map(|(name, node)| Some((name.clone(), planned_node(node, of_node(name))?)));
     Plan {
         nodes: real.collect(),
@@ -103,11 +109,7 @@ pub(crate) fn plan(demand: Demand<'_>, membership: &Membership, nodes: &Known<No
     }
 }
 
-/// The pools of a plan.
-pub(crate) fn pools(
-    demand: BTreeMap<PoolId, DemandPool<'_>>,
-    membership: &Membership,
-) -> BTreeMap<PoolId, PlannedPool> {
+fn pools(demand: BTreeMap<PoolId, DemandPool<'_>>, membership: &Membership) -> BTreeMap<PoolId, PlannedPool> {
     let mut wants: BTreeMap<PoolId, (Constraint, BTreeMap<ImageKey, Want<'_>>)> = BTreeMap::new();
     for (node, beyond) in &membership.overflow {
         let constraint = Constraint { node_name: Some(node.as_str().to_owned()), ..Constraint::default() };
@@ -128,6 +130,14 @@ pub(crate) fn pools(
     wants.into_iter().map(|(id, (constraint, wants))| planned_pool(id, constraint, wants)).collect()
 }
 
+impl PlannedPool {
+    /// A pool in which nothing is wanted yet.
+    pub(crate) fn empty(id: &PoolId, constraint: Constraint) -> Self {
+        let definition = pool::definition(id, &constraint);
+        Self { constraint, definition, intents: BTreeMap::new() }
+    }
+}
+
 fn planned_pool(id: PoolId, constraint: Constraint, wants: BTreeMap<ImageKey, Want<'_>>) -> (PoolId, PlannedPool) {
     let definition = pool::definition(&id, &constraint);
     let intents = wants.into_iter().map(|(id, want)| (id.clone(), intent(id, want))).collect();
@@ -136,7 +146,7 @@ fn planned_pool(id: PoolId, constraint: Constraint, wants: BTreeMap<ImageKey, Wa
 
 /// What is planned for a node in these pools: an assignment for every node with a runtime of its own, an empty one for
 /// one that is leaving.
-pub(crate) fn planned_node(node: &Node, pools: Vec<PoolId>) -> Option<PlannedNode> {
+pub(crate) fn planned_node(node: &Node, pools: PoolList) -> Option<PlannedNode> {
     (!place::is_virtual(node)).then(|| PlannedNode {
         uid: node.uid.clone(),
         pools,
@@ -145,7 +155,8 @@ pub(crate) fn planned_node(node: &Node, pools: Vec<PoolId>) -> Option<PlannedNod
     })
 }
 
-fn intent(id: ImageKey, mut want: Want<'_>) -> Intent {
+/// The intent for an image that is wanted so.
+pub(crate) fn intent(id: ImageKey, mut want: Want<'_>) -> Intent {
     let owners_total = want.owners.len() as u64;
     want.owners.sort();
     let mut owners: Vec<String> = want.owners.iter().take(MAX_OWNERS).map(ToString::to_string).collect();

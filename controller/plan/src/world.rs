@@ -23,6 +23,7 @@ use self::ask::Question;
 pub use self::report::Row;
 use crate::beat::Beats;
 use crate::bucket::{AssignBucket, IntentsBucket};
+use crate::claims::Claims;
 use crate::effect::Effect;
 use crate::evidence::{Evidence, Scope};
 use crate::fact::{Fact, Source};
@@ -30,12 +31,14 @@ use crate::input::{Namespace, Node, Selection, WorkloadKey};
 use crate::known::Known;
 use crate::leadership::Leadership;
 use crate::ledger::Ledger;
+use crate::lists::Lists;
 use crate::notice::Notices;
 use crate::pace::Pace;
 use crate::plan::Plan;
 use crate::select::Reading;
 use crate::settings::Settings;
 use crate::silence::Silence;
+use crate::suspect::Suspects;
 use crate::switch::Switch;
 
 /// The namespace whose UID names the cluster.
@@ -64,7 +67,10 @@ pub struct World {
 
     // What follows, and what was done about it.
     stale: Stale,
+    claims: Claims,
     plan: Plan,
+    lists: Lists,
+    suspects: Suspects,
     leadership: Leadership,
     ledger: Ledger,
     switch: Switch,
@@ -87,8 +93,12 @@ pub struct World {
 /// Which inputs of the plan changed since it was made, and which diffs have to be looked at again.
 #[derive(Debug, Clone)]
 struct Stale {
-    /// Workloads, namespaces or the selection.
-    demand: bool,
+    /// The selection: everything is planned anew.
+    everything: bool,
+    /// These workloads.
+    workloads: BTreeSet<WorkloadKey>,
+    /// What these namespaces say.
+    namespaces: BTreeSet<String>,
     /// These nodes, labels of ours apart.
     nodes: BTreeSet<NodeName>,
     /// The intents bucket, or what it is compared with.
@@ -116,8 +126,18 @@ impl World {
             intents: IntentsBucket::default(),
             assigned: AssignBucket::default(),
             evidence: Evidence::new(heartbeat),
-            stale: Stale { demand: true, nodes: BTreeSet::new(), intents: true, assignments: true },
+            stale: Stale {
+                everything: true,
+                workloads: BTreeSet::new(),
+                namespaces: BTreeSet::new(),
+                nodes: BTreeSet::new(),
+                intents: true,
+                assignments: true,
+            },
+            claims: Claims::default(),
             plan: Plan::default(),
+            lists: Lists::default(),
+            suspects: Suspects::default(),
             leadership: Leadership::new(epoch),
             ledger: Ledger::default(),
             switch: Switch::default(),

@@ -14,7 +14,7 @@ use shared::subject::IntentsKey;
 use super::World;
 use super::ask::Question;
 use crate::fact::{Change, Fact, IntentsDoc, Source, Stored};
-use crate::input::{Node, Workload, WorkloadKey, WorkloadKind};
+use crate::input::{Namespace, Node, Workload, WorkloadKey, WorkloadKind};
 use crate::leadership::Standing;
 use crate::notice::Subject;
 use crate::select;
@@ -28,26 +28,24 @@ impl World {
         match fact {
             Fact::Workload(change) => self.workload(change),
             Fact::Workloads(kind, list) => self.workloads_listed(kind, list),
-            Fact::Namespace(change) => {
-                let changed = self.namespaces.change(change);
-                self.stale.demand |= changed;
-                changed
-            }
+            Fact::Namespace(change) => self.namespace(change),
             Fact::Namespaces(list) => {
                 let changed = self.namespaces.replace(list, |_| true);
-                self.stale.demand |= changed;
-                self.synced.insert(Source::Namespaces) || changed
+                let is_news = self.synced.insert(Source::Namespaces) || !changed.is_empty();
+                self.stale.namespaces.extend(changed);
+                is_news
             }
             Fact::Node(change) => self.node(change),
             Fact::Nodes(list) => self.nodes_listed(list),
             Fact::Selection(selection) => {
                 let changed = self.selection.as_ref() != Some(&selection);
                 self.selection = Some(selection);
-                self.stale.demand |= changed;
+                self.stale.everything |= changed;
                 changed
             }
             Fact::Intents { stream_created, head, entries } => {
                 self.intents.read(stream_created, head, entries);
+                self.suspects.all_intents(&self.plan, &self.intents);
                 self.stale.intents = true;
                 self.synced.insert(Source::Intents);
                 true
@@ -55,6 +53,7 @@ impl World {
             Fact::IntentChanged(stored) => self.intent_changed(stored),
             Fact::Assignments(entries) => {
                 self.assigned.read(entries);
+                self.suspects.all_assignments(&self.plan, &self.assigned);
                 self.evidence.look_again_at_all();
                 self.stale.assignments = true;
                 self.synced.insert(Source::Assignments);
@@ -103,25 +102,36 @@ impl World {
     }
 
     fn workload(&mut self, change: Change<WorkloadKey, Workload>) -> bool {
+        let key = change.key().clone();
         let changed = self.workloads.change(match change {
             Change::Upsert(key, content) => Change::Upsert(key, content.map(|w| select::read(&w))),
             Change::Remove(key) => Change::Remove(key),
         });
-        self.stale.demand |= changed;
+        if changed {
+            self.stale.workloads.insert(key);
+        }
         changed
     }
 
     fn workloads_listed(&mut self, kind: WorkloadKind, list: BTreeMap<WorkloadKey, Result<Workload, String>>) -> bool {
         let read = list.into_iter().map(|(key, content)| (key, content.map(|w| select::read(&w)))).collect();
         let changed = self.workloads.replace(read, |key| key.kind == kind);
-        self.stale.demand |= changed;
-        self.synced.insert(Source::Workloads(kind)) || changed
+        let is_news = self.synced.insert(Source::Workloads(kind)) || !changed.is_empty();
+        self.stale.workloads.extend(changed);
+        is_news
+    }
+
+    fn namespace(&mut self, change: Change<String, Namespace>) -> bool {
+        let name = change.key().clone();
+        let changed = self.namespaces.change(change);
+        if changed {
+            self.stale.namespaces.insert(name);
+        }
+        changed
     }
 
     fn node(&mut self, change: Change<NodeName, Node>) -> bool {
-        let name = match &change {
-            Change::Upsert(name, _) | Change::Remove(name) => name.clone(),
-        };
+        let name = change.key().clone();
         let before = self.nodes.get(&name).cloned();
         if !self.nodes.change(change) {
             return false;
@@ -145,7 +155,7 @@ impl World {
             self.evidence.keep(|name| nodes.contains(name));
             return true;
         }
-        changed
+        !changed.is_empty()
     }
 
     fn node_changed(&mut self, name: &NodeName, before: Option<&Node>) {
@@ -154,6 +164,7 @@ impl World {
             self.pace.forget(name);
             self.stale.nodes.insert(name.clone());
             self.stale.assignments = true;
+            self.suspects.assignment(name);
             return;
         }
         let Some(node) = self.nodes.get(name) else { return };
@@ -187,6 +198,7 @@ impl World {
             }
             return false;
         }
+        self.suspects.key(&stored.key);
         let changed = self.intents.changed(stored);
         self.stale.intents |= changed;
         changed
@@ -198,6 +210,7 @@ impl World {
             return false;
         }
         self.evidence.look_again(&stored.key);
+        self.suspects.assignment(&stored.key);
         let changed = self.assigned.changed(stored);
         self.stale.assignments |= changed;
         self.stale.intents |= changed;
@@ -235,6 +248,7 @@ impl World {
         let backoff = self.backoff();
         let reread = self.leadership.take_kept().filter(|_| result == Err(Reason::Conflict));
         if let Some(stored) = reread {
+            self.suspects.key(&stored.key);
             self.intents.reread(stored);
         }
         if let Some((seq, meta, reads)) = self.leadership.taken(result, now, &backoff, &mut self.rng) {
@@ -246,6 +260,8 @@ impl World {
             self.silence.leads(now);
             self.stale.intents = true;
             self.stale.assignments = true;
+            self.suspects.all_intents(&self.plan, &self.intents);
+            self.suspects.all_assignments(&self.plan, &self.assigned);
             for (name, _) in self.nodes.good() {
                 self.pace.touch(name);
             }
@@ -290,6 +306,7 @@ impl World {
             let Some((expected, change)) = batch.writes.remove(&key) else {
                 continue;
             };
+            self.suspects.key(&key);
             match result {
                 Ok(seq) => {
                     self.ledger.intent_retries.succeeded(&key);
@@ -341,6 +358,7 @@ impl World {
             let Some((write, told)) = batch.writes.remove(&node) else {
                 continue;
             };
+            self.suspects.assignment(&node);
             match result {
                 Ok(seq) => {
                     self.ledger.assignment_retries.succeeded(&node);
@@ -364,6 +382,7 @@ impl World {
             }
         }
         for (node, (_, told)) in batch.writes {
+            self.suspects.assignment(&node);
             self.assigned.in_doubt(node.clone(), told);
             self.ledger.assignment_retries.failed(node, Reason::Unknown, now, &backoff, &mut self.rng);
         }

@@ -1,7 +1,8 @@
 //! Planning again: what of the plan has to be made anew.
 //!
-//! Owns the short cuts: the same pools have the same members, and a node's pools follow from that node alone, as long as
-//! no limit is met. [`crate::plan::plan`] made of everything is what any short cut must equal.
+//! Owns the short cuts: a workload's change touches the images it asks for, a pool that appears or goes touches the nodes
+//! in it, and a node's pools follow from that node alone, as long as no limit is met. [`crate::plan::plan`] made of
+//! everything is what any short cut must equal.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -10,44 +11,210 @@ use shared::message::assignment::MAX_POOLS;
 use shared::name::{ImageKey, NodeName, PoolId};
 
 use super::World;
+use crate::claims::Claims;
 use crate::demand;
 use crate::input::Node;
-use crate::member::{self, Membership};
+use crate::lists::Lists;
+use crate::member::{self, MAX_OF_CLUSTER};
 use crate::place;
-use crate::plan::{self, Plan, PlannedNode, PlannedPool};
+use crate::plan::{self, Plan, PlannedPool};
+use crate::select::{OfNamespace, Rules};
+
+/// What is planned otherwise than before.
+#[derive(Default)]
+struct Moved {
+    /// Pools that were not there.
+    come: BTreeSet<PoolId>,
+    /// Pools that are no more.
+    gone: BTreeSet<PoolId>,
+    /// Images that are not treated alike in a pool, as far as labels go.
+    images: BTreeMap<PoolId, BTreeSet<ImageKey>>,
+}
 
 impl World {
     /// Makes anew what of the plan depends on what has changed.
     pub(super) fn replan(&mut self) {
+        if self.selection.is_none() {
+            return;
+        }
         let nodes = std::mem::take(&mut self.stale.nodes);
-        let is_demand_stale = std::mem::take(&mut self.stale.demand);
-        if !is_demand_stale && nodes.is_empty() {
+        let is_all_stale = std::mem::take(&mut self.stale.everything);
+        let touched = if is_all_stale { self.claim_all() } else { self.claim_again() };
+        if is_all_stale || (self.plan.is_limited && !(touched.is_empty() && nodes.is_empty())) {
+            self.plan_from_nothing();
             return;
         }
-        if !(is_demand_stale || self.plan.is_limited) && self.place_alone(&nodes) {
-            return;
+        let moved = self.replan_images(&touched);
+        if self.place_pools(&moved) && self.place_alone(&nodes) {
+            self.look_at_labels(&moved.images);
+        } else {
+            // A limit is met: what there is no room for goes to pools that do not exist yet.
+            self.plan_from_nothing();
         }
-        let Some(selection) = &self.selection else { return };
-        let demand = demand::demand(selection, &self.namespaces, &self.workloads);
-        if self.plan.is_limited || !self.plan.pools.keys().eq(demand.pools.keys()) {
-            let membership = member::place_within_limits(&demand.pools, self.nodes.good());
-            let new = plan::plan(demand, &membership, &self.nodes);
-            let old = std::mem::replace(&mut self.plan, new);
-            self.pools_replaced(&old.pools);
-            self.nodes_replaced(&old.nodes);
-            return;
+    }
+
+    /// Asks every workload what it wants.
+    fn claim_all(&mut self) -> BTreeSet<ImageKey> {
+        self.claims = Claims::default();
+        self.plan.problems.clear();
+        self.stale.namespaces.clear();
+        self.stale.workloads = self.workloads.good().map(|(key, _)| key.clone()).collect();
+        self.claim_again()
+    }
+
+    /// Asks those workloads again of which something has changed. Gives the images that may be wanted otherwise.
+    fn claim_again(&mut self) -> BTreeSet<ImageKey> {
+        let mut touched = BTreeSet::new();
+        let mut keys = std::mem::take(&mut self.stale.workloads);
+        let namespaces = std::mem::take(&mut self.stale.namespaces);
+        if !namespaces.is_empty() {
+            keys.extend(self.workloads.keys().filter(|key| namespaces.contains(&key.namespace)).cloned());
         }
-        (self.plan.workloads, self.plan.problems) = (demand.workloads, demand.problems);
-        let pools = plan::pools(demand.pools, &Membership::default());
-        let old = std::mem::replace(&mut self.plan.pools, pools);
-        self.pools_replaced(&old);
-        if !self.place_alone(&nodes) {
-            // A node meets a limit: what it lacks room for goes to pools that do not exist yet.
-            self.plan.is_limited = true;
-            self.stale.demand = true;
-            self.stale.nodes = nodes;
-            self.replan();
+        let Some(selection) = self.selection.as_ref().filter(|_| !keys.is_empty()) else { return touched };
+        let rules = Rules::of(selection);
+        let mut judged: BTreeMap<&str, OfNamespace<'_>> = BTreeMap::new();
+        for key in &keys {
+            let name = key.namespace.as_str();
+            let claim = self.workloads.get(key).and_then(|reading| {
+                let of_namespace = *judged.entry(name).or_insert_with(|| rules.of_namespace(&self.namespaces, name));
+                Some((reading, rules.claim(of_namespace, reading)?))
+            });
+            match claim.as_ref().map(|(reading, _)| reading.problems()).filter(|problems| !problems.is_empty()) {
+                Some(problems) => drop(self.plan.problems.insert(key.clone(), problems.to_vec())),
+                None => drop(self.plan.problems.remove(key)),
+            }
+            self.claims.set(key, claim, &mut touched);
         }
+        self.plan.workloads = self.claims.workloads();
+        touched
+    }
+
+    /// The naive way, of everything.
+    fn plan_from_nothing(&mut self) {
+        let Some(new) = self.naive_plan(&mut Lists::default()) else { return };
+        let old = std::mem::replace(&mut self.plan, new);
+        for planned in self.plan.nodes.values_mut() {
+            planned.pools = self.lists.one(&planned.pools);
+        }
+        self.claims.asked(&self.plan);
+        self.pools_replaced(&old.pools);
+        let names: BTreeSet<NodeName> = old.nodes.keys().chain(self.plan.nodes.keys()).cloned().collect();
+        for name in names {
+            if old.nodes.get(&name) != self.plan.nodes.get(&name) {
+                self.node_replaced(&name);
+            }
+        }
+    }
+
+    fn naive_plan(&self, lists: &mut Lists) -> Option<Plan> {
+        let demand = demand::demand(self.selection.as_ref()?, &self.namespaces, &self.workloads);
+        let membership = member::place_within_limits(&demand.pools, self.nodes.good());
+        Some(plan::plan(demand, &membership, &self.nodes, lists))
+    }
+
+    /// Whether the plan is the one that is made of everything known, without any short cut. For tests and benchmarks.
+    pub fn is_planned_as_from_nothing(&self) -> bool {
+        self.naive_plan(&mut Lists::default()).is_none_or(|naive| naive == self.plan)
+    }
+
+    /// Plans some images anew, in all pools.
+    fn replan_images(&mut self, touched: &BTreeSet<ImageKey>) -> Moved {
+        let mut moved = Moved::default();
+        for id in touched {
+            let before = self.claims.was_asked(id);
+            let wants = self.claims.wants(id);
+            for pool in before.iter().filter(|pool| !wants.contains_key(pool)) {
+                if let Some(planned) = self.plan.pools.get_mut(pool) {
+                    planned.intents.remove(id);
+                    if planned.intents.is_empty() {
+                        moved.gone.insert(pool.clone());
+                    }
+                }
+                self.suspects.intent(pool, id);
+                moved.images.entry(pool.clone()).or_default().insert(id.clone());
+            }
+            let now: Vec<PoolId> = wants.keys().map(|pool| (*pool).clone()).collect();
+            for (pool, want) in wants {
+                if !self.plan.pools.contains_key(pool) {
+                    let Some(constraint) = self.claims.constraint(pool) else { continue };
+                    self.plan.pools.insert(pool.clone(), PlannedPool::empty(pool, constraint.clone()));
+                    moved.come.insert(pool.clone());
+                }
+                let Some(planned) = self.plan.pools.get_mut(pool) else { continue };
+                let new = plan::intent(id.clone(), want);
+                let old = planned.intents.get(id);
+                if old == Some(&new) {
+                    continue;
+                }
+                if !old.is_some_and(|old| is_labelled_alike(old, &new)) {
+                    moved.images.entry(pool.clone()).or_default().insert(id.clone());
+                }
+                planned.intents.insert(id.clone(), new);
+                self.suspects.intent(pool, id);
+            }
+            self.claims.is_asked(id, now);
+        }
+        let pools = &mut self.plan.pools;
+        // One that lost its last image may have got another.
+        moved.gone.retain(|pool| pools.get(pool).is_some_and(|planned| planned.intents.is_empty()));
+        for pool in &moved.gone {
+            pools.remove(pool);
+            self.suspects.pool(pool);
+        }
+        let is_new_and_gone: Vec<PoolId> = moved.gone.intersection(&moved.come).cloned().collect();
+        for pool in is_new_and_gone {
+            moved.come.remove(&pool);
+            moved.gone.remove(&pool);
+        }
+        self.stale.intents |= !touched.is_empty();
+        moved
+    }
+
+    /// Has pools that came joined by whom they are for, and those that went left. Says whether that was possible.
+    fn place_pools(&mut self, moved: &Moved) -> bool {
+        if moved.come.is_empty() && moved.gone.is_empty() {
+            return true;
+        }
+        let shared = self.plan.pools.values().filter(|pool| pool.constraint.node_name.is_none()).count();
+        let Some(changed) = (shared <= MAX_OF_CLUSTER).then(|| self.lists_after(moved)).flatten() else { return false };
+        for (name, pools) in changed {
+            let pools = self.lists.one(&pools);
+            if let Some(planned) = self.plan.nodes.get_mut(&name) {
+                planned.pools = pools;
+            }
+            self.node_replaced(&name);
+        }
+        true
+    }
+
+    /// The pools of those nodes that enter one that came or leave one that went; `None` if a node has no room.
+    fn lists_after(&self, moved: &Moved) -> Option<Vec<(NodeName, Vec<PoolId>)>> {
+        let come: Vec<(&PoolId, &PlannedPool)> =
+            self.plan.pools.iter().filter(|(id, _)| moved.come.contains(*id)).collect();
+        // Whether a list has a pool that went.
+        let mut is_left: BTreeMap<usize, bool> = BTreeMap::new();
+        let mut changed = Vec::new();
+        let mut nodes = self.nodes.good().peekable();
+        for (name, planned) in &self.plan.nodes {
+            let left = *is_left
+                .entry(planned.pools.name())
+                .or_insert_with(|| planned.pools.iter().any(|pool| moved.gone.contains(pool)));
+            // Both are in the order of names; one that is gone is planned alone.
+            while nodes.next_if(|(known, _)| *known < name).is_some() {}
+            let Some((_, node)) = nodes.next_if(|(known, _)| *known == name) else { continue };
+            let entered = come.iter().filter(|(_, pool)| place::is_eligible(&pool.constraint, name, node));
+            let mut entered = entered.map(|(id, _)| (*id).clone()).peekable();
+            if left || entered.peek().is_some() {
+                let stays = planned.pools.iter().filter(|pool| !moved.gone.contains(*pool)).cloned();
+                let mut pools: Vec<PoolId> = stays.chain(entered).collect();
+                pools.sort();
+                if pools.len() > MAX_POOLS {
+                    return None;
+                }
+                changed.push((name.clone(), pools));
+            }
+        }
+        Some(changed)
     }
 
     /// Plans some nodes on their own; says whether that was possible for all of them.
@@ -57,58 +224,83 @@ impl World {
                 None => None,
                 Some(node) => match pools_alone(&self.plan, name, node) {
                     None => return false,
-                    Some(pools) => plan::planned_node(node, pools),
+                    Some(pools) => plan::planned_node(node, self.lists.one(&pools)),
                 },
             };
-            let old = match new.clone() {
-                Some(new) => self.plan.nodes.insert(name.clone(), new),
-                None => self.plan.nodes.remove(name),
-            };
-            self.node_replaced(name, old.as_ref(), new.as_ref());
+            let is_same = self.plan.nodes.get(name) == new.as_ref();
+            match new {
+                Some(new) => drop(self.plan.nodes.insert(name.clone(), new)),
+                None => drop(self.plan.nodes.remove(name)),
+            }
+            if !is_same {
+                self.node_replaced(name);
+            }
         }
         true
     }
 
-    fn nodes_replaced(&mut self, old: &BTreeMap<NodeName, PlannedNode>) {
-        let names: BTreeSet<NodeName> = old.keys().chain(self.plan.nodes.keys()).cloned().collect();
-        for name in names {
-            let new = self.plan.nodes.get(&name).cloned();
-            self.node_replaced(&name, old.get(&name), new.as_ref());
-        }
-    }
-
-    fn node_replaced(&mut self, name: &NodeName, old: Option<&PlannedNode>, new: Option<&PlannedNode>) {
-        if old == new {
-            return;
-        }
+    /// A node is planned otherwise.
+    fn node_replaced(&mut self, name: &NodeName) {
         self.stale.assignments = true;
+        self.suspects.assignment(name);
         self.evidence.look_again(name);
         self.pace.touch(name);
     }
 
-    /// Has those nodes looked at whose labels other pools can change: an image that is planned otherwise is labelled or
-    /// proven there.
+    /// Every pool may be planned otherwise.
     fn pools_replaced(&mut self, old: &BTreeMap<PoolId, PlannedPool>) {
-        if *old == self.plan.pools {
-            return;
+        let new = &self.plan.pools;
+        let mut images: BTreeMap<PoolId, BTreeSet<ImageKey>> = BTreeMap::new();
+        for (a, b) in [(old, new), (new, old)] {
+            for (pool, planned) in a {
+                let other = b.get(pool);
+                if other.is_none_or(|other| other.definition != planned.definition) {
+                    self.suspects.pool(pool);
+                }
+                for (id, intent) in &planned.intents {
+                    let there = other.and_then(|other| other.intents.get(id));
+                    if there == Some(intent) {
+                        continue;
+                    }
+                    self.suspects.intent(pool, id);
+                    if !there.is_some_and(|there| is_labelled_alike(there, intent)) {
+                        images.entry(pool.clone()).or_default().insert(id.clone());
+                    }
+                }
+            }
         }
         self.stale.intents = true;
-        let moved: Vec<(&ImageKey, String)> =
-            moved_images(old, &self.plan.pools).into_iter().map(|id| (id, shared::label::image_label(id))).collect();
-        if moved.is_empty() {
+        self.look_at_labels(&images);
+    }
+
+    /// Has those nodes looked at whose labels these images can change: one that is planned otherwise is labelled or
+    /// proven there. A node that enters or leaves a pool is looked at anyway.
+    fn look_at_labels(&mut self, images: &BTreeMap<PoolId, BTreeSet<ImageKey>>) {
+        if images.is_empty() {
             return;
         }
-        for (name, node) in self.nodes.good() {
-            let evidence = self.evidence.get(name);
+        let mut of_list: BTreeMap<usize, Vec<(&ImageKey, String)>> = BTreeMap::new();
+        for (name, planned) in &self.plan.nodes {
+            let concerned = of_list.entry(planned.pools.name()).or_insert_with(|| {
+                let moved = planned.pools.iter().filter_map(|pool| images.get(pool)).flatten();
+                let moved: BTreeSet<&ImageKey> = moved.collect();
+                moved.into_iter().map(|id| (id, shared::label::image_label(id))).collect()
+            });
+            if concerned.is_empty() {
+                continue;
+            }
+            let (evidence, node) = (self.evidence.get(name), self.nodes.get(name));
             let is_concerned = |(id, label): &(&ImageKey, String)| {
-                evidence.is_some_and(|e| e.knows(id)) || node.our_labels.contains_key(label)
+                evidence.is_some_and(|e| e.knows(id)) || node.is_some_and(|node| node.our_labels.contains_key(label))
             };
-            if moved.iter().any(is_concerned) {
+            if concerned.iter().any(is_concerned) {
                 self.pace.touch(name);
             }
         }
-        let wanted: BTreeSet<&ImageKey> = self.plan.pools.values().flat_map(|p| p.intents.keys()).collect();
-        self.evidence.keep_sizes(|id| wanted.contains(id));
+        let unwanted =
+            images.values().flatten().filter(|id| !self.plan.pools.values().any(|p| p.intents.contains_key(*id)));
+        let unwanted: BTreeSet<ImageKey> = unwanted.cloned().collect();
+        self.evidence.forget_sizes(&unwanted);
     }
 }
 
@@ -119,20 +311,9 @@ fn pools_alone(plan: &Plan, name: &NodeName, node: &Node) -> Option<Vec<PoolId>>
     (pools.len() <= MAX_POOLS).then_some(pools)
 }
 
-/// Images that are not treated alike, as far as labels go.
-fn moved_images<'a>(
-    old: &'a BTreeMap<PoolId, PlannedPool>,
-    new: &'a BTreeMap<PoolId, PlannedPool>,
-) -> BTreeSet<&'a ImageKey> {
-    type Pools = BTreeMap<PoolId, PlannedPool>;
-    let intents = |pools: &'a Pools| pools.iter().flat_map(|(id, p)| p.intents.values().map(move |i| (id, i)));
-    let is_in = |pools: &Pools, pool: &PoolId, intent: &Intent| {
-        let other = pools.get(pool).and_then(|p| p.intents.get(&intent.id));
-        other.is_some_and(|o| o.priority == intent.priority && o.digest == intent.digest)
-    };
-    let gone = intents(old).filter(|(pool, intent)| !is_in(new, pool, intent));
-    let come = intents(new).filter(|(pool, intent)| !is_in(old, pool, intent));
-    gone.chain(come).map(|(_, intent)| &intent.id).collect()
+/// Whether two intents for an image are one, as far as labels go.
+fn is_labelled_alike(a: &Intent, b: &Intent) -> bool {
+    a.priority == b.priority && a.digest == b.digest
 }
 
 #[cfg(test)]
@@ -220,10 +401,7 @@ mod tests {
             for fact in facts {
                 world.learn(fact, now().mono);
                 world.replan();
-                let demand = demand::demand(&Selection::default(), &world.namespaces, &world.workloads);
-                let membership = member::place_within_limits(&demand.pools, world.nodes.good());
-                let naive = plan::plan(demand, &membership, &world.nodes);
-                prop_assert_eq!(&world.plan, &naive);
+                prop_assert_eq!(&world.plan, &world.naive_plan(&mut Lists::default()).unwrap());
             }
         }
     }

@@ -171,7 +171,7 @@ impl World {
 
     fn pools_summary(&self, most: usize) -> Value {
         let mut members: BTreeMap<&PoolId, usize> = BTreeMap::new();
-        for pool in self.plan.nodes.values().flat_map(|n| &n.pools) {
+        for pool in self.plan.nodes.values().flat_map(|n| n.pools.iter()) {
             *members.entry(pool).or_default() += 1;
         }
         let held = self.intents.pools().filter(|(_, p)| p.len() > 0).map(|(id, _)| id);

@@ -39,6 +39,7 @@ impl World {
         let is_paused = self.is_paused();
         if std::mem::replace(&mut self.was_paused, is_paused) != is_paused {
             (self.stale.intents, self.stale.assignments) = (true, true);
+            self.suspects.all_assignments(&self.plan, &self.assigned);
         }
         self.replan();
         self.weigh(now.mono);
@@ -111,7 +112,9 @@ impl World {
         };
         let is_due = self.stale.intents || self.ledger.intent_retries.has_due(now);
         let retries = &self.ledger.intent_retries;
-        let missing = || diff::intents(&self.plan, self.buckets(), retries, meta.term, now);
+        let buckets = Buckets { intents: &self.intents, assigned: &self.assigned };
+        let suspects = &mut self.suspects;
+        let mut missing = || diff::intents(&self.plan, buckets, suspects, retries, meta.term, now);
         let writes = if is_due { missing() } else { Vec::new() };
         self.stale.intents = false;
         if writes.is_empty() {
@@ -132,10 +135,6 @@ impl World {
         effects.push(Effect::WriteIntents(batch));
     }
 
-    fn buckets(&self) -> Buckets<'_> {
-        Buckets { intents: &self.intents, assigned: &self.assigned }
-    }
-
     fn write_assignments(&mut self, now: Moment, effects: &mut Vec<Effect>) {
         let Some(meta) = self.leadership.leads().filter(|_| !self.ledger.writes_assignments()) else {
             return;
@@ -146,8 +145,9 @@ impl World {
         self.stale.assignments = false;
         let retries = &self.ledger.assignment_retries;
         let exists = |node: &NodeName| self.nodes.contains(node) && self.nodes.get(node).is_none();
-        let (buckets, is_paused) = (self.buckets(), self.was_paused);
-        let writes = diff::assignments(&self.plan, buckets, retries, exists, is_paused, meta.term, now);
+        let (buckets, is_paused) = (Buckets { intents: &self.intents, assigned: &self.assigned }, self.was_paused);
+        let suspects = &mut self.suspects;
+        let writes = diff::assignments(&self.plan, buckets, suspects, retries, exists, is_paused, meta.term, now);
         if !writes.is_empty() {
             self.ledger.issue_assignments(&self.assigned, &writes);
             let (epoch, term) = (meta.epoch.clone(), meta.term);

@@ -27,7 +27,7 @@ impl World {
             }
         }
         let problem = self.nodes.invalid().find(|(invalid, _)| *invalid == name).map(|(_, text)| text);
-        let pools = planned.map(|p| p.pools.as_slice()).unwrap_or_default();
+        let pools = planned.map(|p| &p.pools[..]).unwrap_or_default();
         let constraint = |pool| self.plan.pools.get(pool).and_then(|p| p.definition.get("constraint"));
         json!({
             "node": name,
