@@ -125,7 +125,7 @@ pub async fn run(path: PathBuf, config: ControllerConfig, log: LogHandle) -> Res
     admin::serve(&config.admin.listen, seen, &tasks).await?;
     let mut show = Show { inspector, ready: machine_ready, gauged: None };
     let machine = record::begin(&config.record, VERSION, beginning(&config, instance), clock.now(), &tasks);
-    let settings = DriverSettings { window: config.step_window, inbox: DEFAULT_INBOX };
+    let settings = DriverSettings { window: config.step_window, ..DriverSettings::default() };
     tasks.spawn("loop", async move {
         let show = move |world: &Recorded<World>, now| show.show(world, now);
         driver::run(machine, facts, dispatcher, settings, clock, show, shutdown).await;

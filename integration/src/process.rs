@@ -302,6 +302,16 @@ impl Process {
         Ok(kilobytes * 1024)
     }
 
+    /// Processor time that it has used so far, of all its threads.
+    pub fn cpu_time(&self) -> Result<Duration> {
+        let id = self.id().with_context(|| format!("{} does not run", self.name()))?;
+        let stat = std::fs::read_to_string(format!("/proc/{id}/stat")).context("reading the process's times")?;
+        // After the name, which may itself hold anything: state is the first field, user and system time the 12th and 13th.
+        let after = stat.rsplit_once(") ").map_or("", |(_, after)| after);
+        let ticks = after.split(' ').skip(11).take(2).map(str::parse::<u64>).sum::<Result<u64, _>>()?;
+        Ok(Duration::from_secs_f64(ticks as f64 / rustix::param::clock_ticks_per_second() as f64))
+    }
+
     fn signal(&self, signal: Signal) -> Result<()> {
         let Some(child) = &self.child else {
             return Ok(());

@@ -23,6 +23,11 @@ const EDGES: &[(&str, &[&str], &str)] = &[
         &["shared", "cluster-plan", "node-plan", "controller", "agent"],
         "the simulation is both machines and the pure parts around them: nothing with I/O of its own",
     ),
+    (
+        "fleet",
+        &["shared", "node-plan", "daemon", "agent"],
+        "a fleet is agents in one process: it knows no controller and no Kubernetes",
+    ),
 ];
 
 /// Crates that some of ours must never list, with the reason.
@@ -47,6 +52,7 @@ const CODE: &[&str] = &[
     "agent/src",
     "integration/src",
     "integration/sim/src",
+    "integration/fleet/src",
 ];
 
 /// A root of paths and the only places that may name it.

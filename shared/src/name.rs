@@ -86,11 +86,76 @@ name!(
     /// A pool id: `all`, `auto-` + 10 hex, `node-` + 10 hex.
     PoolId, "pool id", "1-63 of a-z, 0-9 and -", |s| (1..=63).contains(&s.len()) && s.bytes().all(is_lower_alnum_or_dash)
 );
-name!(
-    /// The key of an image, and the id of its intent: 26 characters of lower-case base32.
-    ImageKey, "image key", "26 characters of lower-case base32 (a-z, 2-7)",
-    |s| s.len() == 26 && s.bytes().all(|b| b.is_ascii_lowercase() || (b'2'..=b'7').contains(&b))
-);
+/// The key of an image, and the id of its intent: 26 characters of lower-case base32. Held in place: there are as many of
+/// them as images on every node.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct ImageKey([u8; KEY_LENGTH]);
+
+const KEY_LENGTH: usize = 26;
+
+impl ImageKey {
+    /// Checks the rule.
+    pub fn parse(value: &str) -> Result<Self, NameError> {
+        let is_base32 = |b: &u8| b.is_ascii_lowercase() || (b'2'..=b'7').contains(b);
+        match value.as_bytes().try_into() {
+            Ok(bytes) if value.bytes().all(|b| is_base32(&b)) => Ok(Self(bytes)),
+            _ => Err(NameError {
+                what: "image key",
+                value: value.to_owned(),
+                rule: "26 characters of lower-case base32 (a-z, 2-7)",
+            }),
+        }
+    }
+
+    /// The key of a canonical reference: first 26 characters of lower-case base32 of its SHA-256.
+    pub fn of(canonical: &str) -> Self {
+        let text = BASE32_NOPAD.encode(&Sha256::digest(canonical));
+        let mut key = [0; KEY_LENGTH];
+        for (to, from) in key.iter_mut().zip(text.bytes()) {
+            *to = from.to_ascii_lowercase();
+        }
+        Self(key)
+    }
+
+    /// The key as text.
+    pub fn as_str(&self) -> &str {
+        // It is ASCII by construction.
+        std::str::from_utf8(&self.0).unwrap_or_default()
+    }
+}
+
+impl std::hash::Hash for ImageKey {
+    /// As its text: it can be looked up by that.
+    fn hash<H: std::hash::Hasher>(&self, state: &mut H) {
+        self.as_str().hash(state);
+    }
+}
+
+impl fmt::Display for ImageKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl TryFrom<String> for ImageKey {
+    type Error = NameError;
+    fn try_from(value: String) -> Result<Self, NameError> {
+        Self::parse(&value)
+    }
+}
+
+impl From<ImageKey> for String {
+    fn from(key: ImageKey) -> Self {
+        key.as_str().to_owned()
+    }
+}
+
+impl Borrow<str> for ImageKey {
+    fn borrow(&self) -> &str {
+        self.as_str()
+    }
+}
 
 fn is_lower_alnum_or_dash(b: u8) -> bool {
     b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-'
@@ -153,15 +218,6 @@ fn hash10(text: &str) -> String {
     let mut hex = hex::encode(Sha256::digest(text));
     hex.truncate(10);
     hex
-}
-
-impl ImageKey {
-    /// The key of a canonical reference: first 26 characters of lower-case base32 of its SHA-256.
-    pub fn of(canonical: &str) -> Self {
-        let mut key = BASE32_NOPAD.encode(&Sha256::digest(canonical)).to_ascii_lowercase();
-        key.truncate(26);
-        Self(key)
-    }
 }
 
 #[cfg(test)]

@@ -61,7 +61,7 @@ fn changes() -> impl Strategy<Value = Vec<DeltaEntry>> {
     let change = (any::<u64>(), intents(), any::<bool>()).prop_map(|(seq, intent, is_put)| DeltaEntry {
         seq,
         id: intent.id.clone(),
-        change: if is_put { DeltaChange::Put(Box::new(intent)) } else { DeltaChange::Del },
+        change: if is_put { DeltaChange::Put(std::sync::Arc::new(intent)) } else { DeltaChange::Del },
     });
     prop::collection::vec(change, 1..5)
 }

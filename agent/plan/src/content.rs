@@ -3,6 +3,7 @@
 //! Owns put, withdrawal and mark-and-sweep. Never decides when to read; that is [`crate::pool`].
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use shared::machine::Moment;
@@ -16,7 +17,7 @@ use crate::persisted::{PersistedIntent, PersistedPool};
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Retained {
     /// Its last good content.
-    pub(crate) intent: Intent,
+    pub(crate) intent: Arc<Intent>,
     /// It is of an older epoch, of which the new one has said nothing yet: it still counts in full.
     pub(crate) is_pullable: bool,
     /// When it is let go: set once a beat has agreed with the set that lacks it.
@@ -24,17 +25,17 @@ pub(crate) struct Retained {
 }
 
 /// What a stored key says: its sequence, and its content if that could be decoded.
-pub(crate) type Found = (u64, Option<Intent>);
+pub(crate) type Found = (u64, Option<Arc<Intent>>);
 
 /// One pool's intents.
 #[derive(Debug, Clone)]
 pub(crate) struct Content {
     pool: PoolId,
     set: PoolSet,
-    intents: BTreeMap<ImageKey, Intent>,
+    intents: BTreeMap<ImageKey, Arc<Intent>>,
     retained: BTreeMap<ImageKey, Retained>,
     /// Withdrawn here since somebody asked.
-    withdrawn: BTreeMap<ImageKey, Intent>,
+    withdrawn: BTreeMap<ImageKey, Arc<Intent>>,
 }
 
 impl Content {
@@ -51,21 +52,21 @@ impl Content {
     pub(crate) fn restore(pool: PoolId, stored: PersistedPool) -> Self {
         let mut content = Self::new(pool);
         for (id, PersistedIntent { seq, intent }) in stored.intents {
-            content.put(id, seq, intent);
+            content.put(id, seq, intent.map(Arc::new));
         }
         for (id, intent) in stored.retained {
             // Head 0: the pool was never read in the epoch of the file, so nothing was said against it.
+            let intent = Arc::new(intent);
             content.retained.insert(id, Retained { intent, is_pullable: stored.head == 0, release: None });
         }
         content
     }
 
     pub(crate) fn store(&self, head: u64) -> PersistedPool {
-        let intents = self
-            .set
-            .iter()
-            .map(|(id, seq)| (id.clone(), PersistedIntent { seq, intent: self.intents.get(id).cloned() }));
-        let retained = self.retained.iter().map(|(id, kept)| (id.clone(), kept.intent.clone()));
+        let intents = self.set.iter().map(|(id, seq)| {
+            (id.clone(), PersistedIntent { seq, intent: self.intents.get(id).map(|i| Intent::clone(i)) })
+        });
+        let retained = self.retained.iter().map(|(id, kept)| (id.clone(), Intent::clone(&kept.intent)));
         PersistedPool { head, intents: intents.collect(), retained: retained.collect() }
     }
 
@@ -88,7 +89,7 @@ impl Content {
     }
 
     /// Writes an intent. Without content the last good one stays.
-    pub(crate) fn put(&mut self, id: ImageKey, seq: u64, intent: Option<Intent>) {
+    pub(crate) fn put(&mut self, id: ImageKey, seq: u64, intent: Option<Arc<Intent>>) {
         let retained = self.retained.remove(&id).map(|kept| kept.intent);
         if let Some(good) = intent.or(retained) {
             self.intents.insert(id.clone(), good);
@@ -106,12 +107,12 @@ impl Content {
     }
 
     /// What was withdrawn since the last call: another pool may want it.
-    pub(crate) fn take_withdrawn(&mut self) -> BTreeMap<ImageKey, Intent> {
+    pub(crate) fn take_withdrawn(&mut self) -> BTreeMap<ImageKey, Arc<Intent>> {
         std::mem::take(&mut self.withdrawn)
     }
 
     /// Withdraws everything: the node is no longer in this pool.
-    pub(crate) fn leave(mut self) -> BTreeMap<ImageKey, Intent> {
+    pub(crate) fn leave(mut self) -> BTreeMap<ImageKey, Arc<Intent>> {
         self.withdrawn.append(&mut self.intents);
         self.withdrawn.extend(self.retained.into_iter().map(|(id, kept)| (id, kept.intent)));
         self.withdrawn
@@ -174,7 +175,7 @@ impl Content {
     /// Lets go what is due; gives whether anything was.
     pub(crate) fn release(&mut self, now: Moment) -> bool {
         let due = self.retained.extract_if(.., |_, kept| kept.release.is_some_and(|due| due <= now));
-        let due: Vec<(ImageKey, Intent)> = due.map(|(id, kept)| (id, kept.intent)).collect();
+        let due: Vec<(ImageKey, Arc<Intent>)> = due.map(|(id, kept)| (id, kept.intent)).collect();
         let is_any = !due.is_empty();
         self.withdrawn.extend(due);
         is_any
@@ -186,12 +187,12 @@ impl Content {
     }
 
     /// A live intent whose content is known.
-    pub(crate) fn get(&self, id: &ImageKey) -> Option<&Intent> {
+    pub(crate) fn get(&self, id: &ImageKey) -> Option<&Arc<Intent>> {
         self.intents.get(id)
     }
 
     /// Live intents whose content is known.
-    pub(crate) fn intents(&self) -> impl Iterator<Item = (&ImageKey, &Intent)> {
+    pub(crate) fn intents(&self) -> impl Iterator<Item = (&ImageKey, &Arc<Intent>)> {
         self.intents.iter()
     }
 

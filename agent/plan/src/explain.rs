@@ -16,7 +16,8 @@ use crate::state::NodeState;
 
 /// Everything, for `/state`.
 pub(crate) fn summary(state: &NodeState, now: Now) -> Value {
-    let pools: Map<String, Value> = state.sync.pools().iter().map(|(id, p)| (id.to_string(), pool(p))).collect();
+    let pools: Map<String, Value> =
+        state.follower.sync.pools().iter().map(|(id, p)| (id.to_string(), pool(p))).collect();
     let images: Map<String, Value> = state.images.iter().map(|(id, i)| (id.to_string(), short(i))).collect();
     let climate = state.climate();
     let queue: Vec<&str> =
@@ -30,19 +31,19 @@ pub(crate) fn summary(state: &NodeState, now: Now) -> Value {
         })
         .collect();
     json!({
-        "node": state.identity.node,
-        "inst": state.identity.inst,
-        "boot": state.identity.boot,
-        "agent": state.identity.agent_version,
+        "node": state.follower.identity.node,
+        "inst": state.follower.identity.inst,
+        "boot": state.follower.identity.boot,
+        "agent": state.follower.identity.agent_version,
         "ts": now.wall,
-        "epoch": state.sync.epoch(),
-        "term": state.sync.term(),
-        "connected": state.sync.is_connected(),
+        "epoch": state.follower.sync.epoch(),
+        "term": state.follower.sync.term(),
+        "connected": state.follower.sync.is_connected(),
         "synced": state.is_synced(),
         "paused": climate.is_paused,
         "pullsInFlight": { "now": state.flights.len(), "most": state.limit() },
-        "n": state.n,
-        "assignment": state.sync.assignment(),
+        "n": state.follower.n(),
+        "assignment": state.follower.sync.assignment(),
         "pools": pools,
         "images": images,
         "counts": counts(state),
@@ -58,7 +59,7 @@ pub(crate) fn summary(state: &NodeState, now: Now) -> Value {
         "disk": state.runtime.disk.report(),
         "gc": gc(state, now),
         "ledger": state.ledger.entries().len(),
-        "counters": state.counters,
+        "counters": state.follower.counters,
     })
 }
 
@@ -115,10 +116,10 @@ pub(crate) fn image(state: &NodeState, asked: &str, now: Now) -> Value {
         (Err(_), Err(error)) => return json!({ "error": error.to_string() }),
     };
     let mut answer = json!({
-        "node": state.identity.node,
+        "node": state.follower.identity.node,
         "id": id,
-        "slot": slot(&state.identity.node, &id),
-        "connected": state.sync.is_connected(),
+        "slot": slot(&state.follower.identity.node, &id),
+        "connected": state.follower.sync.is_connected(),
         "synced": state.is_synced(),
         "paused": state.climate().is_paused,
         "pools": wishes(state, &id),
@@ -168,7 +169,7 @@ fn wishes(state: &NodeState, id: &ImageKey) -> Value {
         })
     };
     let mut wishes = Map::new();
-    for (name, pool) in state.sync.pools() {
+    for (name, pool) in state.follower.sync.pools() {
         if let Some(intent) = pool.content.get(id) {
             wishes.insert(name.to_string(), wish(intent, pool, false));
         } else if let Some(kept) = pool.content.retained().get(id) {

@@ -3,6 +3,7 @@
 //! Owns the facts. Whoever builds one has already checked its form; the machine judges its meaning.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -144,7 +145,7 @@ pub struct StoredIntent {
 #[serde(rename_all = "camelCase")]
 pub enum Stored {
     /// Decoded.
-    Intent(Box<Intent>),
+    Intent(#[serde(with = "shared::message::intent::counted")] Arc<Intent>),
     /// It is there but cannot be decoded: never replaces the last good one, yet counts in the digest.
     Undecodable,
 }

@@ -26,10 +26,13 @@ const ALWAYS_NAMED: usize = 64;
 
 /// What is said of the images: the part of an inventory that proves something.
 #[derive(Debug, Clone, PartialEq)]
-pub(crate) struct Evidence {
-    pub(crate) content: Content,
-    pub(crate) complete: bool,
-    pub(crate) digests: BTreeMap<ImageKey, Digest>,
+pub struct Evidence {
+    /// What is warm, or what is not.
+    pub content: Content,
+    /// Every intent of the pools is covered.
+    pub complete: bool,
+    /// Digests that are not the intents' own.
+    pub digests: BTreeMap<ImageKey, Digest>,
 }
 
 impl Evidence {

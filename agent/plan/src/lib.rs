@@ -6,6 +6,7 @@
 pub mod disk;
 pub mod effect;
 pub mod fact;
+pub mod follower;
 pub mod gc;
 pub mod persisted;
 pub mod state;
@@ -36,7 +37,9 @@ pub use beginning::Beginning;
 pub use disk::DiskSettings;
 pub use effect::Effect;
 pub use fact::Fact;
+pub use follower::Follower;
 pub use gc::{GcMode, GcSettings};
+pub use inventory::Evidence;
 pub use persisted::Persisted;
 pub use state::{Identity, NodeState, Settings};
 pub use timing::Timing;

@@ -5,10 +5,11 @@
 
 use std::cmp::Ordering;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use fastrand::Rng;
 use shared::machine::Moment;
-use shared::message::{Beat, Delta, DeltaChange, DeltaEntry};
+use shared::message::{Beat, Delta, DeltaChange, DeltaEntry, Intent};
 use shared::name::{ImageKey, PoolId};
 use shared::pool_set::PoolSummary;
 use shared::reason::Reason;
@@ -267,7 +268,7 @@ impl Pool {
             self.touched.insert(id.clone(), seq);
         }
         match change {
-            DeltaChange::Put(intent) => self.content.put(id, seq, Some(*intent)),
+            DeltaChange::Put(intent) => self.content.put(id, seq, Some(intent)),
             DeltaChange::Del => self.content.withdraw(&id),
         }
         Some(true)
@@ -399,9 +400,9 @@ impl Pool {
     }
 }
 
-fn decoded(value: Stored) -> Option<shared::message::Intent> {
+fn decoded(value: Stored) -> Option<Arc<Intent>> {
     match value {
-        Stored::Intent(intent) => Some(*intent),
+        Stored::Intent(intent) => Some(intent),
         Stored::Undecodable => None,
     }
 }

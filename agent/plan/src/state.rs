@@ -12,7 +12,7 @@ use fastrand::Rng;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use shared::machine::{Changed, Machine, Moment, Now};
-use shared::message::{Assignment, Disk, Event};
+use shared::message::{Assignment, Disk};
 use shared::name::{ImageKey, NodeName, PoolId};
 use shared::pool_set::PoolSummary;
 use shared::state::ImageState;
@@ -22,21 +22,16 @@ use crate::disk::DiskSettings;
 use crate::effect::Effect;
 use crate::explain;
 use crate::fact::Fact;
+use crate::follower::Follower;
 use crate::gc::{self, Collector, GcSettings};
 use crate::image::{Climate, Image, Look};
-use crate::inventory::Reporter;
 use crate::ledger::Ledger;
 use crate::persisted::{Persisted, Setback, VERSION};
 use crate::pull::{self, Flights};
 use crate::runtime::Runtime;
 use crate::save::{Revisions, Saver};
-use crate::sync::Sync;
 use crate::timing::Timing;
 use crate::want::wanted;
-
-/// The counter starts this far beyond the persisted one: more than a run says between two writes of the state file, and
-/// so little that the clock, in milliseconds, soon has passed it: an agent that lost the file then still begins beyond.
-const COUNTER_MARGIN: u64 = 1 << 13;
 
 /// Who speaks.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -83,21 +78,16 @@ impl Default for Settings {
 /// The machine.
 #[derive(Debug, Clone)]
 pub struct NodeState {
-    pub(crate) identity: Identity,
+    pub(crate) follower: Follower,
     pub(crate) settings: Settings,
     rng: Rng,
     started: Timestamp,
-    pub(crate) sync: Sync,
     pub(crate) images: BTreeMap<ImageKey, Image>,
     pub(crate) flights: Flights,
     pub(crate) runtime: Runtime,
     pub(crate) ledger: Ledger,
     pub(crate) collector: Collector,
-    reporter: Reporter,
     saver: Saver,
-    /// Orders events and inventories of this node over restarts.
-    pub(crate) n: u64,
-    pub(crate) counters: BTreeMap<&'static str, u64>,
     /// Revision of the view of NATS that `images` is of.
     wanted_revision: u64,
     /// A list of the runtime's images came.
@@ -117,25 +107,20 @@ impl NodeState {
     pub fn new(identity: Identity, settings: Settings, persisted: Option<Persisted>, seed: u64, now: Now) -> Self {
         let mut persisted = persisted.filter(|p| p.v == VERSION).unwrap_or_default();
         let mut rng = Rng::with_seed(seed);
-        let sync = Sync::new(identity.node.clone(), settings.timing.clone(), &mut persisted, rng.u64(..), now.mono);
+        let follower = Follower::new(identity, settings.timing.clone(), &mut persisted, &mut rng, now);
         let passed =
             persisted.ts.and_then(|ts| Duration::try_from(now.wall.duration_since(ts)).ok()).unwrap_or_default();
         let restored = persisted.setbacks.into_iter().map(|(id, setback)| (id, setback.later(passed))).collect();
-        let clock = u64::try_from(now.wall.as_millisecond()).unwrap_or(0);
         Self {
-            n: persisted.n.saturating_add(COUNTER_MARGIN).max(clock),
-            identity,
+            follower,
             rng,
             started: now.wall,
-            sync,
             images: BTreeMap::new(),
             flights: Flights::new(),
             runtime: Runtime::new(settings.disk, now.mono),
             ledger: Ledger::restore(persisted.ledger, now.mono),
             collector: Collector::default(),
-            reporter: Reporter::default(),
             saver: Saver::default(),
-            counters: BTreeMap::new(),
             wanted_revision: 0,
             is_look_due: false,
             is_dirty: true,
@@ -149,7 +134,7 @@ impl NodeState {
 
     /// For readiness: connected once, assignment read (be it absent), every pool read or restored.
     pub fn is_synced(&self) -> bool {
-        self.sync.is_synced()
+        self.follower.sync.is_synced()
     }
 
     /// How many wanted images are in each state.
@@ -173,7 +158,7 @@ impl NodeState {
 
     /// Its pools, each with the set it knows.
     pub fn pools(&self) -> impl Iterator<Item = (&PoolId, PoolSummary)> {
-        self.sync.pools().iter().map(|(id, pool)| (id, pool.summary()))
+        self.follower.pools()
     }
 
     /// What this agent knows, for people.
@@ -187,35 +172,31 @@ impl NodeState {
     }
 
     pub(crate) fn count(&mut self, what: &'static str) {
-        *self.counters.entry(what).or_insert(0) += 1;
+        self.follower.count(what);
     }
 
     pub(crate) fn climate(&self) -> Climate {
-        self.runtime.climate(self.sync.is_paused())
+        self.runtime.climate(self.follower.sync.is_paused())
     }
 
     /// How many pulls may be in flight: the lower of what is configured and what the assignment says, which is 0 while
     /// everything is paused.
     pub(crate) fn limit(&self) -> usize {
-        let assigned = self.sync.assignment().and_then(Assignment::pulls_in_flight);
+        let assigned = self.follower.sync.assignment().and_then(Assignment::pulls_in_flight);
         assigned.map_or(self.settings.max_in_flight, |limit| limit.min(self.settings.max_in_flight))
     }
 
-    fn uid(&self) -> String {
-        self.sync.assignment().map(|a| a.uid.clone()).unwrap_or_default()
-    }
-
     fn revisions(&self) -> Revisions {
-        (self.sync.stored_revision(), self.ledger.revision(), self.setbacks)
+        (self.follower.sync.stored_revision(), self.ledger.revision(), self.setbacks)
     }
 
     /// Brings `images` in line with what is wanted.
     fn refresh(&mut self, now: Now, effects: &mut Vec<Effect>) {
-        if self.wanted_revision == self.sync.revision() {
+        if self.wanted_revision == self.follower.sync.revision() {
             return;
         }
-        self.wanted_revision = self.sync.revision();
-        let wanted = wanted(&self.identity.node, self.sync.pools(), self.sync.leaving());
+        self.wanted_revision = self.follower.sync.revision();
+        let wanted = wanted(&self.follower.identity.node, self.follower.sync.pools(), self.follower.sync.leaving());
         // Of use once: what is not wanted now was not when it was written, or is of another node.
         let restored = std::mem::take(&mut self.restored);
         self.images.retain(|id, _| wanted.contains_key(id));
@@ -247,29 +228,35 @@ impl NodeState {
             return;
         }
         let is_all = std::mem::take(&mut self.is_look_due);
-        let uid = self.uid();
+        let uid = self.follower.uid();
         let mut events = Vec::new();
         for (id, image) in self.images.iter_mut().filter(|(_, image)| is_all || image.is_unseen) {
             match image.look(id, &self.runtime.listing, now.mono) {
                 Look::Same => {}
                 Look::Moved => {
-                    events.push(ack::describe(id, image, (ImageState::Warm, None), (&self.identity, &uid), now));
+                    events.push(ack::describe(
+                        id,
+                        image,
+                        (ImageState::Warm, None),
+                        (&self.follower.identity, &uid),
+                        now,
+                    ));
                 }
                 Look::Evicted(times) => {
                     self.setbacks += 1;
                     image.hold = pull::hold_off(&self.settings.timing, times, now, &mut self.rng);
                     let to = (ImageState::Evicted, None);
-                    events.extend(ack::transition(id, image, to, (&self.identity, &uid), now));
+                    events.extend(ack::transition(id, image, to, (&self.follower.identity, &uid), now));
                 }
             }
         }
-        self.publish(events, effects);
+        self.follower.publish(events, effects);
     }
 
     /// Lets an image go that nobody wants any more, if the disk asks for it.
     fn collect(&mut self, now: Moment, effects: &mut Vec<Effect>) {
         let wanted = self.wanted_references();
-        let is_proven = self.sync.is_proven(now);
+        let is_proven = self.follower.sync.is_proven(now);
         let is_wanted = |image: &str| wanted.contains(image) || self.images.contains_key(&ImageKey::of(image));
         self.ledger.compare(is_wanted, is_proven, self.settings.gc.min_age, now);
         let mut collector = std::mem::take(&mut self.collector);
@@ -284,9 +271,9 @@ impl NodeState {
 
     /// What garbage collection decides from.
     pub(crate) fn view<'a>(&'a self, wanted: &'a BTreeSet<String>, now: Moment) -> gc::View<'a> {
-        let obstacle = if !self.sync.is_proven(now) {
+        let obstacle = if !self.follower.sync.is_proven(now) {
             Some("what is wanted is not proven")
-        } else if self.sync.is_paused() {
+        } else if self.follower.sync.is_paused() {
             Some("paused")
         } else if self.runtime.is_away() || !self.runtime.is_listed() {
             Some("the runtime does not answer")
@@ -311,37 +298,25 @@ impl NodeState {
         if !climate.is_listed {
             return; // nobody knows what is there: any word but "warm" would take a label away
         }
-        let uid = self.uid();
+        let uid = self.follower.uid();
         let mut events = Vec::new();
         for (id, image) in &mut self.images {
             let is_pulling = self.flights.get(id).is_some_and(|flight| !flight.is_cancelled);
             let to = image.judge(is_pulling, climate);
-            events.extend(ack::transition(id, image, to, (&self.identity, &uid), now));
+            events.extend(ack::transition(id, image, to, (&self.follower.identity, &uid), now));
         }
-        self.publish(events, effects);
-    }
-
-    fn publish(&mut self, events: Vec<Event>, effects: &mut Vec<Effect>) {
-        if !self.sync.is_connected() {
-            return; // the inventory says it again
-        }
-        for event in events {
-            self.n += 1;
-            effects.push(Effect::PublishEvent(Event { n: self.n, ..event }));
-        }
+        self.follower.publish(events, effects);
     }
 
     /// The earliest of all timers that lie ahead. What is overdue waits for a fact, not for time.
     fn next_wake(&self, now: Moment) -> Option<Moment> {
         let timing = &self.settings.timing;
         let waiting = self.images.iter().filter(|(id, _)| !self.flights.contains_key(*id));
-        let reports = [self.reporter.put_due(timing), self.reporter.heartbeat_due()];
         [self.runtime.due(), self.runtime.disk.due(), self.saver.due(self.revisions(), timing.persist)]
             .into_iter()
-            .chain(reports.into_iter().filter(|_| self.sync.is_connected()))
             .flatten()
             .chain(waiting.filter_map(|(_, image)| image.next().map(|due| due.at)))
-            .chain(self.sync.timers())
+            .chain(self.follower.timers())
             .filter(|at| *at > now)
             .min()
     }
@@ -363,12 +338,12 @@ impl Machine for NodeState {
         }
         self.is_dirty = false;
         let mut effects = std::mem::take(&mut self.outbox);
-        self.sync.step(now.mono, &mut effects);
+        self.follower.step(now.mono, &mut effects);
         self.refresh(now, &mut effects);
         self.runtime.step(now.mono, &mut effects);
         self.look(now, &mut effects);
         self.collect(now.mono, &mut effects);
-        let pressure = self.sync.assignment().map(|a| a.pressure.as_slice()).unwrap_or_default();
+        let pressure = self.follower.sync.assignment().map(|a| a.pressure.as_slice()).unwrap_or_default();
         self.runtime.disk.feel(pressure, self.settings.timing.pressure_hold, now.mono);
         let climate = self.climate();
         let limit = if self.collector.is_removing() { 0 } else { self.limit() };

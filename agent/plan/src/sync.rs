@@ -5,6 +5,7 @@
 mod documents;
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use fastrand::Rng;
@@ -48,7 +49,7 @@ struct Leaving {
     /// The pool it was withdrawn from; `None` if the node has left that, or it may be wanted there again.
     from: Option<PoolId>,
     since: Moment,
-    intent: Intent,
+    intent: Arc<Intent>,
 }
 
 /// The view.
@@ -152,7 +153,7 @@ impl Sync {
     }
 
     /// What is withdrawn where it was known, and may be wanted where it is yet to be read.
-    pub(crate) fn leaving(&self) -> impl Iterator<Item = (&ImageKey, &Intent)> {
+    pub(crate) fn leaving(&self) -> impl Iterator<Item = (&ImageKey, &Arc<Intent>)> {
         self.leaving.iter().map(|(id, leaving)| (id, &leaving.intent))
     }
 

@@ -3,8 +3,9 @@
 //! Owns the merge. Knows nothing of what is present.
 
 use std::collections::BTreeMap;
+use std::ops::Deref;
+use std::sync::Arc;
 
-use shared::image::Digest;
 use shared::message::Intent;
 use shared::name::{ImageKey, NodeName, PoolId};
 
@@ -21,35 +22,23 @@ pub(crate) enum Gate {
     Wave,
 }
 
-/// One wanted image.
+/// One wanted image: an intent, which it shares with the pool it stands in, and what this node makes of it.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Want {
-    pub(crate) image: String,
-    pub(crate) digest: Option<Digest>,
-    pub(crate) priority: u8,
-    pub(crate) bytes: Option<u64>,
-    pub(crate) secrets: Vec<String>,
+    intent: Arc<Intent>,
     pub(crate) gate: Gate,
     /// No intent that is known to be live names it: it is verified, not pulled and not reported.
     pub(crate) is_retained: bool,
 }
 
 impl Want {
-    fn of(node: &NodeName, id: &ImageKey, intent: &Intent, is_retained: bool) -> Self {
+    fn of(node: &NodeName, id: &ImageKey, intent: &Arc<Intent>, is_retained: bool) -> Self {
         let gate = match (intent.wave.admits(node, id), intent.wave.permit) {
             (false, _) => Gate::Wave,
             (true, true) => Gate::Permit,
             (true, false) => Gate::Open,
         };
-        Self {
-            image: intent.image.clone(),
-            digest: intent.digest.clone(),
-            priority: intent.priority,
-            bytes: intent.bytes,
-            secrets: intent.secrets.clone(),
-            gate,
-            is_retained,
-        }
+        Self { intent: Arc::clone(intent), gate, is_retained }
     }
 
     /// The same image in another pool: a live intent beats a retained one, then the higher priority wins; a live wave
@@ -72,14 +61,22 @@ impl Want {
     }
 }
 
+impl Deref for Want {
+    type Target = Intent;
+
+    fn deref(&self) -> &Intent {
+        &self.intent
+    }
+}
+
 /// The union over all pools, and what is leaving them.
 pub(crate) fn wanted<'a>(
     node: &NodeName,
     pools: &BTreeMap<PoolId, Pool>,
-    leaving: impl Iterator<Item = (&'a ImageKey, &'a Intent)>,
+    leaving: impl Iterator<Item = (&'a ImageKey, &'a Arc<Intent>)>,
 ) -> BTreeMap<ImageKey, Want> {
     let mut all: BTreeMap<ImageKey, Want> = BTreeMap::new();
-    let mut add = |id: &ImageKey, intent: &Intent, is_retained: bool| {
+    let mut add = |id: &ImageKey, intent: &Arc<Intent>, is_retained: bool| {
         let want = Want::of(node, id, intent, is_retained);
         match all.get_mut(id) {
             Some(known) => known.merge(want),

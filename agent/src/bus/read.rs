@@ -2,6 +2,8 @@
 //!
 //! Owns the filters and the decoding of what is stored.
 
+use std::sync::Arc;
+
 use daemon::bus::{ByApiSubject, ByBody, Operation, Stored as Read};
 use node_plan::fact::{PoolContent, Stored, StoredIntent};
 use shared::message::{Assignment, Intent, Message, Meta};
@@ -65,7 +67,7 @@ pub fn entry(cluster: &ClusterId, pool: &PoolId, subject: &str, seq: u64, body: 
         }
     };
     let value = body.map(|body| match Intent::decode(body) {
-        Ok(intent) if intent.id == id && intent.is_of_its_id() => Stored::Intent(Box::new(intent)),
+        Ok(intent) if intent.id == id && intent.is_of_its_id() => Stored::Intent(Arc::new(intent)),
         Ok(intent) => {
             warn!(subject, id = %intent.id, image = intent.image, "a stored intent speaks of another image than its key");
             Stored::Undecodable

@@ -4,6 +4,7 @@
 //! failed (or whose fate is unknown) nothing later of that pool may be told. The beat mends what stays untold. Pure.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use cluster_plan::effect::{IntentBatch, IntentChange, IntentWrite};
 use shared::message::{Delta, DeltaChange, DeltaEntry};
@@ -39,7 +40,7 @@ struct Told {
 /// Definitions are for people: no delta speaks of them, and one that failed is no hole.
 fn told(write: &IntentWrite) -> Option<(shared::name::ImageKey, DeltaChange)> {
     match &write.write {
-        IntentChange::Put(intent) => Some((intent.id.clone(), DeltaChange::Put(intent.clone()))),
+        IntentChange::Put(intent) => Some((intent.id.clone(), DeltaChange::Put(Arc::from(intent.clone())))),
         IntentChange::Purge(id) => Some((id.clone(), DeltaChange::Del)),
         IntentChange::PutDefinition(_) | IntentChange::PurgeDefinition => None,
     }

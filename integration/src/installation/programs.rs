@@ -40,6 +40,16 @@ impl Programs {
         Ok(Self::in_folder(&folder))
     }
 
+    /// `warm-fleet`, built as these are, and together with them: alone it would have its dependencies built again, with
+    /// other features.
+    pub fn fleet(&self) -> Result<PathBuf> {
+        let folder = self.agent.parent().context("the folder of the programs")?;
+        let how = if folder.ends_with("release") { "--release" } else { "--quiet" };
+        let what = ["build", "--locked", "-p", "controller", "-p", "agent", "-p", "fleet", "--bins", how];
+        crate::xtask::cargo(&what, &[])?;
+        Ok(folder.join("warm-fleet"))
+    }
+
     fn in_folder(folder: &std::path::Path) -> Self {
         Self { controller: folder.join("warm-controller"), agent: folder.join("warm-agent") }
     }

@@ -1,5 +1,6 @@
 //! `cargo xtask bench`: figures from real runs. Owns how they are summed up and printed; a benchmark is a file of its own.
 
+mod fleet;
 mod login;
 mod pull;
 mod reaction;
@@ -32,6 +33,8 @@ enum Bench {
     Pull(pull::Args),
     /// A whole fleet of agents that logs in at once by the tokens of its Pods.
     Login(login::Args),
+    /// P5, P6: thousands of agents without nodes against a real controller, NATS and API server.
+    Fleet(fleet::Args),
 }
 
 pub(super) fn run(args: &Args) -> Result<()> {
@@ -45,6 +48,7 @@ pub(super) fn run(args: &Args) -> Result<()> {
             Bench::Reaction(args) => Box::pin(reaction::run(&run, args)).await,
             Bench::Pull(args) => Box::pin(pull::run(&run, args)).await,
             Bench::Login(args) => Box::pin(login::run(&run, args)).await,
+            Bench::Fleet(args) => Box::pin(fleet::run(&run, args)).await,
         }
     });
     if done.is_err() {

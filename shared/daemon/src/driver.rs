@@ -18,8 +18,6 @@ use crate::supervise::Shutdown;
 
 /// Facts taken in with one reading of the clock.
 const BATCH: usize = 4_096;
-/// The loop turns at least this often, so that `/livez` can tell rest from standstill.
-const TURN: Duration = Duration::from_secs(1);
 /// A machine whose due time stays in the past does not keep the loop spinning.
 const LEAST_GAP: Duration = Duration::from_millis(1);
 /// The loop has not begun.
@@ -41,11 +39,13 @@ pub struct DriverSettings {
     pub window: Duration,
     /// How many facts may wait before senders do; for [`channel`].
     pub inbox: usize,
+    /// The loop turns at least this often, so that `/livez` can tell rest from standstill.
+    pub turn: Duration,
 }
 
 impl Default for DriverSettings {
     fn default() -> Self {
-        Self { window: Duration::ZERO, inbox: DEFAULT_INBOX }
+        Self { window: Duration::ZERO, inbox: DEFAULT_INBOX, turn: Duration::from_secs(1) }
     }
 }
 
@@ -160,7 +160,7 @@ where
     driver.step_if_due();
     loop {
         shared.last_turn.store(clock.mono().0, Ordering::Relaxed);
-        let deadline = driver.deadline(clock.mono() + TURN);
+        let deadline = driver.deadline(clock.mono() + settings.turn);
         let mut woken = false;
         tokio::select! {
             biased;

@@ -183,7 +183,7 @@ async fn the_loop_turns_every_second_at_rest_and_a_waker_has_it_watched_without_
     let live = it.inbox.liveness(&it.clock);
     assert_eq!(live.since_turn(), None);
     pass(9_500).await;
-    assert!(live.since_turn().unwrap() <= TURN, "{:?}", live.since_turn());
+    assert!(live.since_turn().unwrap() <= DriverSettings::default().turn, "{:?}", live.since_turn());
     assert_eq!(it.watched.load(Ordering::Relaxed), 1);
     it.inbox.waker().wake();
     pass(1).await;

@@ -1,5 +1,7 @@
 //! The delta: changes of a pool, one JSON a line, with its range in headers.
 
+use std::sync::Arc;
+
 use serde::{Deserialize, Serialize};
 
 use super::{DecodeError, Intent, SCHEMA, header};
@@ -49,7 +51,7 @@ pub struct DeltaEntry {
 #[serde(rename_all = "camelCase")]
 pub enum DeltaChange {
     /// Written.
-    Put(Box<Intent>),
+    Put(#[serde(with = "super::intent::counted")] Arc<Intent>),
     /// Withdrawn.
     Del,
 }
@@ -137,7 +139,7 @@ fn decode_line(pool: &PoolId, line: &[u8]) -> Result<DeltaEntry, DecodeError> {
         _ => return Err(invalid(format!("key `{key}` is no intent of pool {pool}"))),
     };
     let change = match (op, val) {
-        (Op::Put, Some(intent)) if intent.id == id => DeltaChange::Put(Box::new(intent)),
+        (Op::Put, Some(intent)) if intent.id == id => DeltaChange::Put(Arc::new(intent)),
         (Op::Del, _) => DeltaChange::Del,
         _ => return Err(invalid(format!("put of `{key}` has no value, or one with another id"))),
     };

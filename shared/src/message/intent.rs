@@ -50,6 +50,31 @@ pub struct Intent {
     pub term: u64,
 }
 
+/// The serde form of an intent that several hold: that of the intent.
+pub mod counted {
+    use std::sync::Arc;
+
+    use serde::{Deserialize as _, Deserializer, Serialize as _, Serializer};
+
+    use super::Intent;
+
+    /// Writes the intent.
+    ///
+    /// # Errors
+    /// The serializer's.
+    pub fn serialize<S: Serializer>(intent: &Arc<Intent>, serializer: S) -> Result<S::Ok, S::Error> {
+        Intent::serialize(intent, serializer)
+    }
+
+    /// Reads an intent that nobody else holds.
+    ///
+    /// # Errors
+    /// The deserializer's.
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Arc<Intent>, D::Error> {
+        Intent::deserialize(deserializer).map(Arc::new)
+    }
+}
+
 /// Retention after withdrawal.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]

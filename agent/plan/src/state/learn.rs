@@ -2,8 +2,6 @@
 //!
 //! Owns learning: cheap, and without effects but answers to people. Deciding is the step's.
 
-use std::time::Duration;
-
 use shared::machine::Now;
 use shared::name::ImageKey;
 use shared::reason::Reason;
@@ -13,6 +11,7 @@ use super::{NodeState, Settings};
 use crate::effect::Effect;
 use crate::explain;
 use crate::fact::{Fact, PullFailure, PulledImage, Removal, RuntimeImage};
+use crate::follower::Learned;
 use crate::image::Attempt;
 use crate::pull;
 
@@ -20,39 +19,11 @@ impl NodeState {
     /// Learns a fact. Gives whether a step could act on it.
     pub(super) fn learn(&mut self, fact: Fact, now: Now) -> bool {
         let mono = now.mono;
+        let fact = match self.follower.learn(fact, now, &mut self.rng) {
+            Learned::Taken(is_due) => return is_due,
+            Learned::Other(fact) => *fact,
+        };
         match fact {
-            Fact::Connected => {
-                self.connected(now);
-                true
-            }
-            Fact::Disconnected => {
-                self.sync.disconnected();
-                true
-            }
-            Fact::Gap => {
-                self.sync.gap(mono);
-                self.count("gap");
-                true
-            }
-            Fact::Meta(result) => {
-                self.sync.meta_read(result, mono);
-                true
-            }
-            Fact::AssignmentRead(result) => {
-                self.sync.assignment_read(result, mono);
-                true
-            }
-            Fact::AssignmentCopy { epoch, assignment } => {
-                self.sync.assignment_copied(&epoch, assignment, mono);
-                true
-            }
-            Fact::Subscribed(pools) => {
-                self.sync.subscribed(pools, mono);
-                true
-            }
-            Fact::Delta(delta) => self.sync.delta(delta, mono),
-            Fact::Beat(beat) => self.sync.beat(&beat, mono),
-            Fact::PoolRead { pool, read, result } => self.sync.pool_read(&pool, read, result, mono),
             Fact::Images(result) => {
                 self.listed(result, now);
                 true
@@ -70,11 +41,6 @@ impl NodeState {
                 self.removed(&image, result, now);
                 true
             }
-            Fact::InventoryPut(result) => {
-                self.count(if result.is_ok() { "inventory-put" } else { "inventory-put-failed" });
-                self.reporter.put_ended(result.is_ok(), mono, &self.settings.timing, &mut self.rng);
-                true
-            }
             Fact::Persisted(result) => {
                 self.saver.ended(result.is_ok());
                 true
@@ -83,19 +49,20 @@ impl NodeState {
                 self.requested(verb, &body, reply, now);
                 true
             }
-            Fact::Refused { reason, .. } => {
-                self.count(if reason == Reason::Forged { "forged" } else { "refused" });
-                false
-            }
+            // Of NATS: taken already.
+            Fact::Connected
+            | Fact::Disconnected
+            | Fact::Gap
+            | Fact::Meta(_)
+            | Fact::AssignmentRead(_)
+            | Fact::AssignmentCopy { .. }
+            | Fact::Subscribed(_)
+            | Fact::Delta(_)
+            | Fact::Beat(_)
+            | Fact::PoolRead { .. }
+            | Fact::InventoryPut(_)
+            | Fact::Refused { .. } => false,
         }
-    }
-
-    fn connected(&mut self, now: Now) {
-        let is_first = !self.counters.contains_key("connected");
-        self.count("connected");
-        self.sync.connected(now.mono);
-        let delay = if is_first { Duration::ZERO } else { self.sync.spread() };
-        self.reporter.connected(now.mono, delay.min(self.settings.timing.heartbeat));
     }
 
     fn listed(&mut self, result: Result<Vec<RuntimeImage>, Reason>, now: Now) {
@@ -169,19 +136,7 @@ impl NodeState {
     }
 
     fn requested(&mut self, verb: RequestVerb, body: &str, reply: Option<u64>, now: Now) {
-        let answer = match verb {
-            RequestVerb::Inventory => {
-                self.reporter.force(now.mono);
-                // Whoever asks misses something: it may be that this agent missed its assignment.
-                self.sync.read_assignment(now.mono);
-                serde_json::json!({ "ok": true })
-            }
-            RequestVerb::Resync => {
-                self.sync.resync(now.mono);
-                serde_json::json!({ "ok": true })
-            }
-            RequestVerb::Explain => explain::answer(self, body, now),
-        };
+        let answer = self.follower.requested(verb, now.mono).unwrap_or_else(|| explain::answer(self, body, now));
         if let Some(reply) = reply {
             self.outbox.push(Effect::Reply { reply, body: answer });
         }

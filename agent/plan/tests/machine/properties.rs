@@ -43,7 +43,7 @@ fn deltas() -> impl Strategy<Value = Fact> {
     let entry = (small(), images(), any::<bool>()).prop_map(|(seq, name, is_put)| DeltaEntry {
         seq,
         id: key(name),
-        change: if is_put { DeltaChange::Put(Box::new(intent(name))) } else { DeltaChange::Del },
+        change: if is_put { DeltaChange::Put(std::sync::Arc::new(intent(name))) } else { DeltaChange::Del },
     });
     let entries = prop::option::of(prop::collection::vec(entry, 0..4));
     (pools(), epochs(), 1..3_u64, small(), small(), entries).prop_map(|(pool, epoch, term, prev, to, entries)| {
@@ -58,7 +58,7 @@ fn contents() -> impl Strategy<Value = PoolContent> {
         value: match kind {
             0 => None,
             1 => Some(Stored::Undecodable),
-            _ => Some(Stored::Intent(Box::new(intent(name)))),
+            _ => Some(Stored::Intent(std::sync::Arc::new(intent(name)))),
         },
     });
     prop::collection::vec(entry, 0..6).prop_map(|entries| PoolContent { entries })

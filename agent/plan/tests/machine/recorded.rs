@@ -45,7 +45,7 @@ fn delta(entries: Option<Vec<DeltaEntry>>) -> Delta {
 }
 
 fn changes() -> Vec<DeltaEntry> {
-    let put = DeltaChange::Put(Box::new(intent("a")));
+    let put = DeltaChange::Put(std::sync::Arc::new(intent("a")));
     [put, DeltaChange::Del].map(|change| DeltaEntry { seq: 3, id: key("a"), change }).into()
 }
 
@@ -63,7 +63,7 @@ fn beat() -> Beat {
 }
 
 fn content() -> PoolContent {
-    let values = [None, Some(Stored::Undecodable), Some(Stored::Intent(Box::new(intent("a"))))];
+    let values = [None, Some(Stored::Undecodable), Some(Stored::Intent(std::sync::Arc::new(intent("a"))))];
     PoolContent { entries: values.map(|value| StoredIntent { id: key("a"), seq: 1, value }).into() }
 }
 

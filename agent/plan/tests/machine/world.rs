@@ -320,7 +320,7 @@ impl World {
             .map(|((_, id), (seq, value))| DeltaEntry {
                 seq: *seq,
                 id: id.clone(),
-                change: value.clone().map_or(DeltaChange::Del, |intent| DeltaChange::Put(Box::new(intent))),
+                change: value.clone().map_or(DeltaChange::Del, |intent| DeltaChange::Put(std::sync::Arc::new(intent))),
             })
             .collect();
         entries.sort_by_key(|entry| entry.seq);
@@ -362,7 +362,11 @@ impl World {
                 id: at.1.clone(),
                 seq: *seq,
                 value: value.clone().map(|intent| {
-                    if self.undecodable.contains(at) { Stored::Undecodable } else { Stored::Intent(Box::new(intent)) }
+                    if self.undecodable.contains(at) {
+                        Stored::Undecodable
+                    } else {
+                        Stored::Intent(std::sync::Arc::new(intent))
+                    }
                 }),
             })
             .collect();

@@ -92,6 +92,6 @@ fn a_delta_carries_what_was_written_and_what_was_withdrawn() {
     let [delta] = told.as_slice() else { panic!("{told:?}") };
     assert_eq!((delta.epoch.as_str(), delta.term, delta.spread_ms), ("e", 7, 1500));
     let entries = delta.entries.as_ref().unwrap();
-    assert_eq!(entries[0].change, DeltaChange::Put(Box::new(intent("x"))));
+    assert_eq!(entries[0].change, DeltaChange::Put(std::sync::Arc::new(intent("x"))));
     assert_eq!((&entries[1].id, &entries[1].change), (&ImageKey::of("y"), &DeltaChange::Del));
 }

@@ -187,7 +187,7 @@ impl Play {
                 let Some(IntentsKey::Intent(of, id)) = IntentsKey::parse(key) else { return None };
                 let value = match Intent::decode(body) {
                     _ if body.is_empty() => None,
-                    Ok(intent) if intent.id == id => Some(Stored::Intent(Box::new(intent))),
+                    Ok(intent) if intent.id == id => Some(Stored::Intent(std::sync::Arc::new(intent))),
                     _ => Some(Stored::Undecodable),
                 };
                 (of == *pool).then_some(StoredIntent { id, seq: *seq, value })
