@@ -75,7 +75,8 @@ pub async fn run(path: PathBuf, config: ControllerConfig, log: LogHandle) -> Res
     // Ways in.
     let (inbox, facts) = driver::channel(DEFAULT_INBOX);
     inbox.send(Fact::Selection(config.selection())).await;
-    kubernetes::start(&kube, config.kube.watch_timeout, &inbox, &tasks);
+    let (expressions, evaluated) = watch::channel(reload::expressions(&config));
+    kubernetes::start(&kube, config.kube.watch_timeout, &evaluated, &inbox, &tasks);
     let (seat, elector) =
         leader::stand(&config.leader, config.pod_namespace.as_deref(), &instance, &kube, &inbox).await;
     if let Some(elector) = &elector {
@@ -97,7 +98,9 @@ pub async fn run(path: PathBuf, config: ControllerConfig, log: LogHandle) -> Res
         &tasks,
     )
     .await?;
-    tasks.spawn("config-reload", reload::watch(path, config.clone(), inbox.clone(), shutdown.clone()));
+    let (judged_sender, judged_by) = watch::channel(None);
+    let reloading = reload::Peers { inbox: inbox.clone(), expressions, judged_by };
+    tasks.spawn("config-reload", reload::watch(path, config.clone(), reloading, shutdown.clone()));
 
     // Ways out.
     let dispatcher = Dispatcher::new(
@@ -123,7 +126,7 @@ pub async fn run(path: PathBuf, config: ControllerConfig, log: LogHandle) -> Res
     tasks.spawn("refresh", views::refresh(inbox.waker(), shutdown.clone()));
     let seen = Admin { live: inbox.liveness(&clock), ready, state, metrics, log, shutdown: shutdown.clone() };
     admin::serve(&config.admin.listen, seen, &tasks).await?;
-    let mut show = Show { inspector, ready: machine_ready, gauged: None };
+    let mut show = Show { inspector, ready: machine_ready, judged_by: judged_sender, gauged: None };
     let machine = record::begin(&config.record, VERSION, beginning(&config, instance), clock.now(), &tasks);
     let settings = DriverSettings { window: config.step_window, ..DriverSettings::default() };
     tasks.spawn("loop", async move {

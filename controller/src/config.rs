@@ -5,6 +5,7 @@
 
 mod leader;
 pub mod reload;
+mod select;
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -19,6 +20,7 @@ use serde::{Deserialize, Serialize};
 use shared::name::{ClusterId, NodeName};
 
 pub use self::leader::LeaderSettings;
+use self::select::Select;
 
 use crate::identity::IdentitySettings;
 
@@ -176,10 +178,7 @@ impl Validate for ControllerConfig {
             found.add("identity.namespace", "is missing, and so is podNamespace: name the namespace of the agents");
         }
         found.section("leader", &self.leader);
-        found.within("select.namespaces", |found| {
-            patterns(found, "include", &self.select.namespaces.include);
-            patterns(found, "exclude", &self.select.namespaces.exclude);
-        });
+        found.section("select", &Select(&self.select));
         found.within("timing", |found| self.timing_problems(found));
         // As many missed heartbeats as make a node unknown are no reason yet.
         if self.labels.stale_after <= self.timing.heartbeat * 3 {
@@ -249,24 +248,6 @@ impl Validate for BucketSettings {
 fn positive(found: &mut Problems, key: &str, value: Duration) {
     if value.is_zero() {
         found.add(key, "is 0s; give a time such as 2s");
-    }
-}
-
-/// A pattern that can match no namespace name (RFC 1123 label) is a mistake of typing.
-fn patterns(found: &mut Problems, key: &str, patterns: &[String]) {
-    for (index, pattern) in patterns.iter().enumerate() {
-        let key = format!("{key}[{index}]");
-        let stray = pattern.chars().find(|c| !matches!(c, 'a'..='z' | '0'..='9' | '-' | '*' | '?'));
-        if pattern.is_empty() {
-            found.add(&key, "is empty and matches no namespace; remove it, or write * for all");
-        } else if let Some(stray) = stray {
-            found.add(
-                &key,
-                format!(
-                    "`{pattern}` matches no namespace: names have a-z, 0-9 and -, patterns * and ? too, not `{stray}`"
-                ),
-            );
-        }
     }
 }
 

@@ -9,6 +9,7 @@ pub mod bus;
 pub mod cleanup;
 pub mod config;
 pub mod doctor;
+pub mod expression;
 pub mod identity;
 pub mod init_nats;
 pub mod leader;

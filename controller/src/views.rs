@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use cluster_plan::World;
+use cluster_plan::input::Selection;
 use daemon::admin::Readiness;
 use daemon::driver::Waker;
 use daemon::inspect::{Inspector, MAIN, View};
@@ -39,6 +40,8 @@ pub struct Show {
     pub inspector: Inspector<World>,
     /// What the machine says of its readiness.
     pub ready: watch::Sender<Readiness>,
+    /// By what the machine judges.
+    pub judged_by: watch::Sender<Option<Selection>>,
     /// When the gauges were last set.
     pub gauged: Option<Moment>,
 }
@@ -51,6 +54,13 @@ impl Show {
         self.ready.send_if_modified(|known| {
             let changed = *known != ready;
             *known = ready;
+            changed
+        });
+        self.judged_by.send_if_modified(|known| {
+            let changed = known.as_ref() != world.selection();
+            if changed {
+                *known = world.selection().cloned();
+            }
             changed
         });
         if self.gauged.is_none_or(|at| now.mono.since(at) >= GAUGES) {

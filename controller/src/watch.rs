@@ -7,8 +7,10 @@ pub mod namespace;
 pub mod node;
 pub mod source;
 pub mod template;
+pub mod whole;
 pub mod workload;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use cluster_plan::Fact;
@@ -20,21 +22,28 @@ use k8s_openapi::api::core::v1::{Namespace, Node, Pod, ReplicationController};
 use kube::Client;
 
 use source::{Watched, run};
+use tokio::sync::watch;
 
-/// Starts every source; each of its watches ends after `timeout` and is taken up again.
-pub fn start(client: &Client, timeout: Duration, inbox: &Inbox<Fact>, tasks: &Tasks) {
-    one::<Namespace>(client, timeout, inbox, tasks);
-    one::<Node>(client, timeout, inbox, tasks);
-    one::<Deployment>(client, timeout, inbox, tasks);
-    one::<StatefulSet>(client, timeout, inbox, tasks);
-    one::<DaemonSet>(client, timeout, inbox, tasks);
-    one::<ReplicaSet>(client, timeout, inbox, tasks);
-    one::<ReplicationController>(client, timeout, inbox, tasks);
-    one::<Job>(client, timeout, inbox, tasks);
-    one::<CronJob>(client, timeout, inbox, tasks);
-    one::<Pod>(client, timeout, inbox, tasks);
+use crate::expression::Expressions;
+
+/// The expressions that are to be evaluated.
+pub type Evaluated = watch::Receiver<Arc<Expressions>>;
+
+/// Starts every source; each of its watches ends after `timeout` and is taken up again. Workloads are listed again when
+/// `expressions` has others.
+pub fn start(client: &Client, timeout: Duration, expressions: &Evaluated, inbox: &Inbox<Fact>, tasks: &Tasks) {
+    one::<Namespace>(client, timeout, expressions, inbox, tasks);
+    one::<Node>(client, timeout, expressions, inbox, tasks);
+    one::<Deployment>(client, timeout, expressions, inbox, tasks);
+    one::<StatefulSet>(client, timeout, expressions, inbox, tasks);
+    one::<DaemonSet>(client, timeout, expressions, inbox, tasks);
+    one::<ReplicaSet>(client, timeout, expressions, inbox, tasks);
+    one::<ReplicationController>(client, timeout, expressions, inbox, tasks);
+    one::<Job>(client, timeout, expressions, inbox, tasks);
+    one::<CronJob>(client, timeout, expressions, inbox, tasks);
+    one::<Pod>(client, timeout, expressions, inbox, tasks);
 }
 
-fn one<K: Watched>(client: &Client, timeout: Duration, inbox: &Inbox<Fact>, tasks: &Tasks) {
-    tasks.spawn("kubernetes", run::<K>(client.clone(), timeout, inbox.clone(), tasks.shutdown()));
+fn one<K: Watched>(client: &Client, timeout: Duration, expressions: &Evaluated, inbox: &Inbox<Fact>, tasks: &Tasks) {
+    tasks.spawn("kubernetes", run::<K>(client.clone(), timeout, expressions.clone(), inbox.clone(), tasks.shutdown()));
 }

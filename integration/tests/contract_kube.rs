@@ -65,7 +65,8 @@ impl Sources {
         let client = client::connect(Some(&api.kubeconfig_for(USER, None)?), SILENCE).await?;
         let (tasks, shutdown) = Tasks::new();
         let (said, inbox) = Listener::start(&tasks, shutdown);
-        controller::watch::start(&client, WATCH, &inbox, &tasks);
+        let (_none, expressions) = tokio::sync::watch::channel(std::sync::Arc::default());
+        controller::watch::start(&client, WATCH, &expressions, &inbox, &tasks);
         Ok(Self { said, tasks })
     }
 

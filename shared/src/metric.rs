@@ -74,6 +74,7 @@ metrics! {
     OBJECTS_INVALID = Gauge Controller "warm_objects_invalid_objects" ["kind"] "Workloads with a part that cannot be used; the rest of them is.";
     LEASE_HELD = Gauge Controller "warm_lease_held" [] "1 while this controller holds the Lease, and so may take the term.";
     LEADING = Gauge Controller "warm_leading" [] "1 while this controller holds the term and writes.";
+    CONFIG_CURRENT = Gauge Controller "warm_config_current" [] "1 while the configuration file says what runs; 0 while it is wrong, needs a restart, or its `select` waits for objects to be evaluated.";
     PAUSED = Gauge Controller "warm_paused" [] "1 while a person has paused warm-images (`ctl.pause`).";
     TERM = Gauge Controller "warm_term" [] "The newest term seen.";
     WORKLOADS = Gauge Controller "warm_workloads_objects" [] "Workloads whose images are wanted.";

@@ -28,9 +28,8 @@ pub(crate) struct Claims {
 #[derive(Debug, Clone, PartialEq)]
 struct Standing {
     pool: PoolId,
-    priority: u8,
-    /// Its images, and whether it wrote them without a registry host.
-    images: Vec<(ImageKey, bool)>,
+    /// Its images.
+    images: Vec<(ImageKey, Voice)>,
 }
 
 /// Who asks for an image.
@@ -40,7 +39,8 @@ struct Image {
     owners: BTreeMap<PoolId, BTreeMap<Arc<WorkloadKey>, Voice>>,
 }
 
-#[derive(Debug, Clone, Copy)]
+/// How it asks for one of them.
+#[derive(Debug, Clone, Copy, PartialEq)]
 struct Voice {
     priority: u8,
     unqualified: bool,
@@ -65,8 +65,7 @@ impl Claims {
     ) {
         let new = claim.as_ref().map(|(reading, claim)| Standing {
             pool: reading.pool().clone(),
-            priority: claim.priority,
-            images: claim.images.iter().map(|(id, image)| ((*id).clone(), image.unqualified)).collect(),
+            images: claim.images.iter().map(|(id, image, priority)| ((*id).clone(), voice(image, *priority))).collect(),
         });
         if self.of.get(key) == new.as_ref() {
             return;
@@ -84,13 +83,13 @@ impl Claims {
             is_part_of_all: pool::is_part_of_all(reading.constraint()),
         });
         pool.workloads += 1;
-        for (id, image) in claim.images {
+        for (id, image, priority) in claim.images {
             let entry = self
                 .images
                 .entry(id.clone())
                 .or_insert_with(|| Image { reference: image.clone(), owners: BTreeMap::new() });
-            let voice = Voice { priority: claim.priority, unqualified: image.unqualified };
-            entry.owners.entry(new.pool.clone()).or_default().insert(Arc::clone(&owner), voice);
+            let owners = entry.owners.entry(new.pool.clone()).or_default();
+            owners.insert(Arc::clone(&owner), voice(image, priority));
             touched.insert(id.clone());
         }
         self.of.insert(owner, new);
@@ -172,6 +171,10 @@ impl Claims {
     pub(crate) fn constraint(&self, pool: &PoolId) -> Option<&Constraint> {
         self.pools.get(pool).map(|pool| &pool.constraint)
     }
+}
+
+fn voice(image: &ReadImage, priority: u8) -> Voice {
+    Voice { priority, unqualified: image.unqualified }
 }
 
 fn want<'a>(reference: &'a ReadImage, owners: &'a BTreeMap<Arc<WorkloadKey>, Voice>) -> Want<'a> {

@@ -8,10 +8,10 @@ use std::collections::BTreeMap;
 use shared::image::Digest;
 use shared::name::{ImageKey, PoolId};
 
-use crate::input::{Constraint, Namespace, Selection, WorkloadKey};
+use crate::input::{Constraint, Namespace, WorkloadKey};
 use crate::known::Known;
 use crate::pool;
-use crate::select::{Claim, OfNamespace, ReadImage, Reading, Rules};
+use crate::select::{OfNamespace, ReadImage, Reading, Rules};
 
 /// All that is wanted.
 #[derive(Debug, Default)]
@@ -20,7 +20,7 @@ pub(crate) struct Demand<'a> {
     pub(crate) pools: BTreeMap<PoolId, DemandPool<'a>>,
     /// How many workloads are wanted.
     pub(crate) workloads: usize,
-    /// What cannot be used of those.
+    /// What cannot be used of them.
     pub(crate) problems: BTreeMap<WorkloadKey, Vec<String>>,
 }
 
@@ -80,25 +80,22 @@ pub(crate) fn join<'a>(into: &mut BTreeMap<ImageKey, Want<'a>>, wants: &BTreeMap
 /// What is wanted by all workloads. A workload whose namespace is not known yet waits for it, because the namespace
 /// may opt out.
 pub(crate) fn demand<'a>(
-    selection: &Selection,
+    rules: &Rules,
     namespaces: &Known<String, Namespace>,
     workloads: &'a Known<WorkloadKey, Reading>,
 ) -> Demand<'a> {
-    let rules = Rules::of(selection);
     let mut judged: BTreeMap<&str, OfNamespace<'_>> = BTreeMap::new();
     let mut demand = Demand::default();
     for (key, reading) in workloads.good() {
         let name = key.namespace.as_str();
-        let of_namespace = *judged.entry(name).or_insert_with(|| rules.of_namespace(namespaces, name));
-        let Some(claim) = rules.claim(of_namespace, reading) else {
-            continue;
-        };
-        demand.workloads += 1;
-        if !reading.problems().is_empty() {
-            demand.problems.insert(key.clone(), reading.problems().to_vec());
+        let of_namespace = judged.entry(name).or_insert_with(|| rules.of_namespace(namespaces, name));
+        let claim = of_namespace.claim(reading);
+        demand.workloads += usize::from(claim.is_wanted);
+        if !claim.problems.is_empty() {
+            demand.problems.insert(key.clone(), claim.problems);
         }
         if !claim.images.is_empty() {
-            add(&mut demand.pools, key, reading, &claim);
+            add(&mut demand.pools, key, reading, &claim.images);
         }
     }
     subsume(&mut demand.pools);
@@ -109,7 +106,7 @@ fn add<'a>(
     pools: &mut BTreeMap<PoolId, DemandPool<'a>>,
     key: &'a WorkloadKey,
     reading: &'a Reading,
-    claim: &Claim<'a>,
+    images: &[(&'a ImageKey, &'a ReadImage, u8)],
 ) {
     if !pools.contains_key(reading.pool()) {
         let empty = DemandPool { constraint: reading.constraint(), workloads: 0, wants: BTreeMap::new() };
@@ -119,13 +116,13 @@ fn add<'a>(
         return;
     };
     pool.workloads += 1;
-    for (id, image) in &claim.images {
+    for (id, image, priority) in images {
+        let (priority, unqualified) = (*priority, image.unqualified);
         if let Some(want) = pool.wants.get_mut(*id) {
-            want.priority = want.priority.max(claim.priority);
-            want.unqualified |= image.unqualified;
+            want.priority = want.priority.max(priority);
+            want.unqualified |= unqualified;
             want.owners.push(key);
         } else {
-            let (priority, unqualified) = (claim.priority, image.unqualified);
             pool.wants.insert((*id).clone(), Want { image, priority, unqualified, owners: vec![key] });
         }
     }
@@ -156,7 +153,7 @@ fn subsume(pools: &mut BTreeMap<PoolId, DemandPool<'_>>) {
 mod tests {
     use super::*;
     use crate::fact::Change;
-    use crate::input::{ContainerImage, Workload, WorkloadKind};
+    use crate::input::{ContainerImage, Selection, Workload, WorkloadKind};
     use crate::select;
 
     fn workload(images: &[&str]) -> Workload {
@@ -177,7 +174,7 @@ mod tests {
 
     fn namespaces() -> Known<String, Namespace> {
         let mut known = Known::new();
-        known.change(Change::Upsert("shop".to_owned(), Ok(Namespace { uid: "u".to_owned(), warm: None })));
+        known.change(Change::Upsert("shop".to_owned(), Ok(Namespace::default())));
         known
     }
 
@@ -187,7 +184,7 @@ mod tests {
             ("a", Workload { priority: Some("10".to_owned()), ..workload(&["docker.io/library/nginx:latest"]) }),
             ("b", Workload { priority: Some("70".to_owned()), ..workload(&["nginx", "docker.io/nginx"]) }),
         ]);
-        let demand = demand(&Selection::default(), &namespaces(), &workloads);
+        let demand = demand(&Rules::of(Selection::default()), &namespaces(), &workloads);
         let wants = &demand.pools[&PoolId::all()].wants;
         let want = wants.values().next().unwrap();
         assert_eq!((wants.len(), want.priority, want.unqualified, want.owners.len()), (1, 70, true, 2));
@@ -206,7 +203,7 @@ mod tests {
             ("ssd", Workload { constraint: selecting, ..workload(&["nginx", "redis"]) }),
             ("pod", Workload { constraint: named, ..workload(&["nginx"]) }),
         ]);
-        let demand = demand(&Selection::default(), &namespaces(), &workloads);
+        let demand = demand(&Rules::of(Selection::default()), &namespaces(), &workloads);
         let sizes: Vec<usize> = demand.pools.values().map(|p| p.wants.len()).collect();
         assert_eq!(sizes, [1, 1, 1], "{:?}", demand.pools.keys());
         let want = demand.pools[&PoolId::all()].wants.values().next().unwrap();

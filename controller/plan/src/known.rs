@@ -97,6 +97,17 @@ impl<K: Ord, T: PartialEq> Known<K, T> {
         self.objects.iter().filter_map(|(key, object)| Some((key, object.good.as_ref()?)))
     }
 
+    /// Every object with usable content, to be changed.
+    pub(crate) fn good_mut(&mut self) -> impl Iterator<Item = (&K, &mut T)> {
+        self.objects.iter_mut().filter_map(|(key, object)| Some((key, object.good.as_mut()?)))
+    }
+
+    /// Every object whose newest content is usable.
+    pub(crate) fn valid(&self) -> impl Iterator<Item = (&K, &T)> {
+        let valid = self.objects.iter().filter(|(_, object)| object.invalid.is_none());
+        valid.filter_map(|(key, object)| Some((key, object.good.as_ref()?)))
+    }
+
     /// Every object whose newest content cannot be used, with what is wrong.
     pub(crate) fn invalid(&self) -> impl Iterator<Item = (&K, &str)> {
         self.objects.iter().filter_map(|(key, object)| Some((key, object.invalid.as_deref()?)))

@@ -8,6 +8,7 @@ mod ask;
 mod explain;
 mod replan;
 mod report;
+mod selection;
 mod status;
 mod step;
 mod trouble;
@@ -35,7 +36,7 @@ use crate::lists::Lists;
 use crate::notice::Notices;
 use crate::pace::Pace;
 use crate::plan::Plan;
-use crate::select::Reading;
+use crate::select::{Reading, Rules};
 use crate::settings::Settings;
 use crate::silence::Silence;
 use crate::suspect::Suspects;
@@ -51,7 +52,9 @@ pub struct World {
     rng: Rng,
 
     // What Kubernetes shows.
-    selection: Option<Selection>,
+    rules: Option<Rules>,
+    /// A selection by whose expressions not every workload has been evaluated yet.
+    next_selection: Option<Selection>,
     workloads: Known<WorkloadKey, Reading>,
     namespaces: Known<String, Namespace>,
     nodes: Known<NodeName, Node>,
@@ -116,7 +119,8 @@ impl World {
         Self {
             settings,
             rng: Rng::with_seed(seed),
-            selection: None,
+            rules: None,
+            next_selection: None,
             workloads: Known::new(),
             namespaces: Known::new(),
             nodes: Known::new(),
@@ -157,11 +161,11 @@ impl World {
     /// What is still awaited before anything is decided.
     fn awaited(&self) -> Vec<String> {
         let sources = self.settings.sources().filter(|s| !self.synced.contains(s)).map(|s| s.as_str().to_owned());
-        sources.chain(self.selection.is_none().then(|| "selection".to_owned())).collect()
+        sources.chain(self.rules.is_none().then(|| "selection".to_owned())).collect()
     }
 
     fn is_synced(&self) -> bool {
-        self.selection.is_some() && self.settings.sources().all(|s| self.synced.contains(&s))
+        self.rules.is_some() && self.settings.sources().all(|s| self.synced.contains(&s))
     }
 
     /// UID that names the cluster.

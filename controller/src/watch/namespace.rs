@@ -25,7 +25,7 @@ impl Watched for Namespace {
 
     fn view(self) -> Result<View, String> {
         let warm = self.metadata.annotations.as_ref().and_then(|a| a.get(WARM_ANNOTATION)).cloned();
-        Ok(View { uid: self.metadata.uid.unwrap_or_default(), warm })
+        Ok(View { uid: self.metadata.uid.unwrap_or_default(), warm, labels: self.metadata.labels.unwrap_or_default() })
     }
 
     fn listed(list: BTreeMap<String, Result<View, String>>) -> Fact {

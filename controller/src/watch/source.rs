@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::hash::Hasher as _;
 use std::pin::pin;
+use std::sync::Arc;
 use std::time::Duration;
 
 use cluster_plan::Fact;
@@ -15,7 +16,7 @@ use cluster_plan::fact::{Change, Source};
 use daemon::driver::Inbox;
 use daemon::metrics;
 use daemon::supervise::Shutdown;
-use futures::StreamExt as _;
+use futures::{Stream, StreamExt as _};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::core::DeserializeGuard;
 use kube::runtime::watcher::{self, Event, watcher};
@@ -24,7 +25,11 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use shared::backoff::Backoff;
 use shared::metric;
+use tokio::sync::watch;
 use tracing::{debug, info, warn};
+
+use super::whole::{Decoded, Whole};
+use crate::expression::Expressions;
 
 /// Shorter than kube's own: after an outage of the API server every source is back within this.
 const RETRY: Backoff = Backoff { base: Duration::from_millis(500), ceiling: Duration::from_secs(10) };
@@ -38,6 +43,9 @@ pub trait Watched: Resource<DynamicType = ()> + Clone + DeserializeOwned + fmt::
 
     /// The source it feeds.
     const SOURCE: Source;
+
+    /// Whether expressions are evaluated over such objects.
+    const IS_EVALUATED: bool = false;
 
     /// Restricts the watch where the API server can.
     fn config() -> watcher::Config {
@@ -55,6 +63,9 @@ pub trait Watched: Resource<DynamicType = ()> + Clone + DeserializeOwned + fmt::
     /// The view, or what is wrong with the object.
     fn view(self) -> Result<Self::View, String>;
 
+    /// Takes into the view what expressions say of the whole object.
+    fn evaluated(_view: &mut Self::View, _results: BTreeMap<String, Result<bool, String>>) {}
+
     /// The fact of a full list.
     fn listed(list: BTreeMap<Self::Key, Result<Self::View, String>>) -> Fact;
 
@@ -67,17 +78,28 @@ pub struct Reducer<K: Watched> {
     listing: BTreeMap<K::Key, Result<K::View, String>>,
     /// Digest of what was last said of each object; `None` before the first full list.
     said: Option<BTreeMap<K::Key, u64>>,
+    expressions: Arc<Expressions>,
 }
 
 impl<K: Watched> Default for Reducer<K> {
     fn default() -> Self {
-        Self { listing: BTreeMap::new(), said: None }
+        Self { listing: BTreeMap::new(), said: None, expressions: Arc::default() }
     }
 }
 
 impl<K: Watched> Reducer<K> {
     /// Takes in one event; a fact if it says something new.
     pub fn take(&mut self, event: Event<DeserializeGuard<K>>) -> Option<Fact> {
+        self.take_decoded(event)
+    }
+
+    /// Has these evaluated over what is listed from now on.
+    pub fn evaluate(&mut self, expressions: Arc<Expressions>) {
+        self.expressions = expressions;
+    }
+
+    /// As [`Self::take`], of whole objects too.
+    pub fn take_decoded<D: Decoded<K>>(&mut self, event: Event<DeserializeGuard<D>>) -> Option<Fact> {
         match event {
             Event::Init => {
                 self.listing.clear();
@@ -85,7 +107,7 @@ impl<K: Watched> Reducer<K> {
             }
             Event::InitApply(object) => {
                 let key = K::key(object.meta()).filter(|_| K::counts(object.meta()))?;
-                self.listing.insert(key, content(object));
+                self.listing.insert(key, content(object, &self.expressions));
                 None
             }
             Event::InitDone => self.take_list(),
@@ -109,12 +131,12 @@ impl<K: Watched> Reducer<K> {
         Some(K::listed(list))
     }
 
-    fn take_object(&mut self, object: DeserializeGuard<K>) -> Option<Fact> {
+    fn take_object<D: Decoded<K>>(&mut self, object: DeserializeGuard<D>) -> Option<Fact> {
         let key = K::key(object.meta())?;
         if !K::counts(object.meta()) {
             return self.forget(&key);
         }
-        let content = content(object);
+        let content = content(object, &self.expressions);
         let digest = digest(&content);
         let said = self.said.get_or_insert_default();
         if said.get(&key) == Some(&digest) {
@@ -130,11 +152,17 @@ impl<K: Watched> Reducer<K> {
     }
 }
 
-fn content<K: Watched>(object: DeserializeGuard<K>) -> Result<K::View, String> {
-    match object.0 {
-        Ok(object) => object.view(),
-        Err(invalid) => Err(invalid.error),
+/// Where objects are reduced: afterwards nothing is left for an expression to look at.
+fn content<K: Watched, D: Decoded<K>>(
+    object: DeserializeGuard<D>,
+    expressions: &Expressions,
+) -> Result<K::View, String> {
+    let (object, whole) = object.0.map_err(|invalid| invalid.error)?.into_parts();
+    let mut view = object.view()?;
+    if let Some(whole) = whole {
+        K::evaluated(&mut view, expressions.evaluate(&whole));
     }
+    Ok(view)
 }
 
 /// A digest instead of the view itself: views live once, in the machine.
@@ -147,40 +175,87 @@ fn digest<T: Serialize>(content: &Result<T, String>) -> u64 {
 
 /// Watches until the shutdown. Each single watch ends after `timeout` (whole seconds), so that a dead connection is found
 /// soon after: kube gives a watch up that says nothing for 5 s longer.
-pub async fn run<K: Watched>(client: Client, timeout: Duration, inbox: Inbox<Fact>, shutdown: Shutdown) {
+pub async fn run<K: Watched>(
+    client: Client,
+    timeout: Duration,
+    expressions: watch::Receiver<Arc<Expressions>>,
+    inbox: Inbox<Fact>,
+    shutdown: Shutdown,
+) {
     tokio::select! {
         () = shutdown.cancelled() => {}
-        () = watch_for_ever::<K>(&client, timeout, &inbox) => {}
+        () = watch_for_ever::<K>(&client, timeout, expressions, &inbox) => {}
     }
 }
 
-async fn watch_for_ever<K: Watched>(client: &Client, timeout: Duration, inbox: &Inbox<Fact>) {
+async fn watch_for_ever<K: Watched>(
+    client: &Client,
+    timeout: Duration,
+    mut expressions: watch::Receiver<Arc<Expressions>>,
+    inbox: &Inbox<Fact>,
+) {
     let config = K::config().timeout(u32::try_from(timeout.as_secs()).unwrap_or(u32::MAX));
     let mut reducer = Reducer::<K>::default();
     let mut trouble = Trouble::new(K::SOURCE.as_str());
     loop {
+        if K::IS_EVALUATED {
+            reducer.evaluate(Arc::clone(&expressions.borrow_and_update()));
+        }
         // A new watcher begins with a full list.
-        let mut events = pin!(watcher(Api::<DeserializeGuard<K>>::all(client.clone()), config.clone()));
-        while let Some(event) = events.next().await {
-            match event {
-                Ok(event) => {
-                    // `Init` only says that a list begins: it may fail yet.
-                    if !matches!(event, Event::Init) {
-                        trouble.over();
-                    }
-                    if let Some(fact) = reducer.take(event) {
-                        inbox.send(fact).await;
-                    }
+        if reducer.expressions.is_empty() {
+            let events = watcher(Api::<DeserializeGuard<K>>::all(client.clone()), config.clone());
+            follow(events, &mut reducer, &mut trouble, &mut expressions, inbox).await;
+        } else {
+            let events = watcher(Api::<DeserializeGuard<Whole<K>>>::all(client.clone()), config.clone());
+            follow(events, &mut reducer, &mut trouble, &mut expressions, inbox).await;
+        }
+    }
+}
+
+/// Until everything is to be listed again.
+async fn follow<K: Watched, D: Decoded<K>>(
+    events: impl Stream<Item = Result<Event<DeserializeGuard<D>>, watcher::Error>>,
+    reducer: &mut Reducer<K>,
+    trouble: &mut Trouble,
+    expressions: &mut watch::Receiver<Arc<Expressions>>,
+    inbox: &Inbox<Fact>,
+) {
+    let evaluated = Arc::clone(&reducer.expressions);
+    let mut events = pin!(events);
+    loop {
+        let event = tokio::select! {
+            () = others(expressions, &evaluated), if K::IS_EVALUATED => return,
+            event = events.next() => event,
+        };
+        match event {
+            None => return,
+            Some(Ok(event)) => {
+                // `Init` only says that a list begins: it may fail yet.
+                if !matches!(event, Event::Init) {
+                    trouble.over();
                 }
-                Err(error) => {
-                    trouble.add(&error, reducer.is_synced()).await;
-                    if must_list_again(&error) {
-                        break;
-                    }
+                if let Some(fact) = reducer.take_decoded(event) {
+                    inbox.send(fact).await;
+                }
+            }
+            Some(Err(error)) => {
+                trouble.add(&error, reducer.is_synced()).await;
+                if must_list_again(&error) {
+                    return;
                 }
             }
         }
     }
+}
+
+/// Until expressions are to be evaluated that are not among these.
+async fn others(expressions: &mut watch::Receiver<Arc<Expressions>>, evaluated: &Expressions) {
+    while expressions.changed().await.is_ok() {
+        if !evaluated.cover(&expressions.borrow_and_update()) {
+            return;
+        }
+    }
+    std::future::pending::<()>().await;
 }
 
 /// The watcher keeps asking for a resource version that the server says it does not have (any more, or yet: a restored

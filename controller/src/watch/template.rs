@@ -27,6 +27,8 @@ pub(super) fn of_template(meta: &ObjectMeta, template: core::PodTemplateSpec) ->
         warm: annotation(object, WARM_ANNOTATION),
         template_warm: annotation(&inner, WARM_ANNOTATION),
         priority: annotation(object, PRIORITY_ANNOTATION).or_else(|| annotation(&inner, PRIORITY_ANNOTATION)),
+        labels: meta.labels.clone().unwrap_or_default(),
+        ..Workload::default()
     })
 }
 
@@ -40,6 +42,8 @@ pub(super) fn of_pod(meta: &ObjectMeta, spec: core::PodSpec) -> Workload {
         warm: annotation(object, WARM_ANNOTATION),
         template_warm: None,
         priority: annotation(object, PRIORITY_ANNOTATION),
+        labels: meta.labels.clone().unwrap_or_default(),
+        ..Workload::default()
     }
 }
 

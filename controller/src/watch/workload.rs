@@ -27,6 +27,7 @@ macro_rules! with_template {
             type View = Workload;
 
             const SOURCE: Source = Source::Workloads(WorkloadKind::$kind);
+            const IS_EVALUATED: bool = true;
 
             fn key(meta: &ObjectMeta) -> Option<WorkloadKey> {
                 key(WorkloadKind::$kind, meta)
@@ -40,6 +41,10 @@ macro_rules! with_template {
                 let $object = self;
                 let template: Option<PodTemplateSpec> = $template;
                 template::of_template(&$object.metadata, template.unwrap_or_default())
+            }
+
+            fn evaluated(view: &mut Workload, results: BTreeMap<String, Result<bool, String>>) {
+                view.expressions = results;
             }
 
             fn listed(list: BTreeMap<WorkloadKey, Result<Workload, String>>) -> Fact {
@@ -66,6 +71,7 @@ impl Watched for Pod {
     type View = Workload;
 
     const SOURCE: Source = Source::Workloads(WorkloadKind::Pod);
+    const IS_EVALUATED: bool = true;
 
     fn config() -> watcher::Config {
         // A Pod that ends leaves the watch as if it were deleted. Controllers cannot be asked for by a selector.
@@ -84,6 +90,10 @@ impl Watched for Pod {
     fn view(self) -> Result<Workload, String> {
         let spec = self.spec.ok_or("spec is missing")?;
         Ok(template::of_pod(&self.metadata, spec))
+    }
+
+    fn evaluated(view: &mut Workload, results: BTreeMap<String, Result<bool, String>>) {
+        view.expressions = results;
     }
 
     fn listed(list: BTreeMap<WorkloadKey, Result<Workload, String>>) -> Fact {

@@ -129,7 +129,7 @@ fn view(node: &NodeObject) -> Node {
 }
 
 fn namespace(uid: &str, is_out: bool) -> Namespace {
-    Namespace { uid: uid.to_owned(), warm: is_out.then(|| "false".to_owned()) }
+    Namespace { uid: uid.to_owned(), warm: is_out.then(|| "false".to_owned()), ..Namespace::default() }
 }
 
 /// Whether the API server tells it, and no bucket.

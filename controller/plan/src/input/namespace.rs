@@ -1,5 +1,7 @@
 //! A namespace.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 /// What matters of a Namespace object.
@@ -10,4 +12,7 @@ pub struct Namespace {
     pub uid: String,
     /// Annotation `warm-images.dev/warm`.
     pub warm: Option<String>,
+    /// Its labels.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub labels: BTreeMap<String, String>,
 }

@@ -145,6 +145,12 @@ pub struct Workload {
     pub template_warm: Option<String>,
     /// Annotation `warm-images.dev/priority` of the object, else of the template.
     pub priority: Option<String>,
+    /// Labels of the object, not of its template.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub labels: BTreeMap<String, String>,
+    /// What CEL expressions of the configuration give over the whole object, or why they fail: by their text.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub expressions: BTreeMap<String, Result<bool, String>>,
 }
 
 /// One place where an image stands.

@@ -17,7 +17,6 @@ use crate::fact::{Change, Fact, IntentsDoc, Source, Stored};
 use crate::input::{Namespace, Node, Workload, WorkloadKey, WorkloadKind};
 use crate::leadership::Standing;
 use crate::notice::Subject;
-use crate::select;
 
 impl World {
     /// Takes a fact; says whether a step is due.
@@ -38,10 +37,8 @@ impl World {
             Fact::Node(change) => self.node(change),
             Fact::Nodes(list) => self.nodes_listed(list),
             Fact::Selection(selection) => {
-                let changed = self.selection.as_ref() != Some(&selection);
-                self.selection = Some(selection);
-                self.stale.everything |= changed;
-                changed
+                self.next_selection = Some(selection);
+                self.take_selection()
             }
             Fact::Intents { stream_created, head, entries } => {
                 self.intents.read(stream_created, head, entries);
@@ -104,7 +101,10 @@ impl World {
     fn workload(&mut self, change: Change<WorkloadKey, Workload>) -> bool {
         let key = change.key().clone();
         let changed = self.workloads.change(match change {
-            Change::Upsert(key, content) => Change::Upsert(key, content.map(|w| select::read(&w))),
+            Change::Upsert(key, content) => {
+                let reading = content.map(|workload| self.read(&key, &workload));
+                Change::Upsert(key, reading)
+            }
             Change::Remove(key) => Change::Remove(key),
         });
         if changed {
@@ -114,7 +114,11 @@ impl World {
     }
 
     fn workloads_listed(&mut self, kind: WorkloadKind, list: BTreeMap<WorkloadKey, Result<Workload, String>>) -> bool {
-        let read = list.into_iter().map(|(key, content)| (key, content.map(|w| select::read(&w)))).collect();
+        let read = |(key, content): (WorkloadKey, Result<Workload, String>)| {
+            let reading = content.map(|workload| self.read(&key, &workload));
+            (key, reading)
+        };
+        let read = list.into_iter().map(read).collect();
         let changed = self.workloads.replace(read, |key| key.kind == kind);
         let is_news = self.synced.insert(Source::Workloads(kind)) || !changed.is_empty();
         self.stale.workloads.extend(changed);

@@ -20,7 +20,7 @@ use super::World;
 use crate::bucket::{Held, PoolBucket};
 use crate::input::{Node, WorkloadKey};
 use crate::place;
-use crate::select::{Reading, Rules};
+use crate::select::Reading;
 
 /// How many entries a list in an answer has at most.
 const MAX_LISTED: usize = 50;
@@ -87,15 +87,19 @@ impl World {
     /// Everybody who names an image: who wants it (on the node, if one is given), and who does not and why.
     fn claims(&self, id: &ImageKey, node: Option<(&NodeName, Option<&Node>)>) -> Claims {
         let mut claims = Claims::default();
-        let Some(selection) = &self.selection else { return claims };
-        let rules = Rules::of(selection);
-        for (key, reading) in self.workloads.good().filter(|(_, reading)| reading.names(id).is_some()) {
-            match rules.judge(&self.namespaces, key, reading) {
-                Err(exclusion) => claims.others.push((key.clone(), exclusion.to_string())),
-                Ok(inclusion) => match obstacle(reading, node) {
-                    Some(obstacle) => claims.others.push((key.clone(), format!("not on this node: {obstacle}"))),
-                    None => claims.owners.push((key.clone(), inclusion.to_string())),
-                },
+        let Some(rules) = &self.rules else { return claims };
+        for (key, reading) in self.workloads.good().filter(|(_, reading)| reading.image(id).is_some()) {
+            match rules.of_namespace(&self.namespaces, &key.namespace).image(reading, id) {
+                None => {}
+                Some(Err(exclusion)) => claims.others.push((key.clone(), exclusion.to_string())),
+                Some(Ok(inclusion)) => {
+                    if let Some(obstacle) = obstacle(reading, node) {
+                        claims.others.push((key.clone(), format!("not on this node: {obstacle}")));
+                        continue;
+                    }
+                    let priority = (inclusion.priority, inclusion.priority_from.to_string());
+                    claims.owners.push((key.clone(), inclusion.to_string(), priority));
+                }
             }
         }
         claims
@@ -164,24 +168,22 @@ fn obstacle(reading: &Reading, node: Option<(&NodeName, Option<&Node>)>) -> Opti
 /// Who names an image.
 #[derive(Debug, Default)]
 struct Claims {
-    /// Who wants it, with the rule that says so.
-    owners: Vec<(WorkloadKey, String)>,
+    /// Who wants it, with the rule that says so, how much, and who says that.
+    owners: Vec<(WorkloadKey, String, (u8, String))>,
     /// Whose naming counts for nothing, and why.
     others: Vec<(WorkloadKey, String)>,
 }
 
 impl Claims {
     fn put_into(&self, answer: &mut Value) {
-        let list = |list: &[(WorkloadKey, String)], why: &str| -> Value {
-            let one = |(key, text): &(WorkloadKey, String)| json!({ "kind": key.kind.as_str(), "namespace": key.namespace, "name": key.name, why: text });
-            list.iter().take(MAX_LISTED).map(one).collect()
-        };
+        let owner = |(key, rule, (priority, from)): &(WorkloadKey, String, (u8, String))| json!({ "kind": key.kind.as_str(), "namespace": key.namespace, "name": key.name, "rule": rule, "priority": priority, "priorityFrom": from });
+        let other = |(key, why): &(WorkloadKey, String)| json!({ "kind": key.kind.as_str(), "namespace": key.namespace, "name": key.name, "why": why });
         add(
             answer,
             json!({
-                "owners": list(&self.owners, "rule"),
+                "owners": self.owners.iter().take(MAX_LISTED).map(owner).collect::<Vec<_>>(),
                 "ownersTotal": self.owners.len(),
-                "notCounted": list(&self.others, "why"),
+                "notCounted": self.others.iter().take(MAX_LISTED).map(other).collect::<Vec<_>>(),
                 "notCountedTotal": self.others.len(),
             }),
         );
@@ -189,9 +191,10 @@ impl Claims {
 
     /// In one sentence.
     fn text(&self) -> String {
-        let first = |list: &[(WorkloadKey, String)]| list.first().map(|(key, why)| format!("{key}: {why}"));
         let more = |n: usize| if n > 1 { format!("; and {} more", n - 1) } else { String::new() };
-        match (first(&self.owners), first(&self.others)) {
+        let owner = self.owners.first().map(|(key, why, _)| format!("{key}: {why}"));
+        let other = self.others.first().map(|(key, why)| format!("{key}: {why}"));
+        match (owner, other) {
             (Some(owner), _) => format!("wanted by {owner}{}", more(self.owners.len())),
             (None, Some(other)) => format!("not wanted. {other}{}", more(self.others.len())),
             (None, None) => "not wanted: no workload names it".to_owned(),

@@ -18,7 +18,7 @@ use crate::lists::Lists;
 use crate::member::{self, MAX_OF_CLUSTER};
 use crate::place;
 use crate::plan::{self, Plan, PlannedPool};
-use crate::select::{OfNamespace, Rules};
+use crate::select::OfNamespace;
 
 /// What is planned otherwise than before.
 #[derive(Default)]
@@ -34,7 +34,7 @@ struct Moved {
 impl World {
     /// Makes anew what of the plan depends on what has changed.
     pub(super) fn replan(&mut self) {
-        if self.selection.is_none() {
+        if self.rules.is_none() {
             return;
         }
         let nodes = std::mem::take(&mut self.stale.nodes);
@@ -70,20 +70,21 @@ impl World {
         if !namespaces.is_empty() {
             keys.extend(self.workloads.keys().filter(|key| namespaces.contains(&key.namespace)).cloned());
         }
-        let Some(selection) = self.selection.as_ref().filter(|_| !keys.is_empty()) else { return touched };
-        let rules = Rules::of(selection);
+        let Some(rules) = self.rules.as_ref().filter(|_| !keys.is_empty()) else { return touched };
         let mut judged: BTreeMap<&str, OfNamespace<'_>> = BTreeMap::new();
         for key in &keys {
             let name = key.namespace.as_str();
-            let claim = self.workloads.get(key).and_then(|reading| {
-                let of_namespace = *judged.entry(name).or_insert_with(|| rules.of_namespace(&self.namespaces, name));
-                Some((reading, rules.claim(of_namespace, reading)?))
+            let mut claim = self.workloads.get(key).map(|reading| {
+                let of_namespace = judged.entry(name).or_insert_with(|| rules.of_namespace(&self.namespaces, name));
+                (reading, of_namespace.claim(reading))
             });
-            match claim.as_ref().map(|(reading, _)| reading.problems()).filter(|problems| !problems.is_empty()) {
-                Some(problems) => drop(self.plan.problems.insert(key.clone(), problems.to_vec())),
-                None => drop(self.plan.problems.remove(key)),
+            let problems = claim.as_mut().map(|(_, claim)| std::mem::take(&mut claim.problems)).unwrap_or_default();
+            if problems.is_empty() {
+                self.plan.problems.remove(key);
+            } else {
+                self.plan.problems.insert(key.clone(), problems);
             }
-            self.claims.set(key, claim, &mut touched);
+            self.claims.set(key, claim.filter(|(_, claim)| claim.is_wanted), &mut touched);
         }
         self.plan.workloads = self.claims.workloads();
         touched
@@ -107,7 +108,7 @@ impl World {
     }
 
     fn naive_plan(&self, lists: &mut Lists) -> Option<Plan> {
-        let demand = demand::demand(self.selection.as_ref()?, &self.namespaces, &self.workloads);
+        let demand = demand::demand(self.rules.as_ref()?, &self.namespaces, &self.workloads);
         let membership = member::place_within_limits(&demand.pools, self.nodes.good());
         Some(plan::plan(demand, &membership, &self.nodes, lists))
     }
@@ -395,7 +396,7 @@ mod tests {
         #[test]
         fn a_short_cut_equals_the_plan_made_of_everything(facts in facts()) {
             let mut world = World::new(Settings::default(), "e".to_owned(), 1, now());
-            world.selection = Some(Selection::default());
+            world.learn(Fact::Selection(Selection::default()), now().mono);
             let shop = Namespace::default();
             world.learn(Fact::Namespace(Change::Upsert("shop".to_owned(), Ok(shop))), now().mono);
             for fact in facts {

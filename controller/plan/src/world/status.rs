@@ -59,6 +59,7 @@ impl World {
             "leadership": self.leadership_summary(),
             "paused": self.paused_summary(now),
             "sources": self.sources_summary(now),
+            "selectionWaitsFor": self.next_selection.as_ref().map(|_| self.unevaluated()),
             "buckets": self.buckets_summary(most),
             "workloads": self.plan.workloads,
             "intents": self.plan.pools.values().map(|p| p.intents.len()).sum::<usize>(),

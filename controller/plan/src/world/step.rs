@@ -25,6 +25,7 @@ impl World {
     pub(super) fn decide(&mut self, now: Now) -> Vec<Effect> {
         let mut effects = std::mem::take(&mut self.outbox);
         self.take_orders(&mut effects);
+        self.take_selection();
         if self.is_synced() {
             self.act(now, &mut effects);
         } else {

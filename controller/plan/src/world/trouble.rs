@@ -15,7 +15,7 @@ use crate::evidence::{Agent, Classes, NodeEvidence};
 use crate::judge::ImageEvidence;
 use crate::notice::{Condition, Failing, Seen, Subject};
 use crate::place;
-use crate::select::{Reading, Rules};
+use crate::select::{OfNamespace, Reading};
 
 /// Heartbeats after the first look within which old news may arrive.
 const OLD_NEWS: u32 = 3;
@@ -102,20 +102,23 @@ impl World {
     /// Every image of a workload that fails somewhere or is remembered.
     fn trouble(&self) -> BTreeMap<Subject, Seen> {
         let (groups, images) = self.groups();
-        let Some(selection) = self.selection.as_ref().filter(|_| !images.is_empty()) else {
+        let Some(rules) = self.rules.as_ref().filter(|_| !images.is_empty()) else {
             return BTreeMap::new();
         };
-        let rules = Rules::of(selection);
+        let mut judged: BTreeMap<&str, OfNamespace<'_>> = BTreeMap::new();
         let mut tallies: BTreeMap<(&PoolId, &ImageKey), Tally<'_>> = BTreeMap::new();
         let mut all = BTreeMap::new();
         for (key, reading) in self.workloads.good() {
             let mut concerned = reading.images().filter(|(id, _)| images.contains(*id)).peekable();
-            if concerned.peek().is_none() || rules.judge(&self.namespaces, key, reading).is_err() {
+            if concerned.peek().is_none() {
                 continue;
             }
-            for (id, image) in concerned {
+            let name = key.namespace.as_str();
+            let of_namespace = judged.entry(name).or_insert_with(|| rules.of_namespace(&self.namespaces, name));
+            let Ok(judged) = of_namespace.workload(reading) else { continue };
+            for (id, image) in concerned.filter(|(_, image)| judged.image(image).is_ok()) {
                 let tally = tallies.entry((reading.pool(), id)).or_insert_with(|| self.tally(&groups, reading, id));
-                let (uid, image) = (reading.uid().to_owned(), image.to_owned());
+                let (uid, image) = (reading.uid().to_owned(), image.image.clone());
                 all.insert((key.clone(), id.clone()), Seen { uid, image, condition: tally.condition() });
             }
         }

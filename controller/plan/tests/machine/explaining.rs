@@ -53,7 +53,7 @@ fn a_wanted_image_names_who_wants_it_by_which_rule_and_where_it_stands() {
     assert_eq!(
         answer["owners"][0],
         json!({ "kind": "Deployment", "namespace": "shop", "name": "api",
-            "rule": "its namespace is included by `*` and nothing opts out" })
+            "rule": "its namespace is included by `*` and nothing opts out", "priority": 50, "priorityFrom": "default" })
     );
     assert_eq!((&answer["ownersTotal"], &answer["notCountedTotal"]), (&json!(2), &json!(0)));
     let pool = &answer["pools"][0];
@@ -80,7 +80,7 @@ fn an_unwanted_image_says_what_excludes_it(
     let mut selection = Selection { mode, ..Selection::default() };
     selection.namespaces.exclude = exclude.iter().map(ToString::to_string).collect();
     stage.learn(Fact::Selection(selection));
-    let shop = Namespace { uid: "s".to_owned(), warm: of_namespace.map(ToOwned::to_owned) };
+    let shop = Namespace { uid: "s".to_owned(), warm: of_namespace.map(ToOwned::to_owned), ..Namespace::default() };
     stage.learn(Fact::Namespace(Change::Upsert("shop".to_owned(), Ok(shop))));
     stage.want("web", Workload { warm: of_workload.map(ToOwned::to_owned), ..workload(&[IMAGE]) });
     let answer = explain(&mut stage, IMAGE, "n1");

@@ -279,11 +279,21 @@ proptest! {
     }
 
     #[test]
-    fn explain_says_wanted_exactly_where_the_plan_wants_and_names_an_owner_there(acts in acts()) {
+    fn explain_says_wanted_exactly_where_the_plan_wants_and_names_an_owner_there(
+        acts in acts(),
+        select in prop::sample::select(&[
+            "{}",
+            r#"{"exclude":[{"images":[{"contains":"1"}]}]}"#,
+            r#"{"include":[{"images":[{"registry":"docker.io"}]},{"kinds":["Pod"]}]}"#,
+            r#"{"exclude":[{"namespaces":["shop"],"kinds":["Deployment"]}]}"#,
+            r#"{"priorities":[{"images":[{"regex":"[0-9]$"}],"priority":90}],"include":[{"namespaceSelector":{}}]}"#,
+        ][..])
+    ) {
         let mut play = Play::new(false);
         for act in &acts {
             play.act(act);
         }
+        play.stage.learn(Fact::Selection(serde_json::from_str(select).unwrap()));
         let rows = play.stage.world.table();
         for image in IMAGES {
             for node in NODES {

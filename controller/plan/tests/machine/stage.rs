@@ -162,7 +162,7 @@ impl Stage {
 
     /// The facts a start consists of, `Connected` last.
     pub(crate) fn first_facts(&self) -> Vec<Fact> {
-        let namespace = |uid: &str| Ok(Namespace { uid: uid.to_owned(), warm: None });
+        let namespace = |uid: &str| Ok(Namespace { uid: uid.to_owned(), warm: None, ..Namespace::default() });
         let namespaces =
             BTreeMap::from([("kube-system".to_owned(), namespace(CLUSTER)), ("shop".to_owned(), namespace("s"))]);
         let mut facts = vec![

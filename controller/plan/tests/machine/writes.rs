@@ -266,7 +266,9 @@ fn a_workload_waits_for_its_namespace_which_may_opt_out() {
     key.namespace = "new".to_owned();
     let effects = stage.learn(Fact::Workload(Change::Upsert(key, Ok(workload(&["nginx:1.27"])))));
     assert!(changes(&effects).is_empty());
-    let namespace = |warm: Option<&str>| Ok(Namespace { uid: "u".to_owned(), warm: warm.map(ToOwned::to_owned) });
+    let namespace = |warm: Option<&str>| {
+        Ok(Namespace { uid: "u".to_owned(), warm: warm.map(ToOwned::to_owned), ..Namespace::default() })
+    };
     stage.learn(Fact::Namespace(Change::Upsert("new".to_owned(), namespace(Some("false")))));
     assert!(stage.held(&PoolId::all()).is_empty());
     stage.learn(Fact::Namespace(Change::Upsert("new".to_owned(), namespace(None))));

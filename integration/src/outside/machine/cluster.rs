@@ -52,7 +52,7 @@ impl Play {
     }
 
     fn kubernetes(&self) -> Vec<Fact> {
-        let namespace = |uid: &str| Ok(Namespace { uid: uid.to_owned(), warm: None });
+        let namespace = |uid: &str| Ok(Namespace { uid: uid.to_owned(), warm: None, ..Namespace::default() });
         let namespaces = [("kube-system", "cluster"), ("shop", "s")].map(|(n, uid)| (n.to_owned(), namespace(uid)));
         let nodes = self.nodes.iter().map(|(name, node)| (name.clone(), Ok(node.clone()))).collect();
         let mut facts =

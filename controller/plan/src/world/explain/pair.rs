@@ -31,7 +31,7 @@ impl World {
             "paused": self.is_paused(),
             "pools": pools,
             // Beyond a limit of pools its constraint has none of its own on this node.
-            "privateByOverflow": is_private && !claims.owners.iter().any(|(key, _)| names_node(key)),
+            "privateByOverflow": is_private && !claims.owners.iter().any(|(key, ..)| names_node(key)),
             "assignment": self.assignment_of(name, now),
             "evidence": self.evidence_of(id, name, now),
             "label": self.label_of(id, name, now),
