@@ -71,13 +71,13 @@ impl Reading {
             .iter()
             .map(|(name, time)| {
                 // A process that was killed meanwhile counts anew.
-                let used = time.saturating_sub(before.cpu.get(name).copied().unwrap_or_default());
+                let used = time.checked_sub(before.cpu.get(name).copied().unwrap_or_default()).unwrap_or(*time);
                 (*name, (used.as_secs_f64() * 100.0).round() / 100.0)
             })
             .collect();
         let [messages_in, messages_out, bytes_in, bytes_out] = std::array::from_fn(|i| {
             let of = |reading: &Self| reading.traffic.get(i).copied().unwrap_or_default();
-            of(self).saturating_sub(of(before))
+            of(self).checked_sub(of(before)).unwrap_or(of(self))
         });
         let requests: BTreeMap<&String, u64> = self
             .requests
