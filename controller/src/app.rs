@@ -154,7 +154,8 @@ fn start_metrics(tasks: &Tasks) -> MetricsHandle {
 
 fn beginning(config: &ControllerConfig, instance: String) -> Beginning {
     let (timing, labels, events) = (config.timing.clone(), config.labels.clone(), config.events.clone());
+    let target = config.target.clone();
     let version = VERSION.to_owned();
-    let settings = Settings { timing, labels, events, kinds: BTreeSet::new(), instance, version };
+    let settings = Settings { timing, labels, events, kinds: BTreeSet::new(), target, instance, version };
     Beginning { settings, epoch: Uuid::new_v4().to_string(), seed: fastrand::u64(..) }
 }

@@ -11,7 +11,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use cluster_plan::input::Selection;
-use cluster_plan::{EventSettings, LabelSettings, Timing};
+use cluster_plan::{EventSettings, LabelSettings, TargetSettings, Timing};
 use daemon::bus::NatsConfig;
 use daemon::config::{EnvKey, Problems, Validate};
 use daemon::record::RecordSettings;
@@ -53,6 +53,8 @@ pub struct ControllerConfig {
     pub leader: LeaderSettings,
     /// Whose images are wanted. Reloaded without a restart.
     pub select: Selection,
+    /// Which nodes are warmed, beside what workloads ask for.
+    pub target: TargetSettings,
     /// What is written to Node objects.
     pub labels: LabelSettings,
     /// Kubernetes Events on workloads whose images fail.
@@ -88,6 +90,7 @@ impl Default for ControllerConfig {
             kube: KubeSettings::default(),
             leader: LeaderSettings::default(),
             select: Selection::default(),
+            target: TargetSettings::default(),
             labels: LabelSettings::default(),
             events: EventSettings::default(),
             admin: AdminSettings::default(),

@@ -5,6 +5,8 @@
 pub mod agent_pods;
 pub mod namespace;
 pub mod node;
+mod quantity;
+pub mod runtime_class;
 pub mod source;
 pub mod template;
 pub mod whole;
@@ -19,6 +21,7 @@ use daemon::supervise::Tasks;
 use k8s_openapi::api::apps::v1::{DaemonSet, Deployment, ReplicaSet, StatefulSet};
 use k8s_openapi::api::batch::v1::{CronJob, Job};
 use k8s_openapi::api::core::v1::{Namespace, Node, Pod, ReplicationController};
+use k8s_openapi::api::node::v1::RuntimeClass;
 use kube::Client;
 
 use source::{Watched, run};
@@ -34,6 +37,7 @@ pub type Evaluated = watch::Receiver<Arc<Expressions>>;
 pub fn start(client: &Client, timeout: Duration, expressions: &Evaluated, inbox: &Inbox<Fact>, tasks: &Tasks) {
     one::<Namespace>(client, timeout, expressions, inbox, tasks);
     one::<Node>(client, timeout, expressions, inbox, tasks);
+    one::<RuntimeClass>(client, timeout, expressions, inbox, tasks);
     one::<Deployment>(client, timeout, expressions, inbox, tasks);
     one::<StatefulSet>(client, timeout, expressions, inbox, tasks);
     one::<DaemonSet>(client, timeout, expressions, inbox, tasks);

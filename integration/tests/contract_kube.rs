@@ -78,7 +78,7 @@ impl Sources {
         eventually("every source has listed", SOON, async || {
             let listed: Vec<Source> = self.all().iter().filter_map(source_of_list).collect();
             let missing: Vec<&str> =
-                Source::FIXED[..10].iter().filter(|s| !listed.contains(s)).map(Source::as_str).collect();
+                Source::FIXED[..11].iter().filter(|s| !listed.contains(s)).map(Source::as_str).collect();
             if missing.is_empty() { Ok(()) } else { Err(anyhow!("no list of {}", missing.join(", "))) }
         })
         .await
@@ -113,6 +113,7 @@ fn source_of_list(fact: &Fact) -> Option<Source> {
         Fact::Workloads(kind, _) => Some(Source::Workloads(kind.clone())),
         Fact::Namespaces(_) => Some(Source::Namespaces),
         Fact::Nodes(_) => Some(Source::Nodes),
+        Fact::RuntimeClasses(_) => Some(Source::RuntimeClasses),
         _ => None,
     }
 }

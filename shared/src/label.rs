@@ -17,6 +17,9 @@ pub const WARM_ANNOTATION: &str = "warm-images.dev/warm";
 /// Annotation with the priority of a workload's images, 0-100.
 pub const PRIORITY_ANNOTATION: &str = "warm-images.dev/priority";
 
+/// Annotation with the most nodes that a workload's images are warmed on; on the workload or on its pod template.
+pub const MAX_NODES_ANNOTATION: &str = "warm-images.dev/max-nodes";
+
 /// Prefix of every taint of ours.
 pub const TAINT_PREFIX: &str = "warm-images.dev/";
 

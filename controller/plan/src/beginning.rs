@@ -24,7 +24,7 @@ impl Begin for Beginning {
     type Machine = World;
     const PROCESS: &'static str = "controller";
     /// Annotations.
-    const FREE_TEXT: &'static [&'static str] = &["warm", "templateWarm", "priority"];
+    const FREE_TEXT: &'static [&'static str] = &["warm", "templateWarm", "priority", "maxNodes"];
 
     fn begin(self, now: Now) -> World {
         let Self { settings, epoch, seed } = self;

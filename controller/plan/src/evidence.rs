@@ -91,6 +91,11 @@ impl Evidence {
         self.nodes.get(node)
     }
 
+    /// The numbers of the sets that have an image: see [`NodeEvidence::knows_by`].
+    pub(crate) fn sets_with(&self, id: &ImageKey) -> BTreeSet<u64> {
+        self.shared.sets_with(id)
+    }
+
     /// What is proven of an image on a node.
     pub(crate) fn of(&self, node: &NodeName, id: &ImageKey, intents: &IntentsBucket) -> Option<ImageEvidence> {
         self.nodes.get(node)?.of(id, intents)

@@ -12,7 +12,7 @@ use shared::name::{ImageKey, NodeName, PoolId};
 use shared::reason::Reason;
 use shared::subject::ControlVerb;
 
-use crate::input::{Namespace, Node, Selection, Workload, WorkloadKey, WorkloadKind};
+use crate::input::{Namespace, Node, RuntimeClass, Selection, Workload, WorkloadKey, WorkloadKind};
 
 /// Where facts come from that must have delivered their first full content before anything is decided.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -23,6 +23,8 @@ pub enum Source {
     Namespaces,
     /// Nodes.
     Nodes,
+    /// `RuntimeClass` objects: awaited only while a workload names one.
+    RuntimeClasses,
     /// The intents bucket.
     Intents,
     /// The assign bucket.
@@ -33,7 +35,7 @@ pub enum Source {
 
 impl Source {
     /// Every source that there is without being configured: the kinds that are come to them.
-    pub const FIXED: [Self; 13] = [
+    pub const FIXED: [Self; 14] = [
         Self::Workloads(WorkloadKind::Deployment),
         Self::Workloads(WorkloadKind::StatefulSet),
         Self::Workloads(WorkloadKind::DaemonSet),
@@ -44,6 +46,7 @@ impl Source {
         Self::Workloads(WorkloadKind::Pod),
         Self::Namespaces,
         Self::Nodes,
+        Self::RuntimeClasses,
         Self::Intents,
         Self::Assignments,
         Self::Inventories,
@@ -63,6 +66,7 @@ impl Source {
             Self::Workloads(WorkloadKind::Other(kind)) => kind,
             Self::Namespaces => "namespaces",
             Self::Nodes => "nodes",
+            Self::RuntimeClasses => "runtimeclasses",
             Self::Intents => "intents",
             Self::Assignments => "assignments",
             Self::Inventories => "inventories",
@@ -155,6 +159,10 @@ pub enum Fact {
     Node(Change<NodeName, Node>),
     /// A full list of nodes.
     Nodes(BTreeMap<NodeName, Result<Node, String>>),
+    /// A `RuntimeClass` changed.
+    RuntimeClass(Change<String, RuntimeClass>),
+    /// A full list of `RuntimeClass` objects.
+    RuntimeClasses(BTreeMap<String, Result<RuntimeClass, String>>),
     /// The configuration of what is wanted, at start and after each reload.
     Selection(Selection),
     /// A full read of the intents bucket: what is not in it is gone.
@@ -262,6 +270,8 @@ impl Kind for Fact {
             Self::Namespaces(_) => "namespaces",
             Self::Node(_) => "node",
             Self::Nodes(_) => "nodes",
+            Self::RuntimeClass(_) => "runtime-class",
+            Self::RuntimeClasses(_) => "runtime-classes",
             Self::Selection(_) => "selection",
             Self::Intents { .. } => "intents",
             Self::IntentChanged(_) => "intent-changed",

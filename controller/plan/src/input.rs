@@ -2,13 +2,17 @@
 
 pub mod namespace;
 pub mod node;
+pub mod resources;
+pub mod runtime_class;
 pub mod selection;
 pub mod workload;
 
 pub use namespace::Namespace;
 pub use node::{Node, Taint, TaintEffect};
+pub use resources::{Capacity, Requests};
+pub use runtime_class::RuntimeClass;
 pub use selection::Selection;
 pub use workload::{
-    Constraint, ContainerImage, MatchExpression, NodeSelectorTerm, Operator, Toleration, TolerationOperator, Workload,
-    WorkloadKey, WorkloadKind,
+    Constraint, ContainerImage, Limit, MatchExpression, NodeSelectorTerm, Operator, Toleration, TolerationOperator,
+    Workload, WorkloadKey, WorkloadKind,
 };

@@ -4,7 +4,7 @@
 //! that speak of the same set share one [`IdSet`], so that a large cluster at rest costs little. Pure values; nothing
 //! here forgets anything.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Weak};
 
 use shared::image::Digest;
@@ -180,6 +180,12 @@ impl Shared {
         let set = Arc::new(IdSet { ids: look_up()?.into(), number: self.number() });
         self.sets.insert(name, Arc::downgrade(&set));
         Some(set)
+    }
+
+    /// The numbers of all sets that are held and have an image.
+    pub(crate) fn sets_with(&self, id: &ImageKey) -> BTreeSet<u64> {
+        let held = self.sets.values().filter_map(Weak::upgrade);
+        held.filter(|set| set.seq(id).is_some()).map(|set| set.number).collect()
     }
 
     /// The stream is another: its sequences mean something else.

@@ -3,9 +3,11 @@
 //! Owns every decision of the controller as one pure machine, [`World`]: facts in, effects out. Never does I/O, never
 //! reads a clock, knows neither Kubernetes types nor NATS.
 
+mod admit;
 mod beat;
 mod beginning;
 mod bucket;
+mod choice;
 mod claims;
 mod demand;
 mod diff;
@@ -36,6 +38,6 @@ pub mod world;
 pub use beginning::Beginning;
 pub use effect::Effect;
 pub use fact::Fact;
-pub use settings::{EventSettings, LabelMode, LabelSettings, Settings};
+pub use settings::{Cordoned, EventSettings, LabelMode, LabelSettings, Settings, TargetSettings};
 pub use timing::Timing;
 pub use world::{Row, World};

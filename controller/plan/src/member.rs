@@ -9,8 +9,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use shared::message::assignment::MAX_POOLS as MAX_OF_NODE;
 use shared::name::{NodeName, PoolId};
 
+use crate::choice::Choice;
 use crate::demand::DemandPool;
-use crate::input::{Constraint, Node, Taint};
+use crate::input::{Capacity, Constraint, Node, Taint};
 use crate::place::{self, NAME_FIELD};
 
 /// How many pools a cluster can have, private pools of nodes not counted.
@@ -25,6 +26,8 @@ pub(crate) struct Membership {
     pub(crate) of_node: BTreeMap<NodeName, Vec<PoolId>>,
     /// Pools beyond a limit, whose images go to the private pool of the node.
     pub(crate) overflow: BTreeMap<NodeName, BTreeSet<PoolId>>,
+    /// Who is chosen for each pool that is limited.
+    pub(crate) choices: BTreeMap<PoolId, Choice>,
     /// Pools beyond the cluster's limit: they exist only as private pools of nodes.
     pub(crate) dropped: BTreeSet<PoolId>,
 }
@@ -50,18 +53,27 @@ pub(crate) fn place<'n>(
     let dropped = ranked.iter().skip(max_of_cluster).map(|(id, _)| (*id).clone()).collect();
     let pools_placed = pools.keys().cloned().collect();
     let mut membership = Membership { pools: pools_placed, dropped, ..Membership::default() };
+    let nodes: Vec<(&'n NodeName, &'n Node)> = nodes.collect();
+    for (id, pool) in ranked.iter().filter(|(_, pool)| pool.constraint.limit.is_some()) {
+        membership.choices.insert((*id).clone(), Choice::of(pool.constraint, nodes.iter().copied()));
+    }
     let relevant = Relevant::of(ranked.iter().map(|(_, p)| p.constraint));
     let mut classes: BTreeMap<Class<'n>, Vec<usize>> = BTreeMap::new();
     for (name, node) in nodes {
         if place::is_leaving(node) || place::is_virtual(node) {
             continue;
         }
-        let eligible = classes.entry(relevant.class(name, node)).or_insert_with(|| {
+        let of_class = classes.entry(relevant.class(name, node)).or_insert_with(|| {
             let is_eligible = |(at, (_, pool)): (usize, &(&PoolId, &DemandPool<'_>))| {
                 place::is_eligible(pool.constraint, name, node).then_some(at)
             };
             ranked.iter().enumerate().filter_map(is_eligible).collect()
         });
+        let is_chosen = |at: &&usize| {
+            let choice = ranked.get(**at).and_then(|(id, _)| membership.choices.get(*id));
+            choice.is_none_or(|choice| choice.chosen.contains(name))
+        };
+        let eligible: Vec<usize> = of_class.iter().filter(is_chosen).copied().collect();
         let private = PoolId::private(name);
         let is_named = pools.contains_key(&private);
         let has_dropped = eligible.last().is_some_and(|last| *last >= max_of_cluster);
@@ -95,14 +107,16 @@ pub(crate) fn place_within_limits<'n>(
 struct Relevant<'c> {
     labels: BTreeSet<&'c str>,
     name: bool,
+    capacity: bool,
 }
 
-type Class<'n> = (Vec<Option<&'n str>>, Vec<&'n Taint>, Option<&'n NodeName>);
+type Class<'n> = (Vec<Option<&'n str>>, Vec<&'n Taint>, Option<&'n NodeName>, bool, Option<&'n Capacity>);
 
 impl<'c> Relevant<'c> {
     fn of(constraints: impl Iterator<Item = &'c Constraint>) -> Self {
-        let mut relevant = Self { labels: BTreeSet::new(), name: false };
+        let mut relevant = Self { labels: BTreeSet::new(), name: false, capacity: false };
         for constraint in constraints {
+            relevant.capacity |= !constraint.requests.is_empty();
             relevant.labels.extend(constraint.node_selector.keys().map(String::as_str));
             for term in constraint.affinity.iter().flatten() {
                 relevant.labels.extend(term.match_expressions.iter().map(|e| e.key.as_str()));
@@ -114,7 +128,8 @@ impl<'c> Relevant<'c> {
 
     fn class<'n>(&self, name: &'n NodeName, node: &'n Node) -> Class<'n> {
         let labels = self.labels.iter().map(|key| node.labels.get(*key).map(String::as_str)).collect();
-        (labels, place::hard_taints(node).collect(), self.name.then_some(name))
+        let capacity = self.capacity.then_some(&node.capacity);
+        (labels, place::hard_taints(node).collect(), self.name.then_some(name), node.unschedulable, capacity)
     }
 }
 

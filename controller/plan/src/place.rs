@@ -23,6 +23,9 @@ const CONDITION_TAINTS: [&str; 7] = [
     "node.kubernetes.io/network-unavailable",
 ];
 
+/// The taint of a cordoned node, tolerated by pods that land there nevertheless.
+pub(crate) const CORDON_TAINT: &str = "node.kubernetes.io/unschedulable";
+
 /// Taints by which autoscalers say that a node is about to be deleted.
 const DELETION_TAINTS: [&str; 2] = ["ToBeDeletedByClusterAutoscaler", "karpenter.sh/disrupted"];
 
@@ -35,7 +38,7 @@ pub(crate) const NAME_FIELD: &str = "metadata.name";
 
 /// Whether no toleration of this taint key can ever matter: the taint is ignored, or its nodes are in no pool.
 pub(crate) fn is_irrelevant_key(key: &str) -> bool {
-    CONDITION_TAINTS.contains(&key) || DELETION_TAINTS.contains(&key) || key == VIRTUAL_TAINT
+    (CONDITION_TAINTS.contains(&key) && key != CORDON_TAINT) || DELETION_TAINTS.contains(&key) || key == VIRTUAL_TAINT
 }
 
 /// A node without a runtime of its own: it gets no agent, no assignment, no label.
@@ -58,7 +61,7 @@ pub(crate) fn hard_taints(node: &Node) -> impl Iterator<Item = &Taint> {
 }
 
 /// What keeps pods of a constraint off a node: the first thing found. Printed as a clause about the node.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Obstacle<'a> {
     /// The node is going away.
     Leaving,
@@ -79,6 +82,19 @@ pub(crate) enum Obstacle<'a> {
     Affinity,
     /// A taint is not tolerated.
     Taint(&'a Taint),
+    /// It is cordoned, and those are not warmed.
+    Cordoned,
+    /// It never has enough of something.
+    Lacks {
+        /// Of what.
+        resource: &'a str,
+        /// How much is asked for.
+        wanted: String,
+        /// What there is, if there is such a thing.
+        there: Option<u64>,
+    },
+    /// Others were chosen, so many.
+    NotChosen(u32),
 }
 
 impl fmt::Display for Obstacle<'_> {
@@ -96,6 +112,16 @@ impl fmt::Display for Obstacle<'_> {
             Self::Affinity => f.write_str("no term of the required node affinity matches the node"),
             Self::Taint(Taint { key, value, effect }) => {
                 write!(f, "the node's taint {key}={value}:{effect:?} is not tolerated")
+            }
+            Self::Cordoned => f.write_str("the node is cordoned, and target.cordoned is skip"),
+            Self::Lacks { resource, wanted, there: Some(there) } => {
+                write!(f, "a pod asks for {wanted} of {resource}, the whole node has no more than {there}")
+            }
+            Self::Lacks { resource, wanted, there: None } => {
+                write!(f, "a pod asks for {wanted} of {resource}, which the node has none of")
+            }
+            Self::NotChosen(nodes) => {
+                write!(f, "{} limits it to {nodes} nodes, and others were chosen", shared::label::MAX_NODES_ANNOTATION)
             }
         }
     }
@@ -128,7 +154,21 @@ pub(crate) fn obstacle<'a>(constraint: &'a Constraint, name: &NodeName, node: &'
         return Some(Obstacle::Affinity);
     }
     let is_tolerated = |taint: &&Taint| constraint.tolerations.iter().any(|t| tolerates(t, taint));
-    hard_taints(node).find(|taint| !is_tolerated(taint)).map(Obstacle::Taint)
+    if let Some(taint) = hard_taints(node).find(|taint| !is_tolerated(taint)) {
+        return Some(Obstacle::Taint(taint));
+    }
+    if node.unschedulable && !constraint.tolerations.iter().any(tolerates_cordon) {
+        return Some(Obstacle::Cordoned);
+    }
+    let (resource, there) = node.capacity.lacks(&constraint.requests)?;
+    let wanted = constraint.requests.coarse().named().remove(resource).unwrap_or_default();
+    Some(Obstacle::Lacks { resource, wanted, there })
+}
+
+/// Whether a cordon does not keep a pod with it off.
+fn tolerates_cordon(toleration: &Toleration) -> bool {
+    let taint = Taint { key: CORDON_TAINT.to_owned(), value: String::new(), effect: TaintEffect::NoSchedule };
+    tolerates(toleration, &taint)
 }
 
 fn matches_term(term: &NodeSelectorTerm, name: &NodeName, node: &Node) -> bool {
@@ -184,8 +224,23 @@ pub(crate) fn tolerates(toleration: &Toleration, taint: &Taint) -> bool {
             TolerationOperator::Exists => true,
             // Without a key only `Exists` is valid.
             TolerationOperator::Equal => toleration.key.is_some() && toleration.value == taint.value,
+            TolerationOperator::Gt => {
+                toleration.key.is_some() && compare(toleration, taint, |there, bound| there > bound)
+            }
+            TolerationOperator::Lt => {
+                toleration.key.is_some() && compare(toleration, taint, |there, bound| there < bound)
+            }
             TolerationOperator::Unknown => false,
         }
+}
+
+fn compare(toleration: &Toleration, taint: &Taint, holds: impl Fn(i64, i64) -> bool) -> bool {
+    integer(&taint.value).zip(integer(&toleration.value)).is_some_and(|(there, bound)| holds(there, bound))
+}
+
+/// A decimal integer in its only spelling.
+pub(crate) fn integer(text: &str) -> Option<i64> {
+    text.parse::<i64>().ok().filter(|n| n.to_string() == text)
 }
 
 #[cfg(test)]
@@ -195,6 +250,7 @@ mod tests {
     use rstest::rstest;
 
     use super::*;
+    use crate::input::{Capacity, Requests};
 
     fn taint(key: &str, value: &str, effect: TaintEffect) -> Taint {
         Taint { key: key.to_owned(), value: value.to_owned(), effect }
@@ -295,6 +351,7 @@ mod tests {
     #[case(None, TolerationOperator::Exists, "", Some(TaintEffect::NoExecute), false)]
     #[case(None, TolerationOperator::Equal, "a100", None, false)]
     #[case(Some("gpu"), TolerationOperator::Unknown, "a100", None, false)]
+    #[case(Some("gpu"), TolerationOperator::Gt, "5", None, false)]
     fn a_taint_must_be_tolerated(
         #[case] key: Option<&str>,
         #[case] operator: TolerationOperator,
@@ -307,6 +364,66 @@ mod tests {
         let tainted = node(&[], &[taint("gpu", "a100", TaintEffect::NoSchedule)]);
         assert_eq!(is_eligible(&constraint, &name(), &tainted), eligible);
         assert!(!is_eligible(&Constraint::default(), &name(), &tainted));
+    }
+
+    #[rstest]
+    #[case(TolerationOperator::Gt, "900", "950", true)]
+    #[case(TolerationOperator::Gt, "950", "950", false)]
+    #[case(TolerationOperator::Lt, "900", "899", true)]
+    #[case(TolerationOperator::Lt, "-1", "-2", true)]
+    #[case(TolerationOperator::Lt, "900", "900", false)]
+    #[case(TolerationOperator::Gt, "0900", "950", false)]
+    #[case(TolerationOperator::Gt, "900", "+950", false)]
+    #[case(TolerationOperator::Lt, "many", "1", false)]
+    fn a_number_of_a_taint_is_compared(
+        #[case] operator: TolerationOperator,
+        #[case] bound: &str,
+        #[case] there: &str,
+        #[case] tolerated: bool,
+    ) {
+        let toleration = Toleration { key: Some("sla".to_owned()), operator, value: bound.to_owned(), effect: None };
+        assert_eq!(tolerates(&toleration, &taint("sla", there, TaintEffect::NoExecute)), tolerated);
+        let of_any = Toleration { key: None, ..toleration };
+        assert!(!tolerates(&of_any, &taint("sla", there, TaintEffect::NoExecute)), "only Exists goes without a key");
+    }
+
+    #[test]
+    fn a_cordon_keeps_off_who_does_not_tolerate_it_where_it_counts() {
+        let cordoned = Node { unschedulable: true, ..Node::default() };
+        assert_eq!(obstacle(&Constraint::default(), &name(), &cordoned), Some(Obstacle::Cordoned));
+        for key in [Some(CORDON_TAINT), None] {
+            let toleration = Toleration {
+                key: key.map(ToOwned::to_owned),
+                operator: TolerationOperator::Exists,
+                value: String::new(),
+                effect: None,
+            };
+            let constraint = Constraint { tolerations: [toleration].into(), ..Constraint::default() };
+            assert!(is_eligible(&constraint, &name(), &cordoned), "{key:?}");
+        }
+        let named = Constraint { node_name: Some("node-1".to_owned()), ..Constraint::default() };
+        assert!(is_eligible(&named, &name(), &cordoned));
+    }
+
+    #[test]
+    fn each_obstacle_is_said_in_words() {
+        let gpus = [("nvidia.com/gpu".to_owned(), 2)].into();
+        let requests = Requests { cpu_milli: 9_000, extended: gpus, ..Requests::default() };
+        let constraint = Constraint { requests, ..Constraint::default() };
+        let says = |node: &Node| obstacle(&constraint, &name(), node).map(|o| o.to_string()).unwrap_or_default();
+        let of = |cores: u64, gpus: Option<u64>| Node {
+            capacity: Capacity {
+                cores: Some(cores),
+                gib: None,
+                extended: gpus.map(|n| ("nvidia.com/gpu".to_owned(), n)).into_iter().collect(),
+            },
+            ..Node::default()
+        };
+        assert_eq!(says(&of(4, Some(2))), "a pod asks for 8 of cpu, the whole node has no more than 4");
+        assert_eq!(says(&of(8, None)), "a pod asks for 2 of nvidia.com/gpu, which the node has none of");
+        assert_eq!(says(&of(8, Some(1))), "a pod asks for 2 of nvidia.com/gpu, the whole node has no more than 1");
+        assert_eq!(says(&of(8, Some(2))), "");
+        assert!(Obstacle::NotChosen(3).to_string().contains("limits it to 3 nodes"));
     }
 
     #[rstest]

@@ -34,11 +34,18 @@ pub(crate) fn normalise(constraint: &Constraint) -> Constraint {
         }
         Some(terms) => Some(terms.into_iter().collect()),
     };
-    Constraint { node_selector, affinity, tolerations: normalise_tolerations(&constraint.tolerations), node_name: None }
+    Constraint {
+        node_selector,
+        affinity,
+        tolerations: normalise_tolerations(&constraint.tolerations),
+        node_name: None,
+        requests: constraint.requests.coarse(),
+        limit: constraint.limit.clone(),
+    }
 }
 
 /// What matches no node.
-fn nowhere() -> Constraint {
+pub(crate) fn nowhere() -> Constraint {
     Constraint { affinity: Some(Vec::new()), ..Constraint::default() }
 }
 
@@ -70,9 +77,10 @@ fn normalise_tolerations(tolerations: &BTreeSet<Toleration>) -> BTreeSet<Tolerat
     let relevant: BTreeSet<Toleration> = tolerations
         .iter()
         .filter(|t| match (&t.key, t.operator) {
-            (_, TolerationOperator::Unknown) | (None, TolerationOperator::Equal) => false,
-            (Some(key), _) => !place::is_irrelevant_key(key),
             (None, TolerationOperator::Exists) => true,
+            (_, TolerationOperator::Unknown) | (None, _) => false,
+            (Some(_), TolerationOperator::Gt | TolerationOperator::Lt) if place::integer(&t.value).is_none() => false,
+            (Some(key), _) => !place::is_irrelevant_key(key),
         })
         .filter(|t| !matches!(t.effect, Some(TaintEffect::PreferNoSchedule | TaintEffect::Unknown)))
         .map(|t| match t.operator {
@@ -87,8 +95,8 @@ fn normalise_tolerations(tolerations: &BTreeSet<Toleration>) -> BTreeSet<Tolerat
 fn covers(wide: &Toleration, narrow: &Toleration) -> bool {
     let key = wide.key.is_none() || wide.key == narrow.key;
     let effect = wide.effect.is_none() || wide.effect == narrow.effect;
-    let value = wide.operator == TolerationOperator::Exists
-        || (narrow.operator == TolerationOperator::Equal && wide.value == narrow.value);
+    let value =
+        wide.operator == TolerationOperator::Exists || (narrow.operator == wide.operator && wide.value == narrow.value);
     key && effect && value
 }
 
@@ -115,11 +123,17 @@ pub(crate) fn canonical(normalised: &Constraint) -> Value {
     if let Some(terms) = &normalised.affinity {
         object.insert("affinity".to_owned(), terms.iter().map(canonical_term).collect());
     }
+    if let Some(limit) = &normalised.limit {
+        object.insert("maxNodes".to_owned(), json!({ "nodes": limit.nodes, "owner": limit.owner }));
+    }
     if let Some(name) = &normalised.node_name {
         object.insert("nodeName".to_owned(), json!(name));
     }
     if !normalised.node_selector.is_empty() {
         object.insert("nodeSelector".to_owned(), json!(normalised.node_selector));
+    }
+    if !normalised.requests.is_empty() {
+        object.insert("requests".to_owned(), json!(normalised.requests.named()));
     }
     if !normalised.tolerations.is_empty() {
         object.insert("tolerations".to_owned(), normalised.tolerations.iter().map(canonical_toleration).collect());
@@ -154,7 +168,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::input::{Node, Taint};
+    use crate::input::{Capacity, Limit, Node, Requests, Taint};
 
     fn toleration(
         key: Option<&str>,
@@ -204,6 +218,15 @@ mod tests {
         );
         assert_eq!(canonical(&normalise(&full)).to_string(), text);
         assert_eq!(id_of(&normalise(&full)), PoolId::auto(text));
+        let requests = Requests { cpu_milli: 9_000, memory: 70 << 30, extended: [("gpu".to_owned(), 2)].into() };
+        let large = Constraint { requests, ..Constraint::default() };
+        let text = r#"{"requests":{"cpu":"8","gpu":"2","memory":"64Gi"}}"#;
+        assert_eq!(canonical(&normalise(&large)).to_string(), text);
+        let limit = Some(Limit { nodes: 3, owner: "Deployment/shop/web".to_owned() });
+        let limited = Constraint { limit, ..Constraint::default() };
+        let text = r#"{"maxNodes":{"nodes":3,"owner":"Deployment/shop/web"}}"#;
+        assert_eq!(canonical(&normalise(&limited)).to_string(), text);
+        assert_eq!(id_of(&normalise(&limited)), PoolId::auto(text));
         let named = Constraint { node_name: Some("n1".to_owned()), ..full };
         assert_eq!(id_of(&normalise(&named)), PoolId::private(&NodeName::parse("n1").unwrap()));
     }
@@ -228,7 +251,7 @@ mod tests {
         use TolerationOperator::{Equal, Exists, Unknown};
         let irrelevant = [
             toleration(Some("node.kubernetes.io/not-ready"), Exists, "", Some(TaintEffect::NoExecute)),
-            toleration(Some("node.kubernetes.io/unschedulable"), Exists, "", Some(TaintEffect::NoSchedule)),
+            toleration(Some("x"), TolerationOperator::Gt, "many", None),
             toleration(Some("karpenter.sh/disrupted"), Exists, "", None),
             toleration(Some("x"), Exists, "", Some(TaintEffect::PreferNoSchedule)),
             toleration(Some("x"), Unknown, "", None),
@@ -264,7 +287,8 @@ mod tests {
     }
 
     fn word() -> impl Strategy<Value = String> + Clone {
-        prop::sample::select(&["a", "b", "1", "2", "node.kubernetes.io/not-ready"][..]).prop_map(ToOwned::to_owned)
+        prop::sample::select(&["a", "b", "1", "2", "node.kubernetes.io/not-ready", place::CORDON_TAINT][..])
+            .prop_map(ToOwned::to_owned)
     }
 
     fn constraints() -> impl Strategy<Value = Constraint> {
@@ -282,7 +306,13 @@ mod tests {
         let tolerations = (
             prop::option::of(word()),
             prop::sample::select(
-                &[TolerationOperator::Equal, TolerationOperator::Exists, TolerationOperator::Unknown][..],
+                &[
+                    TolerationOperator::Equal,
+                    TolerationOperator::Exists,
+                    TolerationOperator::Gt,
+                    TolerationOperator::Lt,
+                    TolerationOperator::Unknown,
+                ][..],
             ),
             word(),
             prop::option::of(effects()),
@@ -293,13 +323,25 @@ mod tests {
             prop::option::of(prop::collection::vec(term, 0..3)),
             prop::collection::btree_set(tolerations, 0..4),
             prop::option::weighted(0.1, Just("n1".to_owned())),
+            requests(),
         )
-            .prop_map(|(node_selector, affinity, tolerations, node_name)| Constraint {
+            .prop_map(|(node_selector, affinity, tolerations, node_name, requests)| Constraint {
                 node_selector,
                 affinity,
                 tolerations,
                 node_name,
+                requests,
+                limit: None,
             })
+    }
+
+    fn requests() -> impl Strategy<Value = Requests> {
+        let gpus = prop::collection::btree_map(prop::sample::select(&["gpu", "nic"][..]), 0_u64..3, 0..2);
+        (0_u64..40_000, 0_u64..(80 << 30), gpus).prop_map(|(cpu_milli, memory, gpus)| Requests {
+            cpu_milli,
+            memory,
+            extended: gpus.into_iter().map(|(name, n)| (name.to_owned(), n)).collect(),
+        })
     }
 
     fn effects() -> impl Strategy<Value = TaintEffect> + Clone {
@@ -309,8 +351,18 @@ mod tests {
 
     fn nodes() -> impl Strategy<Value = Node> {
         let taint = (word(), word(), effects()).prop_map(|(key, value, effect)| Taint { key, value, effect });
-        (prop::collection::btree_map(word(), word(), 0..4), prop::collection::btree_set(taint, 0..3))
-            .prop_map(|(labels, taints)| Node { labels, taints, ..Node::default() })
+        let labels = prop::collection::btree_map(word(), word(), 0..4);
+        let capacity =
+            requests().prop_map(|there| Capacity::of(Some(there.cpu_milli), Some(there.memory), there.extended));
+        (labels, prop::collection::btree_set(taint, 0..3), any::<bool>(), capacity).prop_map(
+            |(labels, taints, unschedulable, capacity)| Node {
+                labels,
+                taints,
+                unschedulable,
+                capacity,
+                ..Node::default()
+            },
+        )
     }
 
     proptest! {

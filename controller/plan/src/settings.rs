@@ -23,6 +23,8 @@ pub struct Settings {
     pub events: EventSettings,
     /// Kinds that are watched beside [`WorkloadKind::BUILT_IN`].
     pub kinds: BTreeSet<WorkloadKind>,
+    /// Which nodes are warmed.
+    pub target: TargetSettings,
     /// The pod: `by` in `_meta`.
     pub instance: String,
     /// The controller's version: `ctl.status` tells it.
@@ -67,6 +69,25 @@ pub enum LabelMode {
     All,
     /// None: those that are there are removed.
     None,
+}
+
+/// `target:` of the configuration: which nodes are warmed, beside what workloads ask for.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct TargetSettings {
+    /// Whether cordoned nodes are warmed.
+    pub cordoned: Cordoned,
+}
+
+/// What becomes of a cordoned node. One that is being deleted is never warmed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Cordoned {
+    /// It is warmed: it will be used again, or is about to.
+    #[default]
+    Warm,
+    /// Only for pods that tolerate it, as those of a `DaemonSet` do. What nothing wants there any more is withdrawn.
+    Skip,
 }
 
 /// `events:` of the configuration: Kubernetes Events on workloads whose images fail or are warm again.

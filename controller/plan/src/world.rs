@@ -18,17 +18,18 @@ use std::collections::{BTreeMap, BTreeSet};
 use fastrand::Rng;
 use shared::backoff::Backoff;
 use shared::machine::{Changed, Machine, Moment, Now};
-use shared::name::NodeName;
+use shared::name::{NodeName, PoolId};
 
 use self::ask::Question;
 pub use self::report::Row;
 use crate::beat::Beats;
 use crate::bucket::{AssignBucket, IntentsBucket};
+use crate::choice::Choice;
 use crate::claims::Claims;
 use crate::effect::Effect;
 use crate::evidence::{Evidence, Scope};
 use crate::fact::{Fact, Source};
-use crate::input::{Namespace, Node, Selection, WorkloadKey};
+use crate::input::{Namespace, Node, RuntimeClass, Selection, Workload, WorkloadKey};
 use crate::known::Known;
 use crate::leadership::Leadership;
 use crate::ledger::Ledger;
@@ -58,6 +59,9 @@ pub struct World {
     workloads: Known<WorkloadKey, Reading>,
     namespaces: Known<String, Namespace>,
     nodes: Known<NodeName, Node>,
+    runtime_classes: Known<String, RuntimeClass>,
+    /// Workloads that name a `RuntimeClass`, as they are written.
+    classed: BTreeMap<WorkloadKey, Workload>,
     synced: BTreeSet<Source>,
     /// When each source last said anything.
     heard: BTreeMap<Source, Moment>,
@@ -71,6 +75,8 @@ pub struct World {
     // What follows, and what was done about it.
     stale: Stale,
     claims: Claims,
+    /// The nodes chosen for each pool that is limited.
+    choices: BTreeMap<PoolId, Choice>,
     plan: Plan,
     lists: Lists,
     suspects: Suspects,
@@ -124,6 +130,8 @@ impl World {
             workloads: Known::new(),
             namespaces: Known::new(),
             nodes: Known::new(),
+            runtime_classes: Known::new(),
+            classed: BTreeMap::new(),
             synced: BTreeSet::new(),
             heard: BTreeMap::new(),
             connected: false,
@@ -139,6 +147,7 @@ impl World {
                 assignments: true,
             },
             claims: Claims::default(),
+            choices: BTreeMap::new(),
             plan: Plan::default(),
             lists: Lists::default(),
             suspects: Suspects::default(),
@@ -160,12 +169,17 @@ impl World {
 
     /// What is still awaited before anything is decided.
     fn awaited(&self) -> Vec<String> {
-        let sources = self.settings.sources().filter(|s| !self.synced.contains(s)).map(|s| s.as_str().to_owned());
+        let sources = self.settings.sources().filter(|s| !self.has_come(s)).map(|s| s.as_str().to_owned());
         sources.chain(self.rules.is_none().then(|| "selection".to_owned())).collect()
     }
 
+    /// Whether a source has delivered its first full content, or is not needed.
+    fn has_come(&self, source: &Source) -> bool {
+        self.synced.contains(source) || (*source == Source::RuntimeClasses && self.classed.is_empty())
+    }
+
     fn is_synced(&self) -> bool {
-        self.rules.is_some() && self.settings.sources().all(|s| self.synced.contains(&s))
+        self.rules.is_some() && self.settings.sources().all(|s| self.has_come(&s))
     }
 
     /// UID that names the cluster.

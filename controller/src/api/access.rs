@@ -87,6 +87,7 @@ pub const ACCESS: &[Access] = &[
         verbs: &["create", "patch"],
         ..watched("events.k8s.io", "events", "failures and recoveries of images, told on their workloads")
     },
+    watched("node.k8s.io", "runtimeclasses", "placement of workloads that name one"),
 ];
 
 /// What `warm-controller cleanup` uses, with an account of its own, once the controllers have gone.

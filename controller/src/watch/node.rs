@@ -1,20 +1,24 @@
 //! Nodes.
 //!
 //! Owns the reduction of a Node to what landing, warming and labelling need: of its status only the pressure
-//! conditions, so that the kubelet's heartbeats are no facts.
+//! conditions and, in coarse steps, what it can give, so that the kubelet's heartbeats are no facts.
 
 use std::collections::BTreeMap;
 
 use cluster_plan::Fact;
 use cluster_plan::fact::{Change, Source};
-use cluster_plan::input::{Node as View, Taint, TaintEffect};
+use cluster_plan::input::{Capacity, Node as View, Taint, TaintEffect};
 use k8s_openapi::api::core::v1::Node;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use shared::label;
 use shared::message::assignment::Pressure;
 use shared::name::NodeName;
 
+use super::quantity;
 use super::source::Watched;
+
+/// The taint that a cordoned node gets.
+const CORDON_TAINT: &str = "node.kubernetes.io/unschedulable";
 
 impl Watched for Node {
     type Key = NodeName;
@@ -30,8 +34,16 @@ impl Watched for Node {
     fn view(self) -> Result<View, String> {
         let (our_labels, labels) =
             self.metadata.labels.unwrap_or_default().into_iter().partition(|(key, _)| label::is_ours(key));
-        let taints = self.spec.and_then(|spec| spec.taints).unwrap_or_default();
-        let conditions = self.status.and_then(|status| status.conditions).unwrap_or_default();
+        let spec = self.spec.unwrap_or_default();
+        let taints = spec.taints.unwrap_or_default();
+        let status = self.status.unwrap_or_default();
+        let conditions = status.conditions.unwrap_or_default();
+        let capacity = status.allocatable.map(|there| {
+            let get = |name: &str| there.get(name);
+            let (cpu, memory) = (get("cpu").and_then(quantity::milli), get("memory").and_then(quantity::units));
+            Capacity::of(cpu, memory, quantity::extended(&there))
+        });
+        let is_cordoned = spec.unschedulable == Some(true) || taints.iter().any(|taint| taint.key == CORDON_TAINT);
         let pressure = conditions
             .iter()
             .filter(|condition| condition.status == "True")
@@ -51,6 +63,8 @@ impl Watched for Node {
                 .collect(),
             deleting: self.metadata.deletion_timestamp.is_some(),
             pressure,
+            unschedulable: is_cordoned,
+            capacity: capacity.unwrap_or_default(),
         })
     }
 

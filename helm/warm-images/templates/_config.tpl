@@ -33,6 +33,7 @@
 {{- with include "warm-images.nats.identity" . | fromJson -}}
 {{- $_ := set $config "identity" . -}}
 {{- end -}}
+{{- $_ := set $config "target" .Values.config.target -}}
 {{- $_ := set $config "labels" .Values.config.labels -}}
 {{- $_ := set $config "events" .Values.config.events -}}
 {{- $_ := set $config "leader" (dict "leaseName" (include "warm-images.lease" .)) -}}

@@ -97,6 +97,12 @@ impl NodeEvidence {
         self.singles.contains_key(id) || self.proofs.values().any(|proof| proof.ids.seq(id).is_some())
     }
 
+    /// As [`NodeEvidence::knows`], by the numbers of the sets that have the image: quicker for many nodes.
+    pub(crate) fn knows_by(&self, id: &ImageKey, sets: &BTreeSet<u64>) -> bool {
+        let is_in_set = || self.proofs.values().any(|proof| sets.contains(&proof.ids.number));
+        self.singles.contains_key(id) || (!sets.is_empty() && is_in_set())
+    }
+
     /// The images proven one by one.
     pub(crate) fn singles(&self) -> impl Iterator<Item = (&ImageKey, &ImageEvidence)> {
         self.singles.iter().map(|(id, single)| (id, &single.evidence))

@@ -5,6 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 use shared::message::assignment::Pressure;
 
+use super::Capacity;
+
 /// What matters of a Node object.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
@@ -21,6 +23,10 @@ pub struct Node {
     pub deleting: bool,
     /// What the kubelet reports as short.
     pub pressure: BTreeSet<Pressure>,
+    /// Cordoned, by field or by taint.
+    pub unschedulable: bool,
+    /// `status.allocatable`, as far as it can matter.
+    pub capacity: Capacity,
 }
 
 /// `core/v1 Taint`.

@@ -6,6 +6,8 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use super::Requests;
+
 /// A kind of workload. Written as one word: `Deployment`, `Rollout.argoproj.io`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum WorkloadKind {
@@ -145,6 +147,10 @@ pub struct Workload {
     pub template_warm: Option<String>,
     /// Annotation `warm-images.dev/priority` of the object, else of the template.
     pub priority: Option<String>,
+    /// Annotation `warm-images.dev/max-nodes` of the object, else of the template.
+    pub max_nodes: Option<String>,
+    /// `runtimeClassName` of a template. That of a Pod is not looked at: the Pod has what its class adds.
+    pub runtime_class: Option<String>,
     /// Labels of the object, not of its template.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub labels: BTreeMap<String, String>,
@@ -177,6 +183,20 @@ pub struct Constraint {
     pub tolerations: BTreeSet<Toleration>,
     /// `spec.nodeName`: a Pod that names its node goes nowhere else.
     pub node_name: Option<String>,
+    /// What one pod asks for.
+    pub requests: Requests,
+    /// How many of the nodes are to be chosen.
+    pub limit: Option<Limit>,
+}
+
+/// Not every node, but some that are chosen for one owner.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Limit {
+    /// How many at most.
+    pub nodes: u32,
+    /// For whom: all images of one owner are on the same nodes.
+    pub owner: String,
 }
 
 /// One term: every expression must hold; a term without any matches nothing.
@@ -224,7 +244,7 @@ pub struct Toleration {
     pub key: Option<String>,
     /// How to compare.
     pub operator: TolerationOperator,
-    /// Taint value for `Equal`.
+    /// Taint value for `Equal`; what that of the taint, a whole number, is to be above or below for `Gt` and `Lt`.
     pub value: String,
     /// Effect; `None` is every effect.
     pub effect: Option<super::TaintEffect>,
@@ -236,6 +256,8 @@ pub struct Toleration {
 pub enum TolerationOperator {
     Equal,
     Exists,
+    Gt,
+    Lt,
     /// One this version does not know: tolerates nothing.
     Unknown,
 }

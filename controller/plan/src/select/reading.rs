@@ -84,6 +84,11 @@ impl Reading {
         &self.problems
     }
 
+    /// More of it cannot be used.
+    pub(crate) fn add_problems(&mut self, problems: Vec<String>) {
+        self.problems.extend(problems);
+    }
+
     /// Its images.
     pub(crate) fn images(&self) -> impl Iterator<Item = (&ImageKey, &ReadImage)> {
         self.images.iter()

@@ -13,10 +13,13 @@ use shared::subject::IntentsKey;
 
 use super::World;
 use super::ask::Question;
+use crate::admit;
 use crate::fact::{Change, Fact, IntentsDoc, Source, Stored};
-use crate::input::{Namespace, Node, Workload, WorkloadKey, WorkloadKind};
+use crate::input::{Namespace, Node, RuntimeClass, Workload, WorkloadKey, WorkloadKind};
 use crate::leadership::Standing;
 use crate::notice::Subject;
+use crate::select::Reading;
+use crate::settings::Cordoned;
 
 impl World {
     /// Takes a fact; says whether a step is due.
@@ -36,6 +39,8 @@ impl World {
             }
             Fact::Node(change) => self.node(change),
             Fact::Nodes(list) => self.nodes_listed(list),
+            Fact::RuntimeClass(change) => self.runtime_class(change),
+            Fact::RuntimeClasses(list) => self.runtime_classes_listed(list),
             Fact::Selection(selection) => {
                 self.next_selection = Some(selection);
                 self.take_selection()
@@ -100,13 +105,17 @@ impl World {
 
     fn workload(&mut self, change: Change<WorkloadKey, Workload>) -> bool {
         let key = change.key().clone();
-        let changed = self.workloads.change(match change {
+        let change = match change {
             Change::Upsert(key, content) => {
-                let reading = content.map(|workload| self.read(&key, &workload));
+                let reading = content.map(|workload| self.admit(&key, workload));
                 Change::Upsert(key, reading)
             }
-            Change::Remove(key) => Change::Remove(key),
-        });
+            Change::Remove(key) => {
+                self.classed.remove(&key);
+                Change::Remove(key)
+            }
+        };
+        let changed = self.workloads.change(change);
         if changed {
             self.stale.workloads.insert(key);
         }
@@ -114,15 +123,54 @@ impl World {
     }
 
     fn workloads_listed(&mut self, kind: WorkloadKind, list: BTreeMap<WorkloadKey, Result<Workload, String>>) -> bool {
-        let read = |(key, content): (WorkloadKey, Result<Workload, String>)| {
-            let reading = content.map(|workload| self.read(&key, &workload));
-            (key, reading)
-        };
-        let read = list.into_iter().map(read).collect();
+        let mut read = BTreeMap::new();
+        self.classed.retain(|key, _| key.kind != kind || list.contains_key(key));
+        for (key, content) in list {
+            let reading = content.map(|workload| self.admit(&key, workload));
+            read.insert(key, reading);
+        }
         let changed = self.workloads.replace(read, |key| key.kind == kind);
         let is_news = self.synced.insert(Source::Workloads(kind)) || !changed.is_empty();
         self.stale.workloads.extend(changed);
         is_news
+    }
+
+    /// Reads a workload with what Kubernetes adds to its pods. What names a `RuntimeClass` is kept, to be read again.
+    fn admit(&mut self, key: &WorkloadKey, mut workload: Workload) -> Reading {
+        if workload.runtime_class.is_some() {
+            self.classed.insert(key.clone(), workload.clone());
+        } else {
+            self.classed.remove(key);
+        }
+        let problems = admit::complete(key, &mut workload, &self.runtime_classes, self.settings.target.cordoned);
+        let mut reading = self.read(key, &workload);
+        reading.add_problems(problems);
+        reading
+    }
+
+    fn runtime_class(&mut self, change: Change<String, RuntimeClass>) -> bool {
+        let name = change.key().clone();
+        let changed = self.runtime_classes.change(change);
+        if changed {
+            self.read_again(&[name]);
+        }
+        changed
+    }
+
+    fn runtime_classes_listed(&mut self, list: BTreeMap<String, Result<RuntimeClass, String>>) -> bool {
+        let names = self.runtime_classes.replace(list, |_| true);
+        self.read_again(&names);
+        self.synced.insert(Source::RuntimeClasses) || !names.is_empty()
+    }
+
+    /// Workloads that name one of these are read again.
+    fn read_again(&mut self, names: &[String]) {
+        let is_named = |workload: &Workload| workload.runtime_class.as_ref().is_some_and(|name| names.contains(name));
+        let concerned = self.classed.iter().filter(|(_, workload)| is_named(workload));
+        let concerned: Vec<(WorkloadKey, Workload)> = concerned.map(|(k, w)| (k.clone(), w.clone())).collect();
+        for (key, workload) in concerned {
+            self.workload(Change::Upsert(key, Ok(workload)));
+        }
     }
 
     fn namespace(&mut self, change: Change<String, Namespace>) -> bool {
@@ -136,6 +184,10 @@ impl World {
 
     fn node(&mut self, change: Change<NodeName, Node>) -> bool {
         let name = change.key().clone();
+        let change = match change {
+            Change::Upsert(name, content) => Change::Upsert(name, content.map(|node| self.seen(node))),
+            Change::Remove(name) => Change::Remove(name),
+        };
         let before = self.nodes.get(&name).cloned();
         if !self.nodes.change(change) {
             return false;
@@ -146,6 +198,7 @@ impl World {
 
     fn nodes_listed(&mut self, list: BTreeMap<NodeName, Result<Node, String>>) -> bool {
         let before: BTreeMap<NodeName, Node> = self.nodes.good().map(|(k, v)| (k.clone(), v.clone())).collect();
+        let list = list.into_iter().map(|(name, content)| (name, content.map(|node| self.seen(node)))).collect();
         let changed = self.nodes.replace(list, |_| true);
         let gone = before.keys().filter(|name| !self.nodes.contains(name));
         let names: Vec<NodeName> = gone.chain(self.nodes.keys()).cloned().collect();
@@ -160,6 +213,12 @@ impl World {
             return true;
         }
         !changed.is_empty()
+    }
+
+    /// A node as far as it counts: a cordon may not.
+    fn seen(&self, node: Node) -> Node {
+        let unschedulable = node.unschedulable && self.settings.target.cordoned == Cordoned::Skip;
+        Node { unschedulable, ..node }
     }
 
     fn node_changed(&mut self, name: &NodeName, before: Option<&Node>) {
@@ -185,6 +244,8 @@ impl World {
                 && before.taints == node.taints
                 && before.deleting == node.deleting
                 && before.pressure == node.pressure
+                && before.unschedulable == node.unschedulable
+                && before.capacity == node.capacity
         });
         if !places_the_same {
             self.stale.nodes.insert(name.clone());

@@ -19,7 +19,7 @@ use shared::wave::slot;
 use super::World;
 use crate::bucket::{Held, PoolBucket};
 use crate::input::{Node, WorkloadKey};
-use crate::place;
+use crate::place::{self, Obstacle};
 use crate::select::Reading;
 
 /// How many entries a list in an answer has at most.
@@ -93,7 +93,7 @@ impl World {
                 None => {}
                 Some(Err(exclusion)) => claims.others.push((key.clone(), exclusion.to_string())),
                 Some(Ok(inclusion)) => {
-                    if let Some(obstacle) = obstacle(reading, node) {
+                    if let Some(obstacle) = self.obstacle(reading, node) {
                         claims.others.push((key.clone(), format!("not on this node: {obstacle}")));
                         continue;
                     }
@@ -103,6 +103,18 @@ impl World {
             }
         }
         claims
+    }
+
+    /// What keeps the pods of a workload off a node; nothing if no node is given.
+    fn obstacle(&self, reading: &Reading, node: Option<(&NodeName, Option<&Node>)>) -> Option<String> {
+        let (name, node) = node?;
+        let Some(node) = node else {
+            return Some("its Node object is not known, or cannot be used".to_owned());
+        };
+        let limit = reading.constraint().limit.as_ref();
+        let choice = self.choices.get(reading.pool()).filter(|choice| !choice.chosen.contains(name));
+        let passed_over = || choice.and(limit).map(|limit| Obstacle::NotChosen(limit.nodes));
+        place::obstacle(reading.constraint(), name, node).or_else(passed_over).map(|obstacle| obstacle.to_string())
     }
 
     /// What the bucket holds of an intent, and what is being done about it.
@@ -154,14 +166,6 @@ impl World {
             "wave": wave,
             "bucket": self.stored(pool, id, now),
         })
-    }
-}
-
-/// What keeps the pods of a workload off a node; nothing if no node is given.
-fn obstacle(reading: &Reading, node: Option<(&NodeName, Option<&Node>)>) -> Option<String> {
-    match node? {
-        (_, None) => Some("its Node object is not known, or cannot be used".to_owned()),
-        (name, Some(node)) => place::obstacle(reading.constraint(), name, node).map(|o| o.to_string()),
     }
 }
 

@@ -11,8 +11,10 @@ use shared::message::assignment::MAX_POOLS;
 use shared::name::{ImageKey, NodeName, PoolId};
 
 use super::World;
+use crate::choice::Choice;
 use crate::claims::Claims;
 use crate::demand;
+use crate::evidence::Evidence;
 use crate::input::Node;
 use crate::lists::Lists;
 use crate::member::{self, MAX_OF_CLUSTER};
@@ -31,13 +33,27 @@ struct Moved {
     images: BTreeMap<PoolId, BTreeSet<ImageKey>>,
 }
 
+/// What shows that a node is concerned by an image.
+struct Look {
+    /// Its label.
+    label: String,
+    /// The sets that have it.
+    sets: BTreeSet<u64>,
+}
+
+impl Look {
+    fn of(id: &ImageKey, evidence: &Evidence) -> Self {
+        Self { label: shared::label::image_label(id), sets: evidence.sets_with(id) }
+    }
+}
+
 impl World {
     /// Makes anew what of the plan depends on what has changed.
     pub(super) fn replan(&mut self) {
         if self.rules.is_none() {
             return;
         }
-        let nodes = std::mem::take(&mut self.stale.nodes);
+        let mut nodes = std::mem::take(&mut self.stale.nodes);
         let is_all_stale = std::mem::take(&mut self.stale.everything);
         let touched = if is_all_stale { self.claim_all() } else { self.claim_again() };
         if is_all_stale || (self.plan.is_limited && !(touched.is_empty() && nodes.is_empty())) {
@@ -45,6 +61,7 @@ impl World {
             return;
         }
         let moved = self.replan_images(&touched);
+        self.choose_again(&moved, &mut nodes);
         if self.place_pools(&moved) && self.place_alone(&nodes) {
             self.look_at_labels(&moved.images);
         } else {
@@ -92,7 +109,8 @@ impl World {
 
     /// The naive way, of everything.
     fn plan_from_nothing(&mut self) {
-        let Some(new) = self.naive_plan(&mut Lists::default()) else { return };
+        let Some((new, choices)) = self.naive_plan() else { return };
+        self.choices = choices;
         let old = std::mem::replace(&mut self.plan, new);
         for planned in self.plan.nodes.values_mut() {
             planned.pools = self.lists.one(&planned.pools);
@@ -107,15 +125,15 @@ impl World {
         }
     }
 
-    fn naive_plan(&self, lists: &mut Lists) -> Option<Plan> {
+    fn naive_plan(&self) -> Option<(Plan, BTreeMap<PoolId, Choice>)> {
         let demand = demand::demand(self.rules.as_ref()?, &self.namespaces, &self.workloads);
         let membership = member::place_within_limits(&demand.pools, self.nodes.good());
-        Some(plan::plan(demand, &membership, &self.nodes, lists))
+        Some((plan::plan(demand, &membership, &self.nodes, &mut Lists::default()), membership.choices))
     }
 
     /// Whether the plan is the one that is made of everything known, without any short cut. For tests and benchmarks.
     pub fn is_planned_as_from_nothing(&self) -> bool {
-        self.naive_plan(&mut Lists::default()).is_none_or(|naive| naive == self.plan)
+        self.naive_plan().is_none_or(|(naive, _)| naive == self.plan)
     }
 
     /// Plans some images anew, in all pools.
@@ -171,6 +189,27 @@ impl World {
         moved
     }
 
+    /// Chooses nodes for limited pools that came, and again where another state of one of `nodes` can make another choice;
+    /// whose pools are others by that is added to them.
+    fn choose_again(&mut self, moved: &Moved, nodes: &mut BTreeSet<NodeName>) {
+        self.choices.retain(|pool, _| !moved.gone.contains(pool));
+        for pool in &moved.come {
+            if let Some(planned) = self.plan.pools.get(pool).filter(|planned| planned.constraint.limit.is_some()) {
+                self.choices.insert(pool.clone(), Choice::of(&planned.constraint, self.nodes.good()));
+            }
+        }
+        let mut others = BTreeSet::new();
+        for (pool, choice) in &mut self.choices {
+            let Some(planned) = self.plan.pools.get(pool).filter(|_| !moved.come.contains(pool)) else { continue };
+            let constraint = &planned.constraint;
+            if nodes.iter().any(|name| choice.depends_on(constraint, name, self.nodes.get(name))) {
+                let old = std::mem::replace(choice, Choice::of(constraint, self.nodes.good()));
+                others.extend(old.chosen.symmetric_difference(&choice.chosen).cloned());
+            }
+        }
+        nodes.extend(others);
+    }
+
     /// Has pools that came joined by whom they are for, and those that went left. Says whether that was possible.
     fn place_pools(&mut self, moved: &Moved) -> bool {
         if moved.come.is_empty() && moved.gone.is_empty() {
@@ -203,7 +242,7 @@ impl World {
             // Both are in the order of names; one that is gone is planned alone.
             while nodes.next_if(|(known, _)| *known < name).is_some() {}
             let Some((_, node)) = nodes.next_if(|(known, _)| *known == name) else { continue };
-            let entered = come.iter().filter(|(_, pool)| place::is_eligible(&pool.constraint, name, node));
+            let entered = come.iter().filter(|(id, pool)| is_member(&self.choices, id, pool, name, node));
             let mut entered = entered.map(|(id, _)| (*id).clone()).peekable();
             if left || entered.peek().is_some() {
                 let stays = planned.pools.iter().filter(|pool| !moved.gone.contains(*pool)).cloned();
@@ -223,7 +262,7 @@ impl World {
         for name in names {
             let new = match self.nodes.get(name) {
                 None => None,
-                Some(node) => match pools_alone(&self.plan, name, node) {
+                Some(node) => match pools_alone(&self.plan, &self.choices, name, node) {
                     None => return false,
                     Some(pools) => plan::planned_node(node, self.lists.one(&pools)),
                 },
@@ -280,34 +319,54 @@ impl World {
         if images.is_empty() {
             return;
         }
-        let mut of_list: BTreeMap<usize, Vec<(&ImageKey, String)>> = BTreeMap::new();
+        let unwanted =
+            images.values().flatten().filter(|id| !self.plan.pools.values().any(|p| p.intents.contains_key(*id)));
+        let unwanted: BTreeSet<ImageKey> = unwanted.cloned().collect();
+        self.evidence.forget_sizes(&unwanted);
+        let moved: BTreeSet<&ImageKey> = images.values().flatten().collect();
+        let looks: BTreeMap<&ImageKey, Look> = moved.into_iter().map(|id| (id, Look::of(id, &self.evidence))).collect();
+        let mut of_list: BTreeMap<usize, BTreeMap<&ImageKey, &Look>> = BTreeMap::new();
+        // All are in the order of names: looking each up would cost more than all the rest.
+        let (mut said, mut nodes) = (self.evidence.iter().peekable(), self.nodes.good().peekable());
         for (name, planned) in &self.plan.nodes {
             let concerned = of_list.entry(planned.pools.name()).or_insert_with(|| {
                 let moved = planned.pools.iter().filter_map(|pool| images.get(pool)).flatten();
-                let moved: BTreeSet<&ImageKey> = moved.collect();
-                moved.into_iter().map(|id| (id, shared::label::image_label(id))).collect()
+                moved.filter_map(|id| looks.get_key_value(id)).map(|(id, look)| (*id, look)).collect()
             });
             if concerned.is_empty() {
                 continue;
             }
-            let (evidence, node) = (self.evidence.get(name), self.nodes.get(name));
-            let is_concerned = |(id, label): &(&ImageKey, String)| {
-                evidence.is_some_and(|e| e.knows(id)) || node.is_some_and(|node| node.our_labels.contains_key(label))
+            while said.next_if(|(other, _)| *other < name).is_some() {}
+            while nodes.next_if(|(other, _)| *other < name).is_some() {}
+            let evidence = said.peek().filter(|(other, _)| *other == name).map(|(_, evidence)| *evidence);
+            let node = nodes.peek().filter(|(other, _)| *other == name).map(|(_, node)| *node);
+            let is_concerned = |(id, look): (&&ImageKey, &&Look)| {
+                evidence.is_some_and(|evidence| evidence.knows_by(id, &look.sets))
+                    || node.is_some_and(|node| node.our_labels.contains_key(&look.label))
             };
             if concerned.iter().any(is_concerned) {
                 self.pace.touch(name);
             }
         }
-        let unwanted =
-            images.values().flatten().filter(|id| !self.plan.pools.values().any(|p| p.intents.contains_key(*id)));
-        let unwanted: BTreeSet<ImageKey> = unwanted.cloned().collect();
-        self.evidence.forget_sizes(&unwanted);
+    }
+}
+
+fn is_member(
+    choices: &BTreeMap<PoolId, Choice>,
+    id: &PoolId,
+    pool: &PlannedPool,
+    name: &NodeName,
+    node: &Node,
+) -> bool {
+    match choices.get(id) {
+        Some(choice) => choice.chosen.contains(name),
+        None => place::is_eligible(&pool.constraint, name, node),
     }
 }
 
 /// The pools of one node, as long as no limit is met.
-fn pools_alone(plan: &Plan, name: &NodeName, node: &Node) -> Option<Vec<PoolId>> {
-    let eligible = plan.pools.iter().filter(|(_, pool)| place::is_eligible(&pool.constraint, name, node));
+fn pools_alone(plan: &Plan, choices: &BTreeMap<PoolId, Choice>, name: &NodeName, node: &Node) -> Option<Vec<PoolId>> {
+    let eligible = plan.pools.iter().filter(|(id, pool)| is_member(choices, id, pool, name, node));
     let pools: Vec<PoolId> = eligible.map(|(id, _)| id.clone()).collect();
     (pools.len() <= MAX_POOLS).then_some(pools)
 }
@@ -318,92 +377,4 @@ fn is_labelled_alike(a: &Intent, b: &Intent) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-    use shared::machine::{Moment, Now};
-
-    use super::*;
-    use crate::Settings;
-    use crate::fact::{Change, Fact};
-    use crate::input::{
-        Constraint, ContainerImage, Namespace, Selection, Toleration, TolerationOperator, Workload, WorkloadKey,
-        WorkloadKind,
-    };
-
-    fn constraint(kind: u8) -> Constraint {
-        let mut constraint = Constraint::default();
-        match kind {
-            0 | 1 => {}
-            2 => drop(constraint.node_selector.insert("disk".to_owned(), "ssd".to_owned())),
-            3 => constraint.node_name = Some("n1".to_owned()),
-            // Enough of these meet the limit of a node.
-            _ => drop(constraint.tolerations.insert(Toleration {
-                key: Some(format!("taint-{kind}")),
-                operator: TolerationOperator::Exists,
-                value: String::new(),
-                effect: None,
-            })),
-        }
-        constraint
-    }
-
-    fn workload(constraint_kind: u8, images: &[u8]) -> Workload {
-        let image =
-            |n: &u8| ContainerImage { position: "containers[0]".to_owned(), image: format!("registry.example/a:{n}") };
-        Workload {
-            images: images.iter().map(image).collect(),
-            constraint: constraint(constraint_kind),
-            ..Workload::default()
-        }
-    }
-
-    fn key(n: u8) -> WorkloadKey {
-        WorkloadKey { kind: WorkloadKind::Deployment, namespace: "shop".to_owned(), name: format!("w{n}") }
-    }
-
-    fn node(uid: u8, ssd: bool, deleting: bool) -> Node {
-        let labels = ssd.then(|| ("disk".to_owned(), "ssd".to_owned())).into_iter().collect();
-        Node { uid: format!("u{uid}"), labels, deleting, ..Node::default() }
-    }
-
-    fn now() -> Now {
-        Now { mono: Moment(0), wall: jiff::Timestamp::UNIX_EPOCH }
-    }
-
-    fn facts() -> impl Strategy<Value = Vec<Fact>> {
-        let name = (0_u8..4).prop_map(|n| NodeName::parse(&format!("n{n}")).unwrap());
-        let images = prop::collection::vec(0_u8..5, 0..3);
-        let fact = prop_oneof![
-            4 => (0_u8..6, 0_u8..8, images)
-                .prop_map(|(k, c, i)| Fact::Workload(Change::Upsert(key(k), Ok(workload(c, &i))))),
-            2 => (0_u8..6).prop_map(|k| Fact::Workload(Change::Remove(key(k)))),
-            4 => (name.clone(), 0_u8..2, any::<bool>(), any::<bool>())
-                .prop_map(|(n, u, s, d)| Fact::Node(Change::Upsert(n, Ok(node(u, s, d))))),
-            1 => name.prop_map(|n| Fact::Node(Change::Remove(n))),
-            // More constraints than a node can be in pools.
-            1 => Just(Fact::Workloads(
-                WorkloadKind::StatefulSet,
-                (0..130)
-                    .map(|n| (WorkloadKey { kind: WorkloadKind::StatefulSet, ..key(n) }, Ok(workload(100 + n, &[n % 7]))))
-                    .collect(),
-            )),
-            1 => Just(Fact::Workloads(WorkloadKind::StatefulSet, BTreeMap::new())),
-        ];
-        prop::collection::vec(fact, 1..20)
-    }
-
-    proptest! {
-        #[test]
-        fn a_short_cut_equals_the_plan_made_of_everything(facts in facts()) {
-            let mut world = World::new(Settings::default(), "e".to_owned(), 1, now());
-            world.learn(Fact::Selection(Selection::default()), now().mono);
-            let shop = Namespace::default();
-            world.learn(Fact::Namespace(Change::Upsert("shop".to_owned(), Ok(shop))), now().mono);
-            for fact in facts {
-                world.learn(fact, now().mono);
-                world.replan();
-                prop_assert_eq!(&world.plan, &world.naive_plan(&mut Lists::default()).unwrap());
-            }
-        }
-    }
-}
+mod tests;

@@ -111,6 +111,7 @@ impl World {
             Source::Workloads(kind) => self.workloads.keys().filter(|key| key.kind == *kind).count(),
             Source::Namespaces => self.namespaces.keys().count(),
             Source::Nodes => self.nodes.keys().count(),
+            Source::RuntimeClasses => self.runtime_classes.keys().count(),
             Source::Intents => self.intents.pools().map(|(_, pool)| pool.len()).sum(),
             Source::Assignments => self.assigned.iter().filter(|(_, key)| key.value().is_some()).count(),
             Source::Inventories => self.evidence.iter().filter(|(_, node)| node.report().is_some()).count(),

@@ -18,5 +18,6 @@ mod properties;
 mod recorded;
 mod stage;
 mod sync;
+mod targeting;
 mod telling;
 mod writes;

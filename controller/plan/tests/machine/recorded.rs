@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 
 use cluster_plan::fact::{Change, IntentsDoc, Stored, StoredValue};
-use cluster_plan::input::{Namespace, Selection, Workload, WorkloadKind};
+use cluster_plan::input::{Namespace, RuntimeClass, Selection, Workload, WorkloadKind};
 use cluster_plan::{Beginning, Fact};
 use shared::message::{Event, Heartbeat, Meta};
 use shared::name::PoolId;
@@ -80,6 +80,8 @@ macro_rules! rows {
 }
 
 rows! {
+    Fact::RuntimeClass(_) => Fact::RuntimeClass(Change::Upsert("kata".to_owned(), Ok(RuntimeClass::default()))),
+    Fact::RuntimeClasses(_) => Fact::RuntimeClasses(BTreeMap::from([("kata".to_owned(), Err("bad".to_owned()))])),
     Fact::Workload(_) => Fact::Workload(Change::Upsert(deployment("web"), Ok(tolerant()))),
     Fact::Workloads(..) => Fact::Workloads(WorkloadKind::Pod, BTreeMap::from([(deployment("web"), Ok(tolerant()))])),
     Fact::Namespace(_) => Fact::Namespace(Change::Upsert("shop".to_owned(), Ok(Namespace::default()))),
