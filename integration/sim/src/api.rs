@@ -125,6 +125,7 @@ fn view(node: &NodeObject) -> Node {
         taints: node.kind.tainted.then_some(taint).into_iter().collect(),
         deleting: false,
         pressure: node.pressure.then_some(Pressure::Disk).into_iter().collect(),
+        ..Node::default()
     }
 }
 

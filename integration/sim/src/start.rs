@@ -113,6 +113,7 @@ impl Universe {
             events: EventSettings { per_minute: EVENTS, repeat: Duration::from_mins(2), ..EventSettings::default() },
             instance: format!("pod-{number}"),
             version: "1".to_owned(),
+            ..cluster_plan::Settings::default()
         };
         let now = clock.now(self.now);
         let Some(replica) = self.replicas.get_mut(number) else { return };
