@@ -144,6 +144,7 @@ pub enum IntentsDoc {
 }
 
 /// One fact.
+#[allow(clippy::large_enum_variant, reason = "nearly all facts are of the large kinds, and each is moved once")]
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", rename_all_fields = "camelCase")]
 pub enum Fact {

@@ -28,6 +28,10 @@ impl Describe for Fact {
                 format!("uid {}, our labels {}{deleting}", node.uid, list(node.our_labels.keys()))
             }),
             Self::Nodes(all) => listed("nodes", all),
+            Self::RuntimeClass(change) => {
+                changed("runtime class", change, |class| format!("nodes with {}", list(class.node_selector.keys())))
+            }
+            Self::RuntimeClasses(all) => listed("runtime classes", all),
             Self::Selection(selection) => format!(
                 "selection: include {}, exclude {}, {:?}",
                 list(&selection.namespaces.include),

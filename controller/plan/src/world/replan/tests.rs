@@ -112,6 +112,7 @@ fn facts() -> impl Strategy<Value = Vec<Fact>> {
             exclude: team.then(|| "team".to_owned()).into_iter().collect(),
             ..Namespaces::default()
         },
+        ..Selection::default()
     });
     let class = any::<bool>().prop_map(|conflicts| RuntimeClass {
         node_selector: [("disk".to_owned(), if conflicts { "hdd" } else { "ssd" }.to_owned())].into(),
