@@ -19,10 +19,12 @@ mod reread;
 mod term;
 mod workload_event;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use cluster_plan::Fact;
+use cluster_plan::input::WorkloadKind;
 use daemon::bus::{Bus, ServiceRequest};
 use daemon::driver::Inbox;
 use daemon::replies::Replies;
@@ -49,4 +51,6 @@ pub struct Peers {
     pub instance: String,
     /// Time to live of the markers of purged assignments.
     pub marker_ttl: Duration,
+    /// `apiVersion` of configured kinds.
+    pub api_versions: Arc<BTreeMap<WorkloadKind, String>>,
 }

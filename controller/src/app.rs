@@ -2,10 +2,11 @@
 //!
 //! Owns which part talks to which. Never decides; the only place that knows both the ways in and the ways out.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use cluster_plan::input::WorkloadKind;
 use cluster_plan::{Beginning, Fact, Settings, World};
 use daemon::admin::{self, Admin, AdminError};
 use daemon::bus::{Bus, BusError};
@@ -76,7 +77,7 @@ pub async fn run(path: PathBuf, config: ControllerConfig, log: LogHandle) -> Res
     let (inbox, facts) = driver::channel(DEFAULT_INBOX);
     inbox.send(Fact::Selection(config.selection())).await;
     let (expressions, evaluated) = watch::channel(reload::expressions(&config));
-    kubernetes::start(&kube, config.kube.watch_timeout, &evaluated, &inbox, &tasks);
+    kubernetes::start(&kube, &config.discover, config.kube.watch_timeout, &evaluated, &inbox, &tasks);
     let (seat, elector) =
         leader::stand(&config.leader, config.pod_namespace.as_deref(), &instance, &kube, &inbox).await;
     if let Some(elector) = &elector {
@@ -113,6 +114,7 @@ pub async fn run(path: PathBuf, config: ControllerConfig, log: LogHandle) -> Res
             questions: replies,
             instance: instance.clone(),
             marker_ttl: config.timing.marker_ttl,
+            api_versions: Arc::new(api_versions(&config)),
         },
         &tasks,
     );
@@ -152,10 +154,17 @@ fn start_metrics(tasks: &Tasks) -> MetricsHandle {
     handle
 }
 
+/// Of configured kinds, for who writes about their objects.
+fn api_versions(config: &ControllerConfig) -> BTreeMap<WorkloadKind, String> {
+    let kinds = config.discover.kinds().into_iter();
+    kinds.map(|(kind, settings)| (kind, format!("{}/{}", settings.group, settings.version))).collect()
+}
+
 fn beginning(config: &ControllerConfig, instance: String) -> Beginning {
     let (timing, labels, events) = (config.timing.clone(), config.labels.clone(), config.events.clone());
     let target = config.target.clone();
     let version = VERSION.to_owned();
-    let settings = Settings { timing, labels, events, kinds: BTreeSet::new(), target, instance, version };
+    let (kinds, linger) = (config.discover.kinds().into_keys().collect(), config.discover.linger);
+    let settings = Settings { timing, labels, events, kinds, linger, target, instance, version };
     Beginning { settings, epoch: Uuid::new_v4().to_string(), seed: fastrand::u64(..) }
 }

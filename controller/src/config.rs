@@ -3,6 +3,7 @@
 //! Owns the keys, their defaults and what makes a value wrong. Reading the file is `daemon::config`'s, watching it
 //! [`reload`]'s.
 
+mod discover;
 mod leader;
 pub mod reload;
 mod select;
@@ -19,6 +20,7 @@ use daemon::telemetry::LogSettings;
 use serde::{Deserialize, Serialize};
 use shared::name::{ClusterId, NodeName};
 
+pub use self::discover::{DiscoverSettings, KindSettings, PRESETS, PodsMode};
 pub use self::leader::LeaderSettings;
 use self::select::Select;
 
@@ -51,6 +53,8 @@ pub struct ControllerConfig {
     pub kube: KubeSettings,
     /// The election of the one controller that writes.
     pub leader: LeaderSettings,
+    /// Which objects are workloads.
+    pub discover: DiscoverSettings,
     /// Whose images are wanted. Reloaded without a restart.
     pub select: Selection,
     /// Which nodes are warmed, beside what workloads ask for.
@@ -89,6 +93,7 @@ impl Default for ControllerConfig {
             identity: IdentitySettings::default(),
             kube: KubeSettings::default(),
             leader: LeaderSettings::default(),
+            discover: DiscoverSettings::default(),
             select: Selection::default(),
             target: TargetSettings::default(),
             labels: LabelSettings::default(),
@@ -181,6 +186,7 @@ impl Validate for ControllerConfig {
             found.add("identity.namespace", "is missing, and so is podNamespace: name the namespace of the agents");
         }
         found.section("leader", &self.leader);
+        found.section("discover", &self.discover);
         found.section("select", &Select(&self.select));
         found.within("timing", |found| self.timing_problems(found));
         // As many missed heartbeats as make a node unknown are no reason yet.

@@ -240,7 +240,9 @@ fn audit_log(run: &RunDir) -> PathBuf {
 fn etcd(run: &RunDir, parts: &Parts, client: &Port, peer: &Port) -> Result<Invocation> {
     let (client, peer) = (format!("http://{}", client.address()), format!("http://{}", peer.address()));
     Ok(Invocation::new("etcd", parts.path(Tool::Etcd)?)
-        .args(["--name", "test", "--unsafe-no-fsync", "--log-level", "warn", "--data-dir"])
+        .args(["--name", "test", "--unsafe-no-fsync", "--log-level", "warn"])
+        // Enough for the benchmark with 200,000 Pods; it is no reservation.
+        .args(["--quota-backend-bytes", "8589934592", "--data-dir"])
         .arg(run.path().join("etcd"))
         .args(["--listen-client-urls", &client, "--advertise-client-urls", &client])
         .args(["--listen-peer-urls", &peer, "--initial-advertise-peer-urls", &peer])

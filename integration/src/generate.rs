@@ -25,6 +25,7 @@ pub fn all() -> Vec<Generated> {
         Generated { path: "docs/reference/metrics.md", text: metrics() },
         Generated { path: "docs/reference/reasons.md", text: reasons() },
         Generated { path: "docs/reference/rbac.md", text: rbac() },
+        Generated { path: "helm/warm-images/files/presets.json", text: controller::config::PRESETS.to_owned() },
         Generated { path: "docs/reference/values.md", text: values::table() },
     ]
 }

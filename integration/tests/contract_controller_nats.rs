@@ -114,6 +114,7 @@ impl Adapters {
         tasks.spawn("questions", asked.run(shutdown.clone()));
         let seat = Seat::of_the_only_controller();
         let peers = Peers {
+            api_versions: Arc::default(),
             bus: bus.clone(),
             cluster: cluster.clone(),
             kube,

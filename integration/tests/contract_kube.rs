@@ -16,6 +16,7 @@ use cluster_plan::fact::{Change, Source};
 use cluster_plan::input::{Workload, WorkloadKey, WorkloadKind};
 use controller::act::node_label;
 use controller::api::client;
+use controller::config::DiscoverSettings;
 use controller::leader::Seat;
 use daemon::metrics;
 use daemon::supervise::Tasks;
@@ -65,8 +66,8 @@ impl Sources {
         let client = client::connect(Some(&api.kubeconfig_for(USER, None)?), SILENCE).await?;
         let (tasks, shutdown) = Tasks::new();
         let (said, inbox) = Listener::start(&tasks, shutdown);
-        let (_none, expressions) = tokio::sync::watch::channel(std::sync::Arc::default());
-        controller::watch::start(&client, WATCH, &expressions, &inbox, &tasks);
+        let (_none, expressions) = tokio::sync::watch::channel(Arc::default());
+        controller::watch::start(&client, &DiscoverSettings::default(), WATCH, &expressions, &inbox, &tasks);
         Ok(Self { said, tasks })
     }
 

@@ -92,7 +92,7 @@ pub struct WorkloadEvent {
     pub count: u32,
 }
 
-/// What happened to an image of a workload.
+/// What happened to an image of a workload, or is wrong with the workload.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub enum Notice {
@@ -100,6 +100,8 @@ pub enum Notice {
     Failed(Reason),
     /// It failed, and is warm everywhere again.
     Recovered,
+    /// Part of the workload itself cannot be used.
+    Unusable,
 }
 
 impl Notice {
@@ -108,6 +110,7 @@ impl Notice {
         match self {
             Self::Failed(_) => "WarmImageFailed",
             Self::Recovered => "WarmImageRecovered",
+            Self::Unusable => "WarmWorkloadInvalid",
         }
     }
 }

@@ -12,7 +12,9 @@ use shared::name::{ImageKey, NodeName, PoolId};
 use shared::reason::Reason;
 use shared::subject::ControlVerb;
 
-use crate::input::{Namespace, Node, RuntimeClass, Selection, Workload, WorkloadKey, WorkloadKind};
+use crate::input::{
+    Controller, Namespace, Node, Replica, RuntimeClass, Selection, Workload, WorkloadKey, WorkloadKind,
+};
 
 /// Where facts come from that must have delivered their first full content before anything is decided.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -147,11 +149,16 @@ pub enum IntentsDoc {
 #[allow(clippy::large_enum_variant, reason = "nearly all facts are of the large kinds, and each is moved once")]
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", rename_all_fields = "camelCase")]
+#[expect(clippy::large_enum_variant, reason = "most facts are of that one")]
 pub enum Fact {
     /// A workload changed.
     Workload(Change<WorkloadKey, Workload>),
     /// A full list of one kind of workload: what is not in it is gone.
     Workloads(WorkloadKind, #[serde(with = "shared::pairs")] BTreeMap<WorkloadKey, Result<Workload, String>>),
+    /// What the Pods of one controller show changed. Those come before the list of Pods, of which they are part.
+    Replicas(Change<Controller, Vec<Replica>>),
+    /// What the Pods of all controllers show: those not in it have none any more.
+    AllReplicas(#[serde(with = "shared::pairs")] BTreeMap<Controller, Vec<Replica>>),
     /// A namespace changed.
     Namespace(Change<String, Namespace>),
     /// A full list of namespaces.
@@ -252,6 +259,7 @@ impl Fact {
         match self {
             Self::Workload(Change::Upsert(key, _) | Change::Remove(key)) => Some(Source::Workloads(key.kind.clone())),
             Self::Workloads(kind, _) => Some(Source::Workloads(kind.clone())),
+            Self::Replicas(_) | Self::AllReplicas(_) => Some(Source::Workloads(WorkloadKind::Pod)),
             Self::Namespace(_) | Self::Namespaces(_) => Some(Source::Namespaces),
             Self::Node(_) | Self::Nodes(_) => Some(Source::Nodes),
             Self::Intents { .. } | Self::IntentChanged(_) => Some(Source::Intents),
@@ -267,6 +275,8 @@ impl Kind for Fact {
         match self {
             Self::Workload(_) => "workload",
             Self::Workloads(..) => "workloads",
+            Self::Replicas(_) => "replicas",
+            Self::AllReplicas(_) => "all-replicas",
             Self::Namespace(_) => "namespace",
             Self::Namespaces(_) => "namespaces",
             Self::Node(_) => "node",

@@ -2,6 +2,7 @@
 
 pub mod namespace;
 pub mod node;
+pub mod replica;
 pub mod resources;
 pub mod runtime_class;
 pub mod selection;
@@ -9,10 +10,11 @@ pub mod workload;
 
 pub use namespace::Namespace;
 pub use node::{Node, Taint, TaintEffect};
+pub use replica::{Controller, Replica};
 pub use resources::{Capacity, Requests};
 pub use runtime_class::RuntimeClass;
 pub use selection::Selection;
 pub use workload::{
-    Constraint, ContainerImage, Limit, MatchExpression, NodeSelectorTerm, Operator, Toleration, TolerationOperator,
-    Workload, WorkloadKey, WorkloadKind,
+    Constraint, ContainerImage, Limit, MatchExpression, NodeSelectorTerm, Operator, Owner, Part, Toleration,
+    TolerationOperator, Workload, WorkloadKey, WorkloadKind,
 };

@@ -14,6 +14,7 @@ mod diff;
 pub mod effect;
 mod evidence;
 pub mod fact;
+mod family;
 pub mod input;
 mod judge;
 mod known;

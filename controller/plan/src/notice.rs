@@ -32,6 +32,13 @@ pub(crate) enum Condition {
     Recovering,
     /// It is warm on each of so many nodes that have ever said anything.
     Warm(usize),
+    /// Of the workload itself: this cannot be used.
+    Unusable(String),
+}
+
+/// What the problems of a workload itself go by, where images go by their keys: no reference has this one.
+pub(crate) fn of_workload() -> ImageKey {
+    ImageKey::of("")
 }
 
 /// An image that fails.
@@ -121,6 +128,8 @@ impl Entry {
                 (again.map_or(settled, |again| again.max(settled)), Notice::Failed(now.why))
             }
             (Condition::Warm(_), Some(Notice::Failed(_))) => (self.since, Notice::Recovered),
+            (Condition::Unusable(_), Some(_)) => (self.told? + settings.repeat, Notice::Unusable),
+            (Condition::Unusable(_), None) => (again.map_or(settled, |again| again.max(settled)), Notice::Unusable),
             _ => return None,
         };
         Some((due.max(self.retry), notice))
@@ -128,7 +137,7 @@ impl Entry {
 
     fn said(&mut self, notice: Notice, now: Moment) {
         self.said = Some(notice);
-        if matches!(notice, Notice::Failed(_)) {
+        if matches!(notice, Notice::Failed(_) | Notice::Unusable) {
             self.told = Some(now);
             self.count = self.count.saturating_add(1);
         }
@@ -157,6 +166,9 @@ impl Entry {
                 )
             }
             (Condition::Warm(nodes), _) => format!("{image} is warm again on all of its {nodes} nodes."),
+            (Condition::Unusable(problems), _) => {
+                format!("Part of this object cannot be used, and the rest of it is: {problems}")
+            }
             _ => format!("{image}: {}", notice.reason()),
         }
     }
@@ -202,7 +214,14 @@ impl Notices {
             let Some(seen) = all.remove(subject) else { return false };
             if seen.uid != entry.seen.uid {
                 *entry = Entry::new(seen, now);
-                return matches!(entry.seen.condition, Condition::Failing(_));
+                return matches!(entry.seen.condition, Condition::Failing(_) | Condition::Unusable(_));
+            }
+            if matches!(seen.condition, Condition::Unusable(_)) {
+                // Other words are news.
+                if seen.condition != entry.seen.condition {
+                    (entry.seen, entry.since, entry.said) = (seen, now, None);
+                }
+                return true;
             }
             let began = match (&entry.seen.condition, &seen.condition) {
                 (Condition::Warm(_), Condition::Failing(_)) => true,
@@ -221,9 +240,14 @@ impl Notices {
             !entry.is_over(settings, now)
         });
         for (subject, seen) in all {
-            let Condition::Failing(failing) = &seen.condition else { continue };
-            let is_news = failing.is_news || met.contains(&subject.1);
-            let is_old = (is_early && !is_news).then_some(Notice::Failed(failing.why));
+            let (is_news, notice) = match &seen.condition {
+                Condition::Failing(failing) => {
+                    (failing.is_news || met.contains(&subject.1), Notice::Failed(failing.why))
+                }
+                Condition::Unusable(_) => (false, Notice::Unusable),
+                Condition::Recovering | Condition::Warm(_) => continue,
+            };
+            let is_old = (is_early && !is_news).then_some(notice);
             let mut entry = Entry::new(seen, now);
             if let Some(notice) = is_old {
                 entry.said(notice, now);

@@ -25,6 +25,9 @@ pub struct Settings {
     pub kinds: BTreeSet<WorkloadKind>,
     /// Which nodes are warmed.
     pub target: TargetSettings,
+    /// For how long an image that only Pods show outlasts the last that does.
+    #[serde(with = "shared::duration")]
+    pub linger: Duration,
     /// The pod: `by` in `_meta`.
     pub instance: String,
     /// The controller's version: `ctl.status` tells it.

@@ -29,6 +29,7 @@ use crate::claims::Claims;
 use crate::effect::Effect;
 use crate::evidence::{Evidence, Scope};
 use crate::fact::{Fact, Source};
+use crate::family::Family;
 use crate::input::{Namespace, Node, RuntimeClass, Selection, Workload, WorkloadKey};
 use crate::known::Known;
 use crate::leadership::Leadership;
@@ -56,6 +57,9 @@ pub struct World {
     rules: Option<Rules>,
     /// A selection by whose expressions not every workload has been evaluated yet.
     next_selection: Option<Selection>,
+    /// Every object, and who belongs to whom.
+    family: Family,
+    /// Those that count.
     workloads: Known<WorkloadKey, Reading>,
     namespaces: Known<String, Namespace>,
     nodes: Known<NodeName, Node>,
@@ -122,11 +126,13 @@ impl World {
     pub fn new(settings: Settings, epoch: String, seed: u64, now: Now) -> Self {
         let heartbeat = settings.timing.heartbeat;
         let pace = Pace::new(settings.labels.per_second, now.mono);
+        let family = Family::new(settings.kinds.clone(), settings.linger);
         Self {
             settings,
             rng: Rng::with_seed(seed),
             rules: None,
             next_selection: None,
+            family,
             workloads: Known::new(),
             namespaces: Known::new(),
             nodes: Known::new(),

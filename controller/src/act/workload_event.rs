@@ -4,6 +4,7 @@
 //! or this one before a restart, has said already is counted on as a series and not said twice. (kube's `Recorder`
 //! remembers for six minutes, in one process, and takes two images of a workload for one.)
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use cluster_plan::Fact;
@@ -64,7 +65,8 @@ pub(super) async fn post(peers: Peers, tenure: Tenure, kind: &'static str, event
 
 async fn create_or_count(peers: &Peers, event: &WorkloadEvent) -> Result<(), kube::Error> {
     let events: Api<Event> = Api::namespaced(peers.kube.clone(), &event.workload.namespace);
-    let object = object(event, &peers.instance, Timestamp::now());
+    let api_version = api_version(&event.workload.kind, &peers.api_versions);
+    let object = object(event, api_version, &peers.instance, Timestamp::now());
     match events.create(&PostParams::default(), &object).await {
         Err(kube::Error::Api(status)) if status.is_already_exists() => {
             let name = object.metadata.name.unwrap_or_default();
@@ -82,23 +84,24 @@ fn now() -> MicroTime {
     MicroTime(Timestamp::now())
 }
 
-fn object(event: &WorkloadEvent, instance: &str, now: Timestamp) -> Event {
+fn object(event: &WorkloadEvent, api_version: String, instance: &str, now: Timestamp) -> Event {
     let WorkloadEvent { workload, uid, id, notice, note, .. } = event;
     let regarding = ObjectReference {
-        api_version: Some(api_version(&workload.kind)),
+        api_version: Some(api_version),
         kind: Some(workload.kind.name().to_owned()),
         namespace: Some(workload.namespace.clone()),
-        name: Some(workload.name.clone()),
+        name: Some(workload.object_name().to_owned()),
         uid: Some(uid.clone()),
         ..ObjectReference::default()
     };
     let (type_, action) = match notice {
         Notice::Failed(_) => ("Warning", "Pulling"),
         Notice::Recovered => ("Normal", "Pulled"),
+        Notice::Unusable => ("Warning", "Reading"),
     };
     Event {
         metadata: ObjectMeta {
-            name: Some(name(&workload.name, uid, id, *notice)),
+            name: Some(name(workload.object_name(), uid, id, *notice)),
             namespace: Some(workload.namespace.clone()),
             ..ObjectMeta::default()
         },
@@ -114,10 +117,11 @@ fn object(event: &WorkloadEvent, instance: &str, now: Timestamp) -> Event {
     }
 }
 
-fn api_version(kind: &WorkloadKind) -> String {
-    match kind.group() {
-        "" => "v1".to_owned(),
-        group => format!("{group}/v1"),
+fn api_version(kind: &WorkloadKind, configured: &BTreeMap<WorkloadKind, String>) -> String {
+    match (configured.get(kind), kind.group()) {
+        (Some(configured), _) => configured.clone(),
+        (None, "") => "v1".to_owned(),
+        (None, group) => format!("{group}/v1"),
     }
 }
 
@@ -126,6 +130,7 @@ fn name(workload: &str, uid: &str, id: &ImageKey, notice: Notice) -> String {
     let why = match notice {
         Notice::Failed(why) => why.as_str(),
         Notice::Recovered => "recovered",
+        Notice::Unusable => "invalid",
     };
     let object = uid.split('-').next().unwrap_or_default();
     format!("{}.{object}.{id}.{why}", cut(workload, NAME).trim_end_matches(['.', '-']))

@@ -8,31 +8,45 @@ use cluster_plan::Fact;
 use cluster_plan::fact::{Change, Source};
 use cluster_plan::input::Namespace as View;
 use k8s_openapi::api::core::v1::Namespace;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use kube::core::ApiResource;
+use serde::de::IgnoredAny;
 use shared::label::WARM_ANNOTATION;
 
+use super::object::Meta;
 use super::source::Watched;
+use super::template::annotation;
 
-impl Watched for Namespace {
+/// Every Namespace.
+#[derive(Debug)]
+pub struct Namespaces;
+
+impl Watched for Namespaces {
+    type Form = IgnoredAny;
     type Key = String;
     type View = View;
 
-    const SOURCE: Source = Source::Namespaces;
-
-    fn key(meta: &ObjectMeta) -> Option<String> {
-        meta.name.clone()
+    fn source(&self) -> Source {
+        Source::Namespaces
     }
 
-    fn view(self) -> Result<View, String> {
-        let warm = self.metadata.annotations.as_ref().and_then(|a| a.get(WARM_ANNOTATION)).cloned();
-        Ok(View { uid: self.metadata.uid.unwrap_or_default(), warm, labels: self.metadata.labels.unwrap_or_default() })
+    fn resource(&self) -> ApiResource {
+        ApiResource::erase::<Namespace>(&())
     }
 
-    fn listed(list: BTreeMap<String, Result<View, String>>) -> Fact {
+    fn key(&self, meta: &Meta) -> Option<String> {
+        Some(meta.name.clone())
+    }
+
+    fn view(&self, meta: &Meta, _: IgnoredAny) -> Option<Result<View, String>> {
+        let warm = annotation(&meta.annotations, WARM_ANNOTATION);
+        Some(Ok(View { uid: meta.uid.clone(), warm, labels: meta.labels.clone() }))
+    }
+
+    fn listed(&self, list: BTreeMap<String, Result<View, String>>) -> Fact {
         Fact::Namespaces(list)
     }
 
-    fn changed(change: Change<String, View>) -> Fact {
+    fn changed(&self, change: Change<String, View>) -> Fact {
         Fact::Namespace(change)
     }
 }

@@ -6,36 +6,73 @@ use cluster_plan::Fact;
 use cluster_plan::fact::{Change, Source};
 use cluster_plan::input::RuntimeClass as View;
 use k8s_openapi::api::node::v1::RuntimeClass;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use kube::core::ApiResource;
+use serde::Deserialize;
 
+use super::object::{Meta, or_default};
 use super::source::Watched;
-use super::{quantity, template};
+use super::{form, quantity, template};
 
-impl Watched for RuntimeClass {
+/// Every class.
+#[derive(Debug)]
+pub struct RuntimeClasses;
+
+/// What is decoded of one.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default)]
+pub struct Form {
+    #[serde(deserialize_with = "or_default")]
+    scheduling: Scheduling,
+    #[serde(deserialize_with = "or_default")]
+    overhead: Overhead,
+}
+
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct Scheduling {
+    #[serde(deserialize_with = "or_default")]
+    node_selector: BTreeMap<String, String>,
+    #[serde(deserialize_with = "or_default")]
+    tolerations: Vec<form::Toleration>,
+}
+
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct Overhead {
+    #[serde(deserialize_with = "or_default")]
+    pod_fixed: quantity::Resources,
+}
+
+impl Watched for RuntimeClasses {
+    type Form = Form;
     type Key = String;
     type View = View;
 
-    const SOURCE: Source = Source::RuntimeClasses;
-
-    fn key(meta: &ObjectMeta) -> Option<String> {
-        meta.name.clone()
+    fn source(&self) -> Source {
+        Source::RuntimeClasses
     }
 
-    fn view(self) -> Result<View, String> {
-        let scheduling = self.scheduling.unwrap_or_default();
-        let overhead = self.overhead.and_then(|overhead| overhead.pod_fixed).unwrap_or_default();
-        Ok(View {
-            node_selector: scheduling.node_selector.unwrap_or_default(),
-            tolerations: scheduling.tolerations.into_iter().flatten().map(template::toleration).collect(),
-            overhead: quantity::requests(&overhead),
-        })
+    fn resource(&self) -> ApiResource {
+        ApiResource::erase::<RuntimeClass>(&())
     }
 
-    fn listed(list: BTreeMap<String, Result<View, String>>) -> Fact {
+    fn key(&self, meta: &Meta) -> Option<String> {
+        Some(meta.name.clone())
+    }
+
+    fn view(&self, _: &Meta, class: Form) -> Option<Result<View, String>> {
+        Some(Ok(View {
+            node_selector: class.scheduling.node_selector,
+            tolerations: class.scheduling.tolerations.into_iter().map(template::toleration).collect(),
+            overhead: quantity::requests(&class.overhead.pod_fixed),
+        }))
+    }
+
+    fn listed(&self, list: BTreeMap<String, Result<View, String>>) -> Fact {
         Fact::RuntimeClasses(list)
     }
 
-    fn changed(change: Change<String, View>) -> Fact {
+    fn changed(&self, change: Change<String, View>) -> Fact {
         Fact::RuntimeClass(change)
     }
 }
@@ -54,10 +91,11 @@ mod tests {
             "overhead": { "podFixed": { "cpu": "250m", "memory": "160Mi" } },
             "scheduling": { "nodeSelector": { "runtime": "kata" }, "tolerations": [{ "key": "sandbox" }] },
         });
-        let seen = serde_json::from_value::<RuntimeClass>(object).unwrap().view().unwrap();
+        let view = |json| RuntimeClasses.view(&Meta::default(), serde_json::from_value(json).unwrap()).unwrap();
+        let seen = view(object).unwrap();
         assert_eq!(seen.node_selector, [("runtime".to_owned(), "kata".to_owned())].into());
         assert_eq!((seen.tolerations.len(), seen.overhead.cpu_milli, seen.overhead.memory), (1, 250, 160 << 20));
         let bare = json!({ "metadata": { "name": "runc" }, "handler": "runc" });
-        assert_eq!(serde_json::from_value::<RuntimeClass>(bare).unwrap().view(), Ok(View::default()));
+        assert_eq!(view(bare), Ok(View::default()));
     }
 }

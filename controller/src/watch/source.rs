@@ -16,109 +16,131 @@ use cluster_plan::fact::{Change, Source};
 use daemon::driver::Inbox;
 use daemon::metrics;
 use daemon::supervise::Shutdown;
-use futures::{Stream, StreamExt as _};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use kube::core::DeserializeGuard;
+use futures::StreamExt as _;
+use kube::core::ApiResource;
 use kube::runtime::watcher::{self, Event, watcher};
-use kube::{Api, Client, Resource};
+use kube::{Api, Client};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use serde_json::value::RawValue;
+use serde_json::{Value, json};
 use shared::backoff::Backoff;
 use shared::metric;
 use tokio::sync::watch;
 use tracing::{debug, info, warn};
 
-use super::whole::{Decoded, Whole};
+use super::absent::{self, Absence};
+use super::object::{Meta, Object};
 use crate::expression::Expressions;
 
 /// Shorter than kube's own: after an outage of the API server every source is back within this.
 const RETRY: Backoff = Backoff { base: Duration::from_millis(500), ceiling: Duration::from_secs(10) };
 
-/// A kind that is watched: one implementation a kind.
-pub trait Watched: Resource<DynamicType = ()> + Clone + DeserializeOwned + fmt::Debug + Send + Sync + 'static {
+/// What is decoded of an object.
+pub trait Form: DeserializeOwned + Clone + fmt::Debug + Send + Sync + 'static {}
+
+impl<T: DeserializeOwned + Clone + fmt::Debug + Send + Sync + 'static> Form for T {}
+
+/// A kind whose objects are told one by one.
+pub trait Watched: Send + 'static {
+    /// What is decoded of an object.
+    type Form: Form;
     /// Names an object.
     type Key: Ord + Clone + fmt::Debug + Send;
     /// What matters of it.
     type View: Serialize + Send;
 
     /// The source it feeds.
-    const SOURCE: Source;
+    fn source(&self) -> Source;
 
-    /// Whether expressions are evaluated over such objects.
-    const IS_EVALUATED: bool = false;
-
-    /// Restricts the watch where the API server can.
-    fn config() -> watcher::Config {
-        watcher::Config::default()
-    }
+    /// Where the API server has it.
+    fn resource(&self) -> ApiResource;
 
     /// The key; needs the metadata alone, so that an object whose content is invalid can still be removed.
-    fn key(meta: &ObjectMeta) -> Option<Self::Key>;
+    fn key(&self, meta: &Meta) -> Option<Self::Key>;
 
-    /// Whether anything is to be known of the object; one that stops counting is removed.
-    fn counts(_meta: &ObjectMeta) -> bool {
-        true
+    /// The view, or what is wrong with the object. `None`: nothing is to be known of it, and if it was, it is removed.
+    fn view(&self, meta: &Meta, form: Self::Form) -> Option<Result<Self::View, String>>;
+
+    /// Whether expressions are evaluated over such objects.
+    fn is_evaluated(&self) -> bool {
+        false
     }
 
-    /// The view, or what is wrong with the object.
-    fn view(self) -> Result<Self::View, String>;
-
     /// Takes into the view what expressions say of the whole object.
-    fn evaluated(_view: &mut Self::View, _results: BTreeMap<String, Result<bool, String>>) {}
+    fn evaluated(&self, _view: &mut Self::View, _results: BTreeMap<String, Result<bool, String>>) {}
 
     /// The fact of a full list.
-    fn listed(list: BTreeMap<Self::Key, Result<Self::View, String>>) -> Fact;
+    fn listed(&self, list: BTreeMap<Self::Key, Result<Self::View, String>>) -> Fact;
 
     /// The fact of one change.
-    fn changed(change: Change<Self::Key, Self::View>) -> Fact;
+    fn changed(&self, change: Change<Self::Key, Self::View>) -> Fact;
 }
 
 /// Turns the events of one watch into facts.
+pub trait Reduce: Send {
+    /// What is decoded of an object.
+    type Form: Form;
+
+    /// The source it feeds.
+    fn source(&self) -> Source;
+
+    /// Where the API server has it.
+    fn resource(&self) -> ApiResource;
+
+    /// Restricts the watch where the API server can.
+    fn config(&self) -> watcher::Config {
+        watcher::Config::default()
+    }
+
+    /// Whether expressions are evaluated over its objects.
+    fn is_evaluated(&self) -> bool {
+        false
+    }
+
+    /// Has these evaluated over what is listed from now on.
+    fn evaluate(&mut self, _expressions: &Arc<Expressions>) {}
+
+    /// Takes in one event; facts if it says something new.
+    fn take(&mut self, event: Event<Object<Self::Form>>) -> Vec<Fact>;
+
+    /// Whether a full list was delivered.
+    fn is_synced(&self) -> bool;
+}
+
+/// Tells objects one by one.
 pub struct Reducer<K: Watched> {
+    kind: K,
     listing: BTreeMap<K::Key, Result<K::View, String>>,
     /// Digest of what was last said of each object; `None` before the first full list.
     said: Option<BTreeMap<K::Key, u64>>,
     expressions: Arc<Expressions>,
 }
 
-impl<K: Watched> Default for Reducer<K> {
-    fn default() -> Self {
-        Self { listing: BTreeMap::new(), said: None, expressions: Arc::default() }
-    }
-}
-
 impl<K: Watched> Reducer<K> {
-    /// Takes in one event; a fact if it says something new.
-    pub fn take(&mut self, event: Event<DeserializeGuard<K>>) -> Option<Fact> {
-        self.take_decoded(event)
+    /// One that has said nothing yet.
+    pub fn new(kind: K) -> Self {
+        Self { kind, listing: BTreeMap::new(), said: None, expressions: Arc::default() }
     }
 
-    /// Has these evaluated over what is listed from now on.
-    pub fn evaluate(&mut self, expressions: Arc<Expressions>) {
-        self.expressions = expressions;
+    /// Its kind.
+    pub fn kind(&self) -> &K {
+        &self.kind
     }
 
-    /// As [`Self::take`], of whole objects too.
-    pub fn take_decoded<D: Decoded<K>>(&mut self, event: Event<DeserializeGuard<D>>) -> Option<Fact> {
-        match event {
-            Event::Init => {
-                self.listing.clear();
-                None
-            }
-            Event::InitApply(object) => {
-                let key = K::key(object.meta()).filter(|_| K::counts(object.meta()))?;
-                self.listing.insert(key, content(object, &self.expressions));
-                None
-            }
-            Event::InitDone => self.take_list(),
-            Event::Apply(object) => self.take_object(object),
-            Event::Delete(object) => self.forget(&K::key(object.meta())?),
+    fn content(&self, object: Object<K::Form>) -> Option<Result<K::View, String>> {
+        let form = match object.content {
+            Ok(form) => form,
+            Err(text) => return Some(Err(text)),
+        };
+        let mut view = self.kind.view(&object.meta, form)?;
+        // Afterwards nothing is left for an expression to look at.
+        if let Ok(view) = &mut view
+            && let Some(results) = results(&self.expressions, &self.kind.resource(), &object.text)
+        {
+            self.kind.evaluated(view, results);
         }
-    }
-
-    /// Whether a full list was delivered.
-    pub fn is_synced(&self) -> bool {
-        self.said.is_some()
+        Some(view)
     }
 
     fn take_list(&mut self) -> Option<Fact> {
@@ -128,120 +150,175 @@ impl<K: Watched> Reducer<K> {
             return None;
         }
         self.said = said;
-        Some(K::listed(list))
+        Some(self.kind.listed(list))
     }
 
-    fn take_object<D: Decoded<K>>(&mut self, object: DeserializeGuard<D>) -> Option<Fact> {
-        let key = K::key(object.meta())?;
-        if !K::counts(object.meta()) {
+    fn take_object(&mut self, object: Object<K::Form>) -> Option<Fact> {
+        let key = self.kind.key(&object.meta)?;
+        let Some(content) = self.content(object) else {
             return self.forget(&key);
-        }
-        let content = content(object, &self.expressions);
+        };
         let digest = digest(&content);
         let said = self.said.get_or_insert_default();
         if said.get(&key) == Some(&digest) {
             return None;
         }
         said.insert(key.clone(), digest);
-        Some(K::changed(Change::Upsert(key, content)))
+        Some(self.kind.changed(Change::Upsert(key, content)))
     }
 
     fn forget(&mut self, key: &K::Key) -> Option<Fact> {
         self.said.as_mut()?.remove(key)?;
-        Some(K::changed(Change::Remove(key.clone())))
+        Some(self.kind.changed(Change::Remove(key.clone())))
     }
 }
 
-/// Where objects are reduced: afterwards nothing is left for an expression to look at.
-fn content<K: Watched, D: Decoded<K>>(
-    object: DeserializeGuard<D>,
-    expressions: &Expressions,
-) -> Result<K::View, String> {
-    let (object, whole) = object.0.map_err(|invalid| invalid.error)?.into_parts();
-    let mut view = object.view()?;
-    if let Some(whole) = whole {
-        K::evaluated(&mut view, expressions.evaluate(&whole));
+impl<K: Watched> Reduce for Reducer<K> {
+    type Form = K::Form;
+
+    fn source(&self) -> Source {
+        self.kind.source()
     }
-    Ok(view)
+
+    fn resource(&self) -> ApiResource {
+        self.kind.resource()
+    }
+
+    fn is_evaluated(&self) -> bool {
+        self.kind.is_evaluated()
+    }
+
+    fn evaluate(&mut self, expressions: &Arc<Expressions>) {
+        self.expressions = Arc::clone(expressions);
+    }
+
+    fn take(&mut self, event: Event<Object<K::Form>>) -> Vec<Fact> {
+        let fact = match event {
+            Event::Init => {
+                self.listing.clear();
+                None
+            }
+            Event::InitApply(object) => {
+                let key = self.kind.key(&object.meta);
+                if let (Some(key), Some(content)) = (key, self.content(object)) {
+                    self.listing.insert(key, content);
+                }
+                None
+            }
+            Event::InitDone => self.take_list(),
+            Event::Apply(object) => self.take_object(object),
+            Event::Delete(object) => self.kind.key(&object.meta).and_then(|key| self.forget(&key)),
+        };
+        fact.into_iter().collect()
+    }
+
+    fn is_synced(&self) -> bool {
+        self.said.is_some()
+    }
+}
+
+/// What expressions say of a whole object; `None` if there are none.
+pub(super) fn results(
+    expressions: &Expressions,
+    resource: &ApiResource,
+    text: &RawValue,
+) -> Option<BTreeMap<String, Result<bool, String>>> {
+    if expressions.is_empty() {
+        return None;
+    }
+    let mut whole: Value = serde_json::from_str(text.get()).unwrap_or_default();
+    // What is listed does not say what it is.
+    if let Value::Object(fields) = &mut whole {
+        fields.insert("apiVersion".to_owned(), json!(resource.api_version));
+        fields.insert("kind".to_owned(), json!(resource.kind));
+    }
+    Some(expressions.evaluate(&whole))
 }
 
 /// A digest instead of the view itself: views live once, in the machine.
-fn digest<T: Serialize>(content: &Result<T, String>) -> u64 {
+pub(super) fn digest<T: Serialize>(content: &T) -> u64 {
     let mut hasher = std::hash::DefaultHasher::new();
     // Views are maps with string keys, which always serialise.
     hasher.write(&serde_json::to_vec(content).unwrap_or_default());
     hasher.finish()
 }
 
-/// Watches until the shutdown. Each single watch ends after `timeout` (whole seconds), so that a dead connection is found
-/// soon after: kube gives a watch up that says nothing for 5 s longer.
-pub async fn run<K: Watched>(
+/// How a source is watched.
+#[derive(Debug, Clone, Copy)]
+pub struct Manner {
+    /// Each single watch ends after this time (whole seconds), so that a dead connection is found soon after: kube gives a
+    /// watch up that says nothing for 5 s longer.
+    pub timeout: Duration,
+    /// The kind need not be installed; if it is not, it is looked for again after this time.
+    pub look_again: Option<Duration>,
+}
+
+/// Watches until the shutdown.
+pub async fn run<R: Reduce>(
+    reducer: R,
     client: Client,
-    timeout: Duration,
+    manner: Manner,
     expressions: watch::Receiver<Arc<Expressions>>,
     inbox: Inbox<Fact>,
     shutdown: Shutdown,
 ) {
     tokio::select! {
         () = shutdown.cancelled() => {}
-        () = watch_for_ever::<K>(&client, timeout, expressions, &inbox) => {}
+        () = watch_for_ever(reducer, &client, manner, expressions, &inbox) => {}
     }
 }
 
-async fn watch_for_ever<K: Watched>(
+async fn watch_for_ever<R: Reduce>(
+    mut reducer: R,
     client: &Client,
-    timeout: Duration,
+    manner: Manner,
     mut expressions: watch::Receiver<Arc<Expressions>>,
     inbox: &Inbox<Fact>,
 ) {
-    let config = K::config().timeout(u32::try_from(timeout.as_secs()).unwrap_or(u32::MAX));
-    let mut reducer = Reducer::<K>::default();
-    let mut trouble = Trouble::new(K::SOURCE.as_str());
+    let config = reducer.config().timeout(u32::try_from(manner.timeout.as_secs()).unwrap_or(u32::MAX));
+    let resource = reducer.resource();
+    let mut trouble = Trouble::new(reducer.source().as_str());
+    let mut absence = Absence::default();
     loop {
-        if K::IS_EVALUATED {
-            reducer.evaluate(Arc::clone(&expressions.borrow_and_update()));
-        }
+        let evaluated = Arc::clone(&expressions.borrow_and_update());
+        reducer.evaluate(&evaluated);
         // A new watcher begins with a full list.
-        if reducer.expressions.is_empty() {
-            let events = watcher(Api::<DeserializeGuard<K>>::all(client.clone()), config.clone());
-            follow(events, &mut reducer, &mut trouble, &mut expressions, inbox).await;
-        } else {
-            let events = watcher(Api::<DeserializeGuard<Whole<K>>>::all(client.clone()), config.clone());
-            follow(events, &mut reducer, &mut trouble, &mut expressions, inbox).await;
-        }
-    }
-}
-
-/// Until everything is to be listed again.
-async fn follow<K: Watched, D: Decoded<K>>(
-    events: impl Stream<Item = Result<Event<DeserializeGuard<D>>, watcher::Error>>,
-    reducer: &mut Reducer<K>,
-    trouble: &mut Trouble,
-    expressions: &mut watch::Receiver<Arc<Expressions>>,
-    inbox: &Inbox<Fact>,
-) {
-    let evaluated = Arc::clone(&reducer.expressions);
-    let mut events = pin!(events);
-    loop {
-        let event = tokio::select! {
-            () = others(expressions, &evaluated), if K::IS_EVALUATED => return,
-            event = events.next() => event,
-        };
-        match event {
-            None => return,
-            Some(Ok(event)) => {
-                // `Init` only says that a list begins: it may fail yet.
-                if !matches!(event, Event::Init) {
-                    trouble.over();
+        let api: Api<Object<R::Form>> = Api::all_with(client.clone(), &resource);
+        let mut events = pin!(watcher(api, config.clone()));
+        loop {
+            let event = tokio::select! {
+                () = others(&mut expressions, &evaluated), if reducer.is_evaluated() => break,
+                event = events.next() => event,
+            };
+            let Some(event) = event else { break };
+            match event {
+                Ok(event) => {
+                    // `Init` only says that a list begins: it may fail yet.
+                    if !matches!(event, Event::Init) {
+                        trouble.over();
+                        absence.over(&resource);
+                    }
+                    for fact in reducer.take(event) {
+                        inbox.send(fact).await;
+                    }
                 }
-                if let Some(fact) = reducer.take_decoded(event) {
-                    inbox.send(fact).await;
-                }
-            }
-            Some(Err(error)) => {
-                trouble.add(&error, reducer.is_synced()).await;
-                if must_list_again(&error) {
-                    return;
+                Err(error) => {
+                    if let Some(look_again) = manner.look_again.filter(|_| absent::may_be(&error))
+                        && absence.is_sure(client, &resource).await
+                    {
+                        // As if it had been listed: there are none.
+                        for event in [Event::Init, Event::InitDone] {
+                            for fact in reducer.take(event) {
+                                inbox.send(fact).await;
+                            }
+                        }
+                        absence.outlast(client, &resource, look_again).await;
+                        break;
+                    }
+                    trouble.add(&error, reducer.is_synced()).await;
+                    if must_list_again(&error) || absent::may_be(&error) {
+                        break;
+                    }
                 }
             }
         }

@@ -1,116 +1,143 @@
-//! Workloads: one implementation a kind.
+//! Workloads that Kubernetes brings, Pods apart: one row a kind.
 //!
-//! Owns which objects count as workloads. A child whose controller is watched is none; neither is a Pod that has ended
-//! or that the kubelet mirrors from a file.
+//! Owns where a kind has its pod template, and when one of its objects has ended. Which of them count is the machine's.
 
 use std::collections::BTreeMap;
 
 use cluster_plan::Fact;
 use cluster_plan::fact::{Change, Source};
 use cluster_plan::input::{Workload, WorkloadKey, WorkloadKind};
-use k8s_openapi::api::apps::v1::{DaemonSet, Deployment, ReplicaSet, StatefulSet};
-use k8s_openapi::api::batch::v1::{CronJob, Job};
-use k8s_openapi::api::core::v1::{Pod, PodTemplateSpec, ReplicationController};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use kube::runtime::watcher;
+use kube::core::ApiResource;
+use kube::core::GroupVersionKind;
+use serde::Deserialize;
 
+use super::form::Template;
+use super::object::{Meta, or_default};
 use super::source::Watched;
 use super::template;
 
-/// On the API server's copy of a Pod that a kubelet runs from a file.
-const MIRROR_ANNOTATION: &str = "kubernetes.io/config.mirror";
-
-macro_rules! with_template {
-    ($kind:ident, |$object:ident| $template:expr) => {
-        impl Watched for $kind {
-            type Key = WorkloadKey;
-            type View = Workload;
-
-            const SOURCE: Source = Source::Workloads(WorkloadKind::$kind);
-            const IS_EVALUATED: bool = true;
-
-            fn key(meta: &ObjectMeta) -> Option<WorkloadKey> {
-                key(WorkloadKind::$kind, meta)
-            }
-
-            fn counts(meta: &ObjectMeta) -> bool {
-                !has_controller(meta)
-            }
-
-            fn view(self) -> Result<Workload, String> {
-                let $object = self;
-                let template: Option<PodTemplateSpec> = $template;
-                template::of_template(&$object.metadata, template.unwrap_or_default())
-            }
-
-            fn evaluated(view: &mut Workload, results: BTreeMap<String, Result<bool, String>>) {
-                view.expressions = results;
-            }
-
-            fn listed(list: BTreeMap<WorkloadKey, Result<Workload, String>>) -> Fact {
-                Fact::Workloads(WorkloadKind::$kind, list)
-            }
-
-            fn changed(change: Change<WorkloadKey, Workload>) -> Fact {
-                Fact::Workload(change)
-            }
-        }
-    };
+/// A kind with one pod template.
+#[derive(Debug)]
+pub struct Templated {
+    kind: WorkloadKind,
+    plural: &'static str,
 }
 
-with_template!(Deployment, |object| Some(object.spec.template));
-with_template!(StatefulSet, |object| Some(object.spec.template));
-with_template!(DaemonSet, |object| Some(object.spec.template));
-with_template!(ReplicaSet, |object| object.spec.template);
-with_template!(ReplicationController, |object| object.spec.and_then(|spec| spec.template));
-with_template!(Job, |object| object.spec.map(|spec| spec.template));
-with_template!(CronJob, |object| object.spec.job_template.spec.map(|spec| spec.template));
+/// Every one.
+pub const TEMPLATED: [Templated; 7] = [
+    Templated { kind: WorkloadKind::Deployment, plural: "deployments" },
+    Templated { kind: WorkloadKind::StatefulSet, plural: "statefulsets" },
+    Templated { kind: WorkloadKind::DaemonSet, plural: "daemonsets" },
+    Templated { kind: WorkloadKind::ReplicaSet, plural: "replicasets" },
+    Templated { kind: WorkloadKind::ReplicationController, plural: "replicationcontrollers" },
+    Templated { kind: WorkloadKind::Job, plural: "jobs" },
+    Templated { kind: WorkloadKind::CronJob, plural: "cronjobs" },
+];
 
-impl Watched for Pod {
+/// What is decoded of one.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default)]
+pub struct Form {
+    #[serde(deserialize_with = "or_default")]
+    spec: Spec,
+    #[serde(deserialize_with = "or_default")]
+    status: Status,
+}
+
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct Spec {
+    #[serde(deserialize_with = "or_default")]
+    template: Template,
+    #[serde(deserialize_with = "or_default")]
+    job_template: JobTemplate,
+}
+
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default)]
+struct JobTemplate {
+    #[serde(deserialize_with = "or_default")]
+    spec: JobSpec,
+}
+
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default)]
+struct JobSpec {
+    #[serde(deserialize_with = "or_default")]
+    template: Template,
+}
+
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default)]
+struct Status {
+    #[serde(deserialize_with = "or_default")]
+    conditions: Vec<Condition>,
+}
+
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default)]
+struct Condition {
+    #[serde(rename = "type", deserialize_with = "or_default")]
+    kind: String,
+    #[serde(deserialize_with = "or_default")]
+    status: String,
+}
+
+impl Status {
+    /// A Job that has ended, whichever way, starts no Pod any more.
+    fn has_ended(&self) -> bool {
+        self.conditions.iter().any(|c| c.status == "True" && matches!(c.kind.as_str(), "Complete" | "Failed"))
+    }
+}
+
+impl Watched for Templated {
+    type Form = Form;
     type Key = WorkloadKey;
     type View = Workload;
 
-    const SOURCE: Source = Source::Workloads(WorkloadKind::Pod);
-    const IS_EVALUATED: bool = true;
-
-    fn config() -> watcher::Config {
-        // A Pod that ends leaves the watch as if it were deleted. Controllers cannot be asked for by a selector.
-        watcher::Config::default().fields("status.phase!=Succeeded,status.phase!=Failed")
+    fn source(&self) -> Source {
+        Source::Workloads(self.kind.clone())
     }
 
-    fn key(meta: &ObjectMeta) -> Option<WorkloadKey> {
-        key(WorkloadKind::Pod, meta)
+    fn resource(&self) -> ApiResource {
+        let kind = GroupVersionKind::gvk(self.kind.group(), "v1", self.kind.name());
+        ApiResource::from_gvk_with_plural(&kind, self.plural)
     }
 
-    fn counts(meta: &ObjectMeta) -> bool {
-        let is_mirror = meta.annotations.as_ref().is_some_and(|a| a.contains_key(MIRROR_ANNOTATION));
-        !has_controller(meta) && !is_mirror
+    fn key(&self, meta: &Meta) -> Option<WorkloadKey> {
+        key(&self.kind, meta)
     }
 
-    fn view(self) -> Result<Workload, String> {
-        let spec = self.spec.ok_or("spec is missing")?;
-        Ok(template::of_pod(&self.metadata, spec))
+    fn view(&self, meta: &Meta, form: Form) -> Option<Result<Workload, String>> {
+        let ended = self.kind == WorkloadKind::Job && form.status.has_ended();
+        let template = match self.kind {
+            WorkloadKind::CronJob => form.spec.job_template.spec.template,
+            _ => form.spec.template,
+        };
+        Some(template::of_template(meta, template).map(|workload| Workload { ended, ..workload }))
     }
 
-    fn evaluated(view: &mut Workload, results: BTreeMap<String, Result<bool, String>>) {
+    fn is_evaluated(&self) -> bool {
+        true
+    }
+
+    fn evaluated(&self, view: &mut Workload, results: BTreeMap<String, Result<bool, String>>) {
         view.expressions = results;
     }
 
-    fn listed(list: BTreeMap<WorkloadKey, Result<Workload, String>>) -> Fact {
-        Fact::Workloads(WorkloadKind::Pod, list)
+    fn listed(&self, list: BTreeMap<WorkloadKey, Result<Workload, String>>) -> Fact {
+        Fact::Workloads(self.kind.clone(), list)
     }
 
-    fn changed(change: Change<WorkloadKey, Workload>) -> Fact {
+    fn changed(&self, change: Change<WorkloadKey, Workload>) -> Fact {
         Fact::Workload(change)
     }
 }
 
-fn has_controller(meta: &ObjectMeta) -> bool {
-    meta.owner_references.iter().flatten().any(|owner| owner.controller == Some(true))
-}
-
-fn key(kind: WorkloadKind, meta: &ObjectMeta) -> Option<WorkloadKey> {
-    Some(WorkloadKey { kind, namespace: meta.namespace.clone()?, name: meta.name.clone()? })
+/// Of an object in a namespace.
+pub(super) fn key(kind: &WorkloadKind, meta: &Meta) -> Option<WorkloadKey> {
+    let is_named = !(meta.name.is_empty() || meta.namespace.is_empty());
+    is_named.then(|| WorkloadKey { kind: kind.clone(), namespace: meta.namespace.clone(), name: meta.name.clone() })
 }
 
 #[cfg(test)]

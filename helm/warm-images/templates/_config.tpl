@@ -29,6 +29,7 @@
 {{- $replicas = ternary (.Values.nats.embedded.replicas | int) 3 (eq (include "warm-images.nats.embedded" .) "true") -}}
 {{- end -}}
 {{- $_ := set $config "buckets" (merge (dict "replicas" $replicas) .Values.config.buckets) -}}
+{{- $_ := set $config "discover" .Values.config.discover -}}
 {{- $_ := set $config "select" (include "warm-images.config.select" . | fromJson) -}}
 {{- with include "warm-images.nats.identity" . | fromJson -}}
 {{- $_ := set $config "identity" . -}}
@@ -38,6 +39,25 @@
 {{- $_ := set $config "events" .Values.config.events -}}
 {{- $_ := set $config "leader" (dict "leaseName" (include "warm-images.lease" .)) -}}
 {{- mergeOverwrite $config (deepCopy .Values.config.controller) | toJson -}}
+{{- end -}}
+
+{{/* Rules for the kinds of config.discover, one a group. */}}
+{{- define "warm-images.discoverRules" -}}
+{{- $presets := .Files.Get "files/presets.json" | fromJson -}}
+{{- $kinds := .Values.config.discover.kinds -}}
+{{- range .Values.config.discover.presets -}}
+{{- $kinds = concat $kinds (index $presets .) -}}
+{{- end -}}
+{{- $groups := dict -}}
+{{- range $kinds -}}
+{{- $plural := .plural | default (printf "%ss" (lower .kind)) -}}
+{{- $_ := set $groups .group (append (index $groups .group | default list) $plural) -}}
+{{- end -}}
+{{- range $group, $resources := $groups }}
+- apiGroups: [{{ $group | quote }}]
+  resources: {{ $resources | uniq | sortAlpha | toJson }}
+  verbs: [list, watch]
+{{- end -}}
 {{- end -}}
 
 {{- define "warm-images.config.agent" -}}

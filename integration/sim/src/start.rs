@@ -103,6 +103,7 @@ impl Universe {
         let more = usize::from(self.sabotage == Some(Sabotage::OneLabelMore));
         let settings = cluster_plan::Settings {
             kinds: std::collections::BTreeSet::new(),
+            linger: Duration::ZERO,
             timing: controller_timing(),
             labels: LabelSettings {
                 max_per_node: self.setup.labels + more,

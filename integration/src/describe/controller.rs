@@ -5,6 +5,7 @@ use std::fmt::Display;
 
 use cluster_plan::effect::{AssignmentWrite, IntentChange, IntentWrite};
 use cluster_plan::fact::{Change, IntentsDoc, Stored, StoredValue};
+use cluster_plan::input::Replica;
 use cluster_plan::{Effect, Fact};
 use shared::message::{Content, Event, Inventory};
 use shared::reason::Reason;
@@ -19,6 +20,12 @@ impl Describe for Fact {
                 format!("images {}", list(w.images.iter().map(|image| image.image.as_str())))
             }),
             Self::Workloads(kind, all) => listed(&format!("{}s", kind.as_str()), all),
+            Self::Replicas(change) => changed("Pods of", change, |all| {
+                let one =
+                    |r: &Replica| format!("{} {}", r.pod, list(r.view.images.iter().map(|image| image.image.as_str())));
+                list(all.iter().map(one))
+            }),
+            Self::AllReplicas(all) => format!("Pods of {}", list(all.keys())),
             Self::Namespace(change) => {
                 changed("namespace", change, |n| n.warm.as_ref().map(|warm| format!("warm={warm}")).unwrap_or_default())
             }

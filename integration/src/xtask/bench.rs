@@ -2,6 +2,7 @@
 
 mod fleet;
 mod login;
+mod memory;
 mod pull;
 mod reaction;
 
@@ -35,6 +36,8 @@ enum Bench {
     Login(login::Args),
     /// P5, P6: thousands of agents without nodes against a real controller, NATS and API server.
     Fleet(fleet::Args),
+    /// P5: what many Pods cost the controller, at the peak of its first lists and after.
+    Memory(memory::Args),
 }
 
 pub(super) fn run(args: &Args) -> Result<()> {
@@ -49,6 +52,7 @@ pub(super) fn run(args: &Args) -> Result<()> {
             Bench::Pull(args) => Box::pin(pull::run(&run, args)).await,
             Bench::Login(args) => Box::pin(login::run(&run, args)).await,
             Bench::Fleet(args) => Box::pin(fleet::run(&run, args)).await,
+            Bench::Memory(args) => Box::pin(memory::run(&run, args)).await,
         }
     });
     if done.is_err() {

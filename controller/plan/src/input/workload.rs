@@ -114,7 +114,8 @@ impl<'de> Deserialize<'de> for WorkloadKind {
     }
 }
 
-/// Which object. Printed as `Kind/namespace/name`.
+/// Which object. Printed as `Kind/namespace/name`. Of an object with several pod templates under several constraints all
+/// but the first are named `name#template`, which no object is.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct WorkloadKey {
     /// Its kind.
@@ -123,6 +124,13 @@ pub struct WorkloadKey {
     pub namespace: String,
     /// Its name.
     pub name: String,
+}
+
+impl WorkloadKey {
+    /// The name of the object.
+    pub fn object_name(&self) -> &str {
+        self.name.split('#').next().unwrap_or_default()
+    }
 }
 
 impl fmt::Display for WorkloadKey {
@@ -157,6 +165,65 @@ pub struct Workload {
     /// What CEL expressions of the configuration give over the whole object, or why they fail: by their text.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub expressions: BTreeMap<String, Result<bool, String>>,
+    /// Its controller.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub owner: Option<Owner>,
+    /// It has done what it was for, and will start no Pod any more.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub ended: bool,
+    /// Has a deletion timestamp.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub deleting: bool,
+    /// Its other pod templates.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub more: Vec<Part>,
+    /// The workload whose templates are its own too.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub template_of: Option<WorkloadKey>,
+    /// What cannot be used of it, beside its images and annotations.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub problems: Vec<String>,
+}
+
+impl Workload {
+    /// Its images, from all of its templates.
+    pub fn every_image(&self) -> impl Iterator<Item = &ContainerImage> {
+        self.images.iter().chain(self.more.iter().flat_map(|part| &part.images))
+    }
+
+    /// The owner of the object of this key.
+    pub(crate) fn owner_key(&self, key: &WorkloadKey) -> Option<WorkloadKey> {
+        let Owner { kind, name, .. } = self.owner.as_ref()?;
+        Some(WorkloadKey { kind: kind.clone(), namespace: key.namespace.clone(), name: name.clone() })
+    }
+}
+
+/// The controller of an object: its `ownerReference` with `controller: true`, in the same namespace.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Owner {
+    /// Its kind, watched or not.
+    pub kind: WorkloadKind,
+    /// Its name.
+    pub name: String,
+    /// Which of those that have had this name.
+    pub uid: String,
+}
+
+/// One pod template of several.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Part {
+    /// Which: `workerGroupSpecs[0].template`.
+    pub at: String,
+    /// As in [`Workload`].
+    pub images: Vec<ContainerImage>,
+    /// As in [`Workload`].
+    pub constraint: Constraint,
+    /// As in [`Workload`].
+    pub template_warm: Option<String>,
+    /// As in [`Workload`].
+    pub runtime_class: Option<String>,
 }
 
 /// One place where an image stands.

@@ -112,7 +112,7 @@ impl Reading {
 /// Reads a workload.
 pub(crate) fn read(workload: &Workload) -> Reading {
     let mut images: BTreeMap<ImageKey, ReadImage> = BTreeMap::new();
-    let mut problems = Vec::new();
+    let mut problems = workload.problems.clone();
     for container in &workload.images {
         match Reference::parse(&container.image) {
             Ok(reference) => {

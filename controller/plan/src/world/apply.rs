@@ -15,7 +15,7 @@ use super::World;
 use super::ask::Question;
 use crate::admit;
 use crate::fact::{Change, Fact, IntentsDoc, Source, Stored};
-use crate::input::{Namespace, Node, RuntimeClass, Workload, WorkloadKey, WorkloadKind};
+use crate::input::{Namespace, Node, RuntimeClass, Workload, WorkloadKey};
 use crate::leadership::Standing;
 use crate::notice::Subject;
 use crate::select::Reading;
@@ -28,8 +28,9 @@ impl World {
             self.heard.insert(source, now);
         }
         match fact {
-            Fact::Workload(change) => self.workload(change),
-            Fact::Workloads(kind, list) => self.workloads_listed(kind, list),
+            Fact::Workload(_) | Fact::Workloads(..) | Fact::Replicas(_) | Fact::AllReplicas(_) => {
+                self.objects(fact, now)
+            }
             Fact::Namespace(change) => self.namespace(change),
             Fact::Namespaces(list) => {
                 let changed = self.namespaces.replace(list, |_| true);
@@ -103,36 +104,45 @@ impl World {
         }
     }
 
-    fn workload(&mut self, change: Change<WorkloadKey, Workload>) -> bool {
-        let key = change.key().clone();
-        let change = match change {
-            Change::Upsert(key, content) => {
-                let reading = content.map(|workload| self.admit(&key, workload));
-                Change::Upsert(key, reading)
+    /// Takes in what is told of objects that may be workloads.
+    fn objects(&mut self, fact: Fact, now: Moment) -> bool {
+        let mut is_first = false;
+        let amount = match fact {
+            Fact::Workload(change) => self.family.change(change, now),
+            Fact::Workloads(kind, list) => {
+                let amount = self.family.replace(&kind, list, now);
+                is_first = self.synced.insert(Source::Workloads(kind));
+                amount
             }
-            Change::Remove(key) => {
-                self.classed.remove(&key);
-                Change::Remove(key)
-            }
+            Fact::Replicas(change) => self.family.replicas(change, now),
+            Fact::AllReplicas(list) => self.family.replace_replicas(list, now),
+            _ => Vec::new(),
         };
-        let changed = self.workloads.change(change);
-        if changed {
-            self.stale.workloads.insert(key);
-        }
-        changed
+        self.workloads_are(amount) || is_first
     }
 
-    fn workloads_listed(&mut self, kind: WorkloadKind, list: BTreeMap<WorkloadKey, Result<Workload, String>>) -> bool {
-        let mut read = BTreeMap::new();
-        self.classed.retain(|key, _| key.kind != kind || list.contains_key(key));
-        for (key, content) in list {
-            let reading = content.map(|workload| self.admit(&key, workload));
-            read.insert(key, reading);
+    /// Takes in what the objects amount to.
+    pub(super) fn workloads_are(&mut self, amount: Vec<Change<WorkloadKey, Workload>>) -> bool {
+        let mut is_news = false;
+        for change in amount {
+            let key = change.key().clone();
+            let change = match change {
+                Change::Upsert(key, content) => {
+                    let reading = content.map(|workload| self.admit(&key, workload));
+                    Change::Upsert(key, reading)
+                }
+                Change::Remove(key) => {
+                    self.classed.remove(&key);
+                    Change::Remove(key)
+                }
+            };
+            if self.workloads.change(change) {
+                self.stale.workloads.insert(key);
+                is_news = true;
+            }
         }
-        let changed = self.workloads.replace(read, |key| key.kind == kind);
-        let is_news = self.synced.insert(Source::Workloads(kind)) || !changed.is_empty();
-        self.stale.workloads.extend(changed);
-        is_news
+        // Somebody may have begun to wait.
+        is_news || self.family.due().is_some()
     }
 
     /// Reads a workload with what Kubernetes adds to its pods. What names a `RuntimeClass` is kept, to be read again.
@@ -169,7 +179,7 @@ impl World {
         let concerned = self.classed.iter().filter(|(_, workload)| is_named(workload));
         let concerned: Vec<(WorkloadKey, Workload)> = concerned.map(|(k, w)| (k.clone(), w.clone())).collect();
         for (key, workload) in concerned {
-            self.workload(Change::Upsert(key, Ok(workload)));
+            self.workloads_are(vec![Change::Upsert(key, Ok(workload))]);
         }
     }
 

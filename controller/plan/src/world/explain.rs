@@ -98,7 +98,8 @@ impl World {
                         continue;
                     }
                     let priority = (inclusion.priority, inclusion.priority_from.to_string());
-                    claims.owners.push((key.clone(), inclusion.to_string(), priority));
+                    let why = format!("{inclusion}{}", self.standing_at(key, id));
+                    claims.owners.push((key.clone(), why, priority));
                 }
             }
         }
@@ -115,6 +116,14 @@ impl World {
         let choice = self.choices.get(reading.pool()).filter(|choice| !choice.chosen.contains(name));
         let passed_over = || choice.and(limit).map(|limit| Obstacle::NotChosen(limit.nodes));
         place::obstacle(reading.constraint(), name, node).or_else(passed_over).map(|obstacle| obstacle.to_string())
+    }
+
+    /// Where an image stands that a workload's template does not name, for the end of a sentence.
+    fn standing_at(&self, key: &WorkloadKey, id: &ImageKey) -> String {
+        self.family
+            .position(key, id)
+            .map(|position| format!("; only a Pod of it shows it: {position}"))
+            .unwrap_or_default()
     }
 
     /// What the bucket holds of an intent, and what is being done about it.

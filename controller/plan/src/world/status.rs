@@ -108,7 +108,7 @@ impl World {
 
     fn sources_summary(&self, now: Now) -> Value {
         let objects = |source: &Source| match source {
-            Source::Workloads(kind) => self.workloads.keys().filter(|key| key.kind == *kind).count(),
+            Source::Workloads(kind) => self.family.count(kind),
             Source::Namespaces => self.namespaces.keys().count(),
             Source::Nodes => self.nodes.keys().count(),
             Source::RuntimeClasses => self.runtime_classes.keys().count(),

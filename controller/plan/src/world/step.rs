@@ -42,6 +42,8 @@ impl World {
             (self.stale.intents, self.stale.assignments) = (true, true);
             self.suspects.all_assignments(&self.plan, &self.assigned);
         }
+        let amount = self.family.look(now.mono);
+        self.workloads_are(amount);
         self.replan();
         self.weigh(now.mono);
         self.lead(now.mono, effects);
@@ -247,7 +249,7 @@ impl World {
         let judge = (!self.evidence.is_empty() || is_labelled()).then_some(self.judged + timing.judge);
         let leads = self.leadership.leads().is_some();
         let labels = || self.pace.next(timing.label_window, timing.write_backoff_max, now);
-        let mut timers = vec![judge, leads.then(labels).flatten()];
+        let mut timers = vec![judge, self.family.due(), leads.then(labels).flatten()];
         if self.sees_buckets() {
             timers.push(self.cluster().and_then(|_| self.leadership.due()));
             if leads {

@@ -12,8 +12,9 @@ use shared::state::ImageState;
 use super::World;
 use crate::effect::Effect;
 use crate::evidence::{Agent, Classes, NodeEvidence};
+use crate::input::WorkloadKey;
 use crate::judge::ImageEvidence;
-use crate::notice::{Condition, Failing, Seen, Subject};
+use crate::notice::{self, Condition, Failing, Seen, Subject};
 use crate::place;
 use crate::select::{OfNamespace, Reading};
 
@@ -89,7 +90,8 @@ impl World {
             return;
         }
         let patience = self.settings.timing.heartbeat * OLD_NEWS;
-        let seen = self.trouble();
+        let mut seen = self.trouble();
+        seen.extend(self.unusable());
         self.notices.see(seen, settings, patience, now);
         if self.leadership.leads().is_some() {
             let events = self.notices.next(settings, now);
@@ -123,6 +125,16 @@ impl World {
             }
         }
         all
+    }
+
+    /// Every wanted workload of which a part cannot be used.
+    fn unusable(&self) -> BTreeMap<Subject, Seen> {
+        let of = |(key, problems): (&WorkloadKey, &Vec<String>)| {
+            let uid = self.workloads.get(key)?.uid().to_owned();
+            let condition = Condition::Unusable(problems.join("; "));
+            Some(((key.clone(), notice::of_workload()), Seen { uid, image: String::new(), condition }))
+        };
+        self.plan.problems.iter().filter_map(of).collect()
     }
 
     /// The nodes that have ever said anything, in groups, with the counts of all images that fail or are remembered.

@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 
 use cluster_plan::fact::{Change, IntentsDoc, Stored, StoredValue};
-use cluster_plan::input::{Namespace, RuntimeClass, Selection, Workload, WorkloadKind};
+use cluster_plan::input::{Controller, Namespace, Replica, RuntimeClass, Selection, Workload, WorkloadKind};
 use cluster_plan::{Beginning, Fact};
 use shared::message::{Event, Heartbeat, Meta};
 use shared::name::PoolId;
@@ -79,11 +79,21 @@ macro_rules! rows {
     };
 }
 
+fn controller() -> Controller {
+    Controller { key: deployment("web"), uid: "u".to_owned() }
+}
+
+fn replica() -> Replica {
+    Replica { pod: "web-x".to_owned(), view: tolerant() }
+}
+
 rows! {
     Fact::RuntimeClass(_) => Fact::RuntimeClass(Change::Upsert("kata".to_owned(), Ok(RuntimeClass::default()))),
     Fact::RuntimeClasses(_) => Fact::RuntimeClasses(BTreeMap::from([("kata".to_owned(), Err("bad".to_owned()))])),
     Fact::Workload(_) => Fact::Workload(Change::Upsert(deployment("web"), Ok(tolerant()))),
     Fact::Workloads(..) => Fact::Workloads(WorkloadKind::Pod, BTreeMap::from([(deployment("web"), Ok(tolerant()))])),
+    Fact::Replicas(_) => Fact::Replicas(Change::Upsert(controller(), Ok(vec![replica()]))),
+    Fact::AllReplicas(_) => Fact::AllReplicas(BTreeMap::from([(controller(), vec![replica()])])),
     Fact::Namespace(_) => Fact::Namespace(Change::Upsert("shop".to_owned(), Ok(Namespace::default()))),
     Fact::Namespaces(_) => Fact::Namespaces(BTreeMap::from([("shop".to_owned(), Err("bad".to_owned()))])),
     Fact::Node(_) => Fact::Node(Change::Upsert(name("a.b"), Ok(node("u")))),

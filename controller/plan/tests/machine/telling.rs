@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use cluster_plan::effect::{Notice, WorkloadEvent};
+use cluster_plan::fact::Change;
 use cluster_plan::{Effect, EventSettings, Fact, Settings};
 use shared::message::{Event, Inventory};
 use shared::reason::Reason;
@@ -259,4 +260,35 @@ fn turned_off_nobody_is_told_anything() {
         fails(&mut stage, "n1", 2, Reason::NotFound);
         assert!(said(&stage.pass(Duration::from_secs(600))).is_empty());
     }
+}
+
+#[test]
+fn what_cannot_be_used_of_a_workload_is_told_on_it_once_until_it_is_other() {
+    let mut stage = led();
+    stage.report("n1", 1, &[]);
+    stage.report("n2", 1, &[]);
+    // What is wrong already when a controller begins was told by whoever was there before.
+    stage.pass(Duration::from_mins(5));
+    let deploy = |stage: &mut Stage, images: &[&str]| {
+        stage.learn(Fact::Workload(Change::Upsert(deployment("odd"), Ok(workload(images)))))
+    };
+    deploy(&mut stage, &["nginx", "Bad//Ref"]);
+    let told = events(&stage.pass(Duration::from_secs(30)));
+    assert_eq!(
+        told.iter().map(|e| (&e.workload, e.notice)).collect::<Vec<_>>(),
+        [(&deployment("odd"), Notice::Unusable)]
+    );
+    assert!(told[0].note.contains("containers[1]"), "{}", told[0].note);
+    let posted = |event: &WorkloadEvent| Fact::EventPosted {
+        workload: event.workload.clone(),
+        id: event.id.clone(),
+        result: Ok(()),
+    };
+    stage.learn(posted(&told[0]));
+    assert!(said(&stage.pass(Duration::from_mins(5))).is_empty(), "said already");
+    deploy(&mut stage, &["Worse//Ref"]);
+    let told = events(&stage.pass(Duration::from_mins(10)));
+    assert_eq!(told.iter().map(|e| e.notice).collect::<Vec<_>>(), [Notice::Unusable], "other words are news");
+    deploy(&mut stage, &["nginx"]);
+    assert!(said(&stage.pass(Duration::from_hours(2))).is_empty());
 }

@@ -3,10 +3,12 @@
 use rstest::rstest;
 use serde_json::{Value, json};
 
+use super::super::object::Object;
 use super::*;
 
 fn view(json: Value) -> View {
-    serde_json::from_value::<Node>(json).unwrap().view().unwrap()
+    let object: Object<Form> = serde_json::from_value(json).unwrap();
+    Nodes.view(&object.meta, object.content.unwrap()).unwrap().unwrap()
 }
 
 #[test]

@@ -1,14 +1,25 @@
 //! What the reduction of a watch says and what it keeps to itself.
 
 use cluster_plan::input::{Workload, WorkloadKey, WorkloadKind};
-use k8s_openapi::api::apps::v1::Deployment;
-use k8s_openapi::api::core::v1::{Node, Pod};
 use serde_json::{Value, json};
 
+use super::super::node::Nodes;
+use super::super::workload::{TEMPLATED, Templated};
 use super::*;
 
-fn object<K: Watched>(json: Value) -> DeserializeGuard<K> {
+fn object<F: Form>(json: Value) -> Object<F> {
     serde_json::from_value(json).unwrap()
+}
+
+fn deployments() -> Reducer<Templated> {
+    let [deployments, ..] = TEMPLATED;
+    Reducer::new(deployments)
+}
+
+/// The one fact, if there is any.
+fn one(facts: Vec<Fact>) -> Option<Fact> {
+    assert!(facts.len() < 2, "{facts:?}");
+    facts.into_iter().next()
 }
 
 fn deployment(name: &str, image: &str) -> Value {
@@ -27,23 +38,23 @@ fn images(content: &Result<Workload, String>) -> Vec<&str> {
 }
 
 /// A reducer that has delivered a list of these.
-fn synced<K: Watched>(objects: Vec<Value>) -> Reducer<K> {
-    let mut reducer = Reducer::default();
+fn synced<K: Watched>(kind: K, objects: Vec<Value>) -> Reducer<K> {
+    let mut reducer = Reducer::new(kind);
     list(&mut reducer, objects).unwrap();
     reducer
 }
 
 fn list<K: Watched>(reducer: &mut Reducer<K>, objects: Vec<Value>) -> Option<Fact> {
-    assert_eq!(reducer.take(Event::Init), None);
+    assert!(reducer.take(Event::Init).is_empty());
     for json in objects {
-        assert_eq!(reducer.take(Event::InitApply(object(json))), None);
+        assert!(reducer.take(Event::InitApply(object(json))).is_empty());
     }
-    reducer.take(Event::InitDone)
+    one(reducer.take(Event::InitDone))
 }
 
 #[test]
 fn the_first_list_is_one_fact_even_if_it_is_empty() {
-    let mut reducer = Reducer::<Deployment>::default();
+    let mut reducer = deployments();
     assert!(!reducer.is_synced());
     assert_eq!(list(&mut reducer, vec![]), Some(Fact::Workloads(WorkloadKind::Deployment, BTreeMap::new())));
     assert!(reducer.is_synced());
@@ -51,7 +62,7 @@ fn the_first_list_is_one_fact_even_if_it_is_empty() {
 
 #[test]
 fn a_list_that_broke_off_leaves_nothing_in_the_next() {
-    let mut reducer = Reducer::<Deployment>::default();
+    let mut reducer = deployments();
     reducer.take(Event::Init);
     reducer.take(Event::InitApply(object(deployment("half", "a"))));
     let Some(Fact::Workloads(_, listed)) = list(&mut reducer, vec![deployment("whole", "b")]) else { panic!() };
@@ -60,43 +71,45 @@ fn a_list_that_broke_off_leaves_nothing_in_the_next() {
 
 #[test]
 fn a_relist_that_shows_the_same_is_no_fact_and_one_that_differs_is() {
-    let mut reducer = synced::<Deployment>(vec![deployment("a", "x")]);
+    let mut reducer = synced(deployments().kind, vec![deployment("a", "x")]);
     assert_eq!(list(&mut reducer, vec![deployment("a", "x")]), None);
     assert!(list(&mut reducer, vec![]).is_some());
 }
 
 #[test]
 fn a_change_is_said_once_and_a_removal_needs_only_the_name() {
-    let mut reducer = synced::<Deployment>(vec![]);
-    let Some(Fact::Workload(Change::Upsert(of, content))) = reducer.take(Event::Apply(object(deployment("a", "x"))))
+    let mut reducer = synced(deployments().kind, vec![]);
+    let Some(Fact::Workload(Change::Upsert(of, content))) =
+        one(reducer.take(Event::Apply(object(deployment("a", "x")))))
     else {
         panic!()
     };
     assert_eq!((of, images(&content)), (key("a"), vec!["x"]));
-    assert_eq!(reducer.take(Event::Apply(object(deployment("a", "x")))), None);
+    assert_eq!(one(reducer.take(Event::Apply(object(deployment("a", "x"))))), None);
     let bare = json!({ "metadata": { "namespace": "shop", "name": "a" } });
-    assert_eq!(reducer.take(Event::Delete(object(bare.clone()))), Some(Fact::Workload(Change::Remove(key("a")))));
-    assert_eq!(reducer.take(Event::Delete(object(bare))), None);
+    assert_eq!(one(reducer.take(Event::Delete(object(bare.clone())))), Some(Fact::Workload(Change::Remove(key("a")))));
+    assert_eq!(one(reducer.take(Event::Delete(object(bare)))), None);
 }
 
 #[test]
 fn an_object_that_cannot_be_decoded_keeps_its_identity_and_can_be_removed() {
-    let mut reducer = synced::<Deployment>(vec![deployment("a", "x")]);
+    let mut reducer = synced(deployments().kind, vec![deployment("a", "x")]);
     let mut broken = deployment("a", "x");
     broken["spec"]["template"]["spec"]["containers"] = json!("not a list");
-    let Some(Fact::Workload(Change::Upsert(of, Err(text)))) = reducer.take(Event::Apply(object(broken.clone()))) else {
+    let Some(Fact::Workload(Change::Upsert(of, Err(text)))) = one(reducer.take(Event::Apply(object(broken.clone()))))
+    else {
         panic!()
     };
     assert_eq!(of, key("a"));
     assert!(text.contains("not a list"), "{text}");
-    assert_eq!(reducer.take(Event::Delete(object(broken))), Some(Fact::Workload(Change::Remove(key("a")))));
+    assert_eq!(one(reducer.take(Event::Delete(object(broken)))), Some(Fact::Workload(Change::Remove(key("a")))));
 }
 
 #[test]
 fn one_broken_object_does_not_spoil_a_list() {
     let mut broken = deployment("b", "x");
     broken["spec"] = json!(7);
-    let mut reducer = Reducer::<Deployment>::default();
+    let mut reducer = deployments();
     let Some(Fact::Workloads(_, listed)) = list(&mut reducer, vec![deployment("a", "x"), broken]) else { panic!() };
     assert!(listed[&key("a")].is_ok() && listed[&key("b")].is_err());
 }
@@ -110,27 +123,9 @@ fn a_node_heartbeat_is_no_fact_and_pressure_is_one() {
                 "images": [{ "names": [time], "sizeBytes": 1 }] },
         })
     };
-    let mut reducer = synced::<Node>(vec![node("1", "False")]);
-    assert_eq!(reducer.take(Event::Apply(object(node("2", "False")))), None);
-    assert!(reducer.take(Event::Apply(object(node("3", "True")))).is_some());
-}
-
-#[test]
-fn a_pod_that_a_controller_adopts_is_removed_and_its_children_never_appear() {
-    let pod = |owners: Value| {
-        json!({
-            "metadata": { "namespace": "shop", "name": "p", "ownerReferences": owners },
-            "spec": { "containers": [{ "name": "app", "image": "x" }] },
-        })
-    };
-    let adopted =
-        json!([{ "apiVersion": "apps/v1", "kind": "ReplicaSet", "name": "r", "uid": "u", "controller": true }]);
-    let key = WorkloadKey { kind: WorkloadKind::Pod, namespace: "shop".into(), name: "p".into() };
-    let mut reducer = synced::<Pod>(vec![pod(json!([]))]);
-    let removed = Some(Fact::Workload(Change::Remove(key)));
-    assert_eq!(reducer.take(Event::Apply(object(pod(adopted.clone())))), removed);
-    assert_eq!(reducer.take(Event::Delete(object(pod(adopted.clone())))), None);
-    assert_eq!(list(&mut reducer, vec![pod(adopted)]), None, "as empty as before");
+    let mut reducer = synced(Nodes, vec![node("1", "False")]);
+    assert_eq!(one(reducer.take(Event::Apply(object(node("2", "False"))))), None);
+    assert!(one(reducer.take(Event::Apply(object(node("3", "True"))))).is_some());
 }
 
 #[test]

@@ -4,18 +4,22 @@ use cluster_plan::input::{MatchExpression, Operator, TaintEffect, Toleration, To
 use rstest::rstest;
 use serde_json::{Value, json};
 
+use super::super::object::Object;
+use super::super::pods::{self, Kinds, Unowned};
 use super::*;
 
-fn view<K: Watched<View = Workload>>(json: Value) -> Workload {
-    serde_json::from_value::<K>(json).unwrap().view().unwrap()
+fn of(kind: &WorkloadKind, json: Value) -> Result<Workload, String> {
+    let object: Object<Form> = serde_json::from_value(json).unwrap();
+    let rows = TEMPLATED;
+    let row = rows.iter().find(|row| row.kind == *kind).unwrap();
+    row.view(&object.meta, object.content?).unwrap()
 }
 
+#[allow(clippy::needless_pass_by_value, reason = "shorter calls")]
 fn pod(spec: Value) -> Workload {
-    let mut spec = spec;
-    if spec.get("containers").is_none() {
-        spec["containers"] = json!([]);
-    }
-    view::<Pod>(json!({ "metadata": { "namespace": "shop", "name": "p" }, "spec": spec }))
+    let object: Object<pods::Form> =
+        serde_json::from_value(json!({ "metadata": { "namespace": "shop", "name": "p" }, "spec": spec })).unwrap();
+    Unowned(Kinds::default()).view(&object.meta, object.content.unwrap()).unwrap().unwrap()
 }
 
 fn positions(workload: &Workload) -> Vec<(String, String)> {
@@ -63,47 +67,64 @@ fn template() -> Value {
 }
 
 #[rstest]
-#[case(view::<Deployment>)]
-#[case(view::<StatefulSet>)]
-#[case(view::<DaemonSet>)]
-fn every_kind_with_a_template_is_seen_alike(#[case] view: fn(Value) -> Workload) {
+#[case(WorkloadKind::Deployment)]
+#[case(WorkloadKind::StatefulSet)]
+#[case(WorkloadKind::DaemonSet)]
+#[case(WorkloadKind::ReplicaSet)]
+#[case(WorkloadKind::ReplicationController)]
+#[case(WorkloadKind::Job)]
+#[case(WorkloadKind::CronJob)]
+fn every_kind_with_a_template_is_seen_alike(#[case] kind: WorkloadKind) {
+    let spec = match kind {
+        WorkloadKind::CronJob => {
+            json!({ "schedule": "@daily", "suspend": true, "jobTemplate": { "spec": template() } })
+        }
+        _ => template(),
+    };
     let annotated = json!({ "namespace": "shop", "name": "w", "annotations": { "warm-images.dev/warm": "false" } });
-    let seen = view(json!({ "metadata": annotated, "spec": template() }));
+    let seen = of(&kind, json!({ "metadata": annotated, "spec": spec })).unwrap();
     assert_eq!(positions(&seen), [("containers[0] \"app\"".to_owned(), "nginx".to_owned())]);
     assert_eq!((seen.warm.as_deref(), seen.template_warm.as_deref()), (Some("false"), Some("true")));
     assert_eq!(seen.priority.as_deref(), Some("10"));
     assert_eq!(seen.constraint.node_selector["disk"], "ssd");
+    assert!(!seen.ended && !seen.deleting && seen.owner.is_none());
 
     let annotated = json!({ "namespace": "shop", "name": "w", "annotations": { "warm-images.dev/priority": "90" } });
-    let seen = view(json!({ "metadata": annotated, "spec": template() }));
+    let seen = of(&kind, json!({ "metadata": annotated, "spec": spec })).unwrap();
     assert_eq!(seen.priority.as_deref(), Some("90"), "the object's goes before its template's");
+    let bare = json!({ "metadata": { "namespace": "a", "name": "b" } });
+    assert_eq!(of(&kind, bare), Err("spec.template.spec is missing".to_owned()));
+}
+
+#[rstest]
+#[case::runs(json!([]), false)]
+#[case::suspended(json!([{ "type": "Suspended", "status": "True" }]), false)]
+#[case::not_yet(json!([{ "type": "Complete", "status": "False" }]), false)]
+#[case::complete(json!([{ "type": "SuccessCriteriaMet", "status": "True" }, { "type": "Complete", "status": "True" }]), true)]
+#[case::failed(json!([{ "type": "Failed", "status": "True" }]), true)]
+fn a_job_has_ended_when_its_conditions_say_so(#[case] conditions: Value, #[case] ended: bool) {
+    let object = |status: &Value| json!({ "metadata": { "namespace": "a", "name": "b" }, "spec": template(), "status": { "conditions": status } });
+    assert_eq!(of(&WorkloadKind::Job, object(&conditions)).unwrap().ended, ended);
+    assert!(!of(&WorkloadKind::Deployment, object(&conditions)).unwrap().ended, "only Jobs end");
+}
+
+#[test]
+fn who_controls_an_object_is_seen_whatever_its_kind() {
+    let meta = json!({ "namespace": "a", "name": "b", "deletionTimestamp": "2026-01-01T00:00:00Z", "ownerReferences": [
+        { "apiVersion": "v1", "kind": "ConfigMap", "name": "c", "uid": "1" },
+        { "apiVersion": "argoproj.io/v1alpha1", "kind": "Rollout", "name": "r", "uid": "2", "controller": true },
+    ] });
+    let seen = of(&WorkloadKind::ReplicaSet, json!({ "metadata": meta, "spec": template() })).unwrap();
+    let owner = seen.owner.unwrap();
+    assert_eq!((owner.kind.as_str(), owner.name.as_str(), owner.uid.as_str()), ("Rollout.argoproj.io", "r", "2"));
+    assert!(seen.deleting);
 }
 
 #[test]
 fn a_bare_pod_is_its_own_template() {
-    let seen = view::<Pod>(json!({
-        "metadata": { "namespace": "shop", "name": "p", "annotations": { "warm-images.dev/warm": "false" } },
-        "spec": { "containers": [], "nodeName": "n1" },
-    }));
-    assert_eq!((seen.warm.as_deref(), seen.template_warm), (Some("false"), None));
+    let seen = pod(json!({ "containers": [], "nodeName": "n1" }));
     assert_eq!(seen.constraint.node_name.as_deref(), Some("n1"));
     assert_eq!(pod(json!({ "nodeName": "" })).constraint.node_name, None);
-}
-
-#[rstest]
-#[case::bare(json!({}), true)]
-#[case::controlled(json!({ "ownerReferences": [
-    { "apiVersion": "apps/v1", "kind": "ReplicaSet", "name": "r", "uid": "u", "controller": true }] }), false)]
-#[case::owned_but_not_controlled(json!({ "ownerReferences": [
-    { "apiVersion": "v1", "kind": "ConfigMap", "name": "c", "uid": "u" }] }), true)]
-#[case::mirror(json!({ "annotations": { "kubernetes.io/config.mirror": "hash" } }), false)]
-fn a_pod_counts_unless_a_controller_or_a_file_stands_behind_it(#[case] meta: Value, #[case] counts: bool) {
-    assert_eq!(Pod::counts(&serde_json::from_value(meta).unwrap()), counts);
-}
-
-#[test]
-fn ended_pods_are_left_to_the_api_server_to_hide() {
-    assert_eq!(Pod::config().field_selector.as_deref(), Some("status.phase!=Succeeded,status.phase!=Failed"));
 }
 
 #[test]
@@ -158,7 +179,7 @@ fn no_affinity_and_an_empty_one_are_told_apart(
     Some("node.kubernetes.io/not-ready"), TolerationOperator::Exists, "", Some(TaintEffect::NoExecute)
 )]
 #[case::newer_words(
-    json!({ "key": "n", "operator": "Gt", "value": "5", "effect": "Newer" }),
+    json!({ "key": "n", "operator": "Newer", "value": "5", "effect": "Newer" }),
     Some("n"), TolerationOperator::Unknown, "5", Some(TaintEffect::Unknown)
 )]
 fn tolerations_are_kept_as_written(
@@ -170,10 +191,4 @@ fn tolerations_are_kept_as_written(
 ) {
     let expected = Toleration { key: key.map(Into::into), operator, value: value.into(), effect };
     assert_eq!(pod(json!({ "tolerations": [toleration] })).constraint.tolerations, [expected].into());
-}
-
-#[test]
-fn a_deployment_without_a_pod_spec_says_what_is_missing() {
-    let bare: Deployment = serde_json::from_value(json!({ "metadata": { "namespace": "a", "name": "b" } })).unwrap();
-    assert_eq!(bare.view(), Err("spec.template.spec is missing".to_owned()));
 }
