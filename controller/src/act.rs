@@ -3,6 +3,7 @@
 //! Owns one file a kind of effect. Each is tried once, with a timeout; its outcome goes back as a fact. Never watches,
 //! never decides, never retries.
 
+pub mod apply;
 mod assignments;
 mod beat;
 mod control;
@@ -16,6 +17,7 @@ mod puts;
 mod reply;
 mod request;
 mod reread;
+pub mod set_status;
 mod term;
 mod workload_event;
 

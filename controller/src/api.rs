@@ -3,5 +3,6 @@
 pub mod access;
 pub mod client;
 pub mod failure;
+pub mod image_set;
 pub mod secret;
 pub mod token_keys;

@@ -77,7 +77,8 @@ pub async fn run(path: PathBuf, config: ControllerConfig, log: LogHandle) -> Res
     let (inbox, facts) = driver::channel(DEFAULT_INBOX);
     inbox.send(Fact::Selection(config.selection())).await;
     let (expressions, evaluated) = watch::channel(reload::expressions(&config));
-    kubernetes::start(&kube, &config.discover, config.kube.watch_timeout, &evaluated, &inbox, &tasks);
+    let with_sets = config.sets.enabled;
+    kubernetes::start(&kube, &config.discover, config.kube.watch_timeout, with_sets, &evaluated, &inbox, &tasks);
     let (seat, elector) =
         leader::stand(&config.leader, config.pod_namespace.as_deref(), &instance, &kube, &inbox).await;
     if let Some(elector) = &elector {
@@ -165,6 +166,7 @@ fn beginning(config: &ControllerConfig, instance: String) -> Beginning {
     let target = config.target.clone();
     let version = VERSION.to_owned();
     let (kinds, linger) = (config.discover.kinds().into_keys().collect(), config.discover.linger);
-    let settings = Settings { timing, labels, events, kinds, linger, target, instance, version };
+    let sets = config.sets.enabled;
+    let settings = Settings { timing, labels, events, kinds, linger, target, sets, instance, version };
     Beginning { settings, epoch: Uuid::new_v4().to_string(), seed: fastrand::u64(..) }
 }

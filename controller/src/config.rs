@@ -61,6 +61,8 @@ pub struct ControllerConfig {
     pub target: TargetSettings,
     /// What is written to Node objects.
     pub labels: LabelSettings,
+    /// Sets of images that are named by hand.
+    pub sets: SetSettings,
     /// Kubernetes Events on workloads whose images fail.
     pub events: EventSettings,
     /// Admin HTTP.
@@ -97,6 +99,7 @@ impl Default for ControllerConfig {
             select: Selection::default(),
             target: TargetSettings::default(),
             labels: LabelSettings::default(),
+            sets: SetSettings::default(),
             events: EventSettings::default(),
             admin: AdminSettings::default(),
             log: LogSettings::default(),
@@ -124,6 +127,20 @@ pub struct BucketSettings {
 impl Default for BucketSettings {
     fn default() -> Self {
         Self { manage: true, replicas: 1, max_bytes: 256 * 1024 * 1024 }
+    }
+}
+
+/// `sets:`: sets of images that are named by hand.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct SetSettings {
+    /// Whether they are looked at. A cluster without their definition needs no `false` here.
+    pub enabled: bool,
+}
+
+impl Default for SetSettings {
+    fn default() -> Self {
+        Self { enabled: true }
     }
 }
 

@@ -6,6 +6,7 @@ mod absent;
 pub mod agent_pods;
 pub mod configured;
 mod form;
+pub mod image_set;
 pub mod namespace;
 pub mod node;
 pub mod object;
@@ -28,6 +29,7 @@ use tokio::sync::watch;
 use crate::config::{DiscoverSettings, PodsMode};
 use crate::expression::Expressions;
 use configured::Configured;
+use image_set::ImageSets;
 use namespace::Namespaces;
 use node::Nodes;
 use pods::{Kinds, Pods};
@@ -38,12 +40,13 @@ use workload::TEMPLATED;
 /// The expressions that are to be evaluated.
 pub type Evaluated = watch::Receiver<Arc<Expressions>>;
 
-/// Starts every source; each of its watches ends after `timeout` and is taken up again. Workloads are listed again when
+/// Starts every source, that of sets of images if `with_sets`; each of its watches ends after `timeout` and is taken up again. Workloads are listed again when
 /// `expressions` has others.
 pub fn start(
     client: &Client,
     discover: &DiscoverSettings,
     timeout: Duration,
+    with_sets: bool,
     expressions: &Evaluated,
     inbox: &Inbox<Fact>,
     tasks: &Tasks,
@@ -62,6 +65,9 @@ pub fn start(
     }
     let kinds = Kinds(Arc::new(kinds.into_keys().collect()));
     one(Pods::new(kinds, discover.pods == PodsMode::All), client, always, expressions, inbox, tasks);
+    if with_sets {
+        one(Reducer::new(ImageSets), client, perhaps, expressions, inbox, tasks);
+    }
 }
 
 fn one<R: Reduce + 'static>(

@@ -6,6 +6,7 @@ mod values;
 use std::fmt::Write as _;
 
 use controller::api::access::{self, Access, Scope};
+use controller::api::image_set;
 use shared::metric::{self, MetricKind, Process};
 use shared::reason::Reason;
 use shared::state::ImageState;
@@ -27,11 +28,19 @@ pub fn all() -> Vec<Generated> {
         Generated { path: "docs/reference/rbac.md", text: rbac() },
         Generated { path: "helm/warm-images/files/presets.json", text: controller::config::PRESETS.to_owned() },
         Generated { path: "docs/reference/values.md", text: values::table() },
+        Generated { path: "helm/warm-images/files/imagesets.yaml", text: image_sets() },
     ]
 }
 
 fn heading(title: &str, from: &str) -> String {
     format!("# {title}\n\nGenerated from `{from}` by `cargo xtask generate`; edit that instead.\n\n")
+}
+
+/// The chart puts labels and annotations to it; as it is it can be applied by hand.
+fn image_sets() -> String {
+    let from = "# Generated from `controller/src/api/image_set.rs` by `cargo xtask generate`; edit that instead.\n";
+    // Made of types alone: it always serialises.
+    from.to_owned() + &serde_saphyr::to_string(&image_set::definition()).unwrap_or_default()
 }
 
 fn metrics() -> String {

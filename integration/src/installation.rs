@@ -4,12 +4,14 @@
 mod between;
 mod bucket;
 mod content;
+pub mod definition;
 pub mod identity;
 pub mod login_storm;
 mod nats_users;
 mod programs;
 mod question;
 pub mod rights;
+pub mod sets;
 mod spec;
 mod timings;
 
@@ -126,6 +128,7 @@ impl Installation {
         let cluster = Cluster::start(run, parts).await?;
         let timings = if spec.with_defaults { (json!({}), json!({})) } else { test_timings() };
         let (api, kubeconfig) = Api::start(&cluster, spec.api).await?;
+        definition::install(&cluster.client()).await?;
         rights::grant(&cluster.client(), USER).await?;
         let login = match &keys {
             Some(keys) => {

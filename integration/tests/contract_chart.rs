@@ -31,6 +31,8 @@ const OURS: &str = "image.warm-images.dev/aaaaaaaaaaaaaaaaaaaaaaaaaa";
 const KINDS: &str = "deployments,daemonsets,statefulsets,services,configmaps,secrets,serviceaccounts,roles,rolebindings,\
                      networkpolicies,poddisruptionbudgets,clusterroles,clusterrolebindings,\
                      validatingadmissionpolicies,validatingadmissionpolicybindings";
+/// Left for the sets that people have made (`crds.keep`).
+const DEFINITION: &str = "imagesets.warm-images.dev";
 
 /// A control plane and the tools in a person's hand.
 struct Site {
@@ -190,6 +192,11 @@ fn an_upgrade_keeps_passwords_agents_have_no_rights_and_nothing_is_left_at_the_e
 
         site.helm("uninstall", &["--wait"])?;
         assert_eq!(left(&site)?, before);
+        site.kubectl(&["get", "crd", DEFINITION])?;
+        // The same release takes it up again; told to, it takes it along.
+        site.helm("install", &[&BY_PASSWORD[..], &["--set", "crds.keep=false"]].concat())?;
+        site.helm("uninstall", &["--wait"])?;
+        ensure!(site.kubectl(&["get", "crd", DEFINITION]).is_err(), "the definition is left");
         Ok(())
     })
 }

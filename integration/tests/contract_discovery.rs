@@ -71,7 +71,7 @@ impl World {
             ..DiscoverSettings::default()
         };
         let (_, expressions) = tokio::sync::watch::channel(Arc::default());
-        controller::watch::start(&client, &discover, Duration::from_secs(5), &expressions, &inbox, &tasks);
+        controller::watch::start(&client, &discover, Duration::from_secs(5), false, &expressions, &inbox, &tasks);
         Ok(Self { api, said, tasks })
     }
 

@@ -67,7 +67,7 @@ impl Sources {
         let (tasks, shutdown) = Tasks::new();
         let (said, inbox) = Listener::start(&tasks, shutdown);
         let (_none, expressions) = tokio::sync::watch::channel(Arc::default());
-        controller::watch::start(&client, &DiscoverSettings::default(), WATCH, &expressions, &inbox, &tasks);
+        controller::watch::start(&client, &DiscoverSettings::default(), WATCH, true, &expressions, &inbox, &tasks);
         Ok(Self { said, tasks })
     }
 

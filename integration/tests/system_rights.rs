@@ -48,7 +48,9 @@ fn spec() -> InstallationSpec {
 async fn work(installation: &Installation) -> Result<()> {
     installation.deploy("fails", &[&format!("{REGISTRY}/team/missing:1")]).await?;
     let image = installation.deploy_new("web").await?;
-    installation.until_warm(&NODES, &image).await
+    installation.until_warm(&NODES, &image).await?;
+    // Its status is a write of its own.
+    installation.apply_set("default", "base", &json!({ "images": [image.by_tag(REGISTRY)] })).await
 }
 
 #[test]
@@ -104,6 +106,10 @@ async fn without(installation: &mut Installation, row: &Access, verb: &str) -> R
     if (row.resource, verb) == ("nodes", "patch") {
         // It patches only what changes.
         installation.deploy_new(&format!("more-{before}")).await?;
+    }
+    if row.resource == "imagesets/status" {
+        let missing = format!("{REGISTRY}/team/missing:{before}");
+        installation.apply_set("default", &format!("more-{before}"), &json!({ "images": [missing] })).await?;
     }
     if row.resource == "events" {
         // What failed before is no news.

@@ -11,6 +11,9 @@ pub const IMAGE_PREFIX: &str = "image.warm-images.dev/";
 /// Suffix of the prefix of set labels: `<namespace>.set.warm-images.dev/<set>`.
 pub const SET_PREFIX_SUFFIX: &str = ".set.warm-images.dev";
 
+/// The value of a set's label.
+pub const SET_VALUE: &str = "warm";
+
 /// Annotation that opts a workload, its pod template or its namespace out (`"false"`) or in (`"true"`).
 pub const WARM_ANNOTATION: &str = "warm-images.dev/warm";
 
@@ -41,9 +44,19 @@ pub fn parse_image_label(label: &str) -> Option<ImageKey> {
     ImageKey::parse(label.strip_prefix(IMAGE_PREFIX)?).ok()
 }
 
+/// The node label key of a set. Both parts are DNS labels, so it fits: a prefix of 253 characters at most, a name of 63.
+pub fn set_label(namespace: &str, name: &str) -> String {
+    format!("{namespace}{SET_PREFIX_SUFFIX}/{name}")
+}
+
+/// Whether a label key of ours is that of a set.
+pub fn is_of_set(label: &str) -> bool {
+    label.split_once('/').is_some_and(|(prefix, _)| prefix.ends_with(SET_PREFIX_SUFFIX))
+}
+
 /// Whether a node label is ours to write and to remove.
 pub fn is_ours(label: &str) -> bool {
-    label.starts_with(IMAGE_PREFIX) || label.split_once('/').is_some_and(|(p, _)| p.ends_with(SET_PREFIX_SUFFIX))
+    label.starts_with(IMAGE_PREFIX) || is_of_set(label)
 }
 
 /// Whether a taint with this key is ours to put and to remove.
@@ -61,6 +74,10 @@ mod tests {
         let label = image_label(&key);
         assert!(label.split_once('/').is_some_and(|(p, n)| p.len() <= 253 && n.len() <= 63));
         assert_eq!(parse_image_label(&label), Some(key));
+        let longest = "a".repeat(63);
+        let set = set_label(&longest, &longest);
+        assert!(set.split_once('/').is_some_and(|(p, n)| p.len() <= 253 && n.len() <= 63));
+        assert!(is_of_set(&set) && !is_of_set(&label));
         assert!(is_ours(&label) && is_ours("shop.set.warm-images.dev/base") && !is_ours("kubernetes.io/os"));
     }
 }

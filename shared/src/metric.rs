@@ -87,6 +87,10 @@ metrics! {
     EVENTS_LIMITED = Counter Controller "warm_workload_events_limited_total" [] "Kubernetes Events on workloads that had to wait for room in their minute (`events.perMinute`).";
     LOGINS = Counter Controller "warm_logins_total" ["outcome", "reason"] "Logins of agents that NATS asked about: granted, refused, late (NATS had given up), unanswered.";
     LOGIN_SECONDS = Histogram Controller "warm_login_seconds" [] "Time from the question of NATS to the answer.";
+    NODE_LABELS = Gauge Controller "warm_node_labels_objects" ["kind"] "Labels of ours on all nodes: of images, of sets.";
+    NODE_LABELS_BEYOND = Gauge Controller "warm_node_labels_beyond_objects" [] "Labels that would be right, for which their nodes have no room (`labels.maxPerNode`).";
+    SETS = Gauge Controller "warm_sets_objects" ["state"] "Sets of images by whether everything of them is warm: ready, not-ready.";
+    SET_STATUS_WRITES = Counter Controller "warm_set_status_writes_total" ["outcome"] "Writes of the status of sets.";
     LABEL_PATCHES = Counter Controller "warm_label_patches_total" ["outcome"] "Patches of Node labels.";
     IMAGES = Gauge Agent "warm_images_objects" ["state"] "Wanted images on this node by state.";
     PULLS = Counter Agent "warm_pulls_total" ["outcome", "reason"] "Pulls that ended.";

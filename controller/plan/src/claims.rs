@@ -28,6 +28,7 @@ pub(crate) struct Claims {
 #[derive(Debug, Clone, PartialEq)]
 struct Standing {
     pool: PoolId,
+    secrets: Vec<String>,
     /// Its images.
     images: Vec<(ImageKey, Voice)>,
 }
@@ -44,6 +45,15 @@ struct Image {
 struct Voice {
     priority: u8,
     unqualified: bool,
+    terms: Terms,
+}
+
+/// What an owner says of all its images.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Terms {
+    is_open: bool,
+    is_opted_in: bool,
+    has_secrets: bool,
 }
 
 /// One constraint that somebody has.
@@ -65,7 +75,12 @@ impl Claims {
     ) {
         let new = claim.as_ref().map(|(reading, claim)| Standing {
             pool: reading.pool().clone(),
-            images: claim.images.iter().map(|(id, image, priority)| ((*id).clone(), voice(image, *priority))).collect(),
+            secrets: reading.secrets().to_vec(),
+            images: claim
+                .images
+                .iter()
+                .map(|(id, image, priority)| ((*id).clone(), voice(reading, claim, image, *priority)))
+                .collect(),
         });
         if self.of.get(key) == new.as_ref() {
             return;
@@ -83,14 +98,14 @@ impl Claims {
             is_part_of_all: pool::is_part_of_all(reading.constraint()),
         });
         pool.workloads += 1;
-        for (id, image, priority) in claim.images {
+        for (id, image, priority) in &claim.images {
             let entry = self
                 .images
-                .entry(id.clone())
-                .or_insert_with(|| Image { reference: image.clone(), owners: BTreeMap::new() });
+                .entry((*id).clone())
+                .or_insert_with(|| Image { reference: (*image).clone(), owners: BTreeMap::new() });
             let owners = entry.owners.entry(new.pool.clone()).or_default();
-            owners.insert(Arc::clone(&owner), voice(image, priority));
-            touched.insert(id.clone());
+            owners.insert(Arc::clone(&owner), voice(reading, &claim, image, *priority));
+            touched.insert((*id).clone());
         }
         self.of.insert(owner, new);
     }
@@ -129,7 +144,7 @@ impl Claims {
         let (first, rest): (Vec<_>, Vec<_>) = image.owners.iter().partition(|(pool, _)| **pool == all);
         for (pool, owners) in first.into_iter().chain(rest) {
             let is_subsumed = is_in_all && *pool != all && self.pools.get(pool).is_some_and(|p| p.is_part_of_all);
-            let want = want(&image.reference, owners);
+            let want = self.want(&image.reference, owners);
             match wants.get_mut(&all).filter(|_| is_subsumed) {
                 Some(in_all) => in_all.join(&want),
                 None => drop(wants.insert(pool, want)),
@@ -171,17 +186,30 @@ impl Claims {
     pub(crate) fn constraint(&self, pool: &PoolId) -> Option<&Constraint> {
         self.pools.get(pool).map(|pool| &pool.constraint)
     }
+
+    fn want<'a>(&'a self, reference: &'a ReadImage, owners: &'a BTreeMap<Arc<WorkloadKey>, Voice>) -> Want<'a> {
+        let mut want = Want::new(
+            reference,
+            owners.values().map(|voice| voice.priority).max().unwrap_or_default(),
+            owners.values().any(|voice| voice.unqualified),
+            owners.keys().map(AsRef::as_ref).collect(),
+        );
+        want.is_open = owners.values().any(|voice| voice.terms.is_open);
+        want.is_opted_in = owners.values().any(|voice| voice.terms.is_opted_in);
+        let with_secrets = owners.iter().filter(|(_, voice)| voice.terms.has_secrets);
+        want.secrets = with_secrets.filter_map(|(owner, _)| self.of.get(owner)).flat_map(|of| &of.secrets).collect();
+        want
+    }
 }
 
-fn voice(image: &ReadImage, priority: u8) -> Voice {
-    Voice { priority, unqualified: image.unqualified }
-}
-
-fn want<'a>(reference: &'a ReadImage, owners: &'a BTreeMap<Arc<WorkloadKey>, Voice>) -> Want<'a> {
-    Want::new(
-        reference,
-        owners.values().map(|voice| voice.priority).max().unwrap_or_default(),
-        owners.values().any(|voice| voice.unqualified),
-        owners.keys().map(AsRef::as_ref).collect(),
-    )
+fn voice(reading: &Reading, claim: &Claim<'_>, image: &ReadImage, priority: u8) -> Voice {
+    Voice {
+        priority,
+        unqualified: image.unqualified,
+        terms: Terms {
+            is_open: !reading.is_suspended(),
+            is_opted_in: claim.is_opted_in,
+            has_secrets: !reading.secrets().is_empty(),
+        },
+    }
 }

@@ -3,7 +3,7 @@
 //! Owns who counts for which image in which pool, and what is asked for in `all` alone. What one workload asks for is
 //! [`crate::select`]'s; who is in a pool is [`crate::member`]'s.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use shared::image::Digest;
 use shared::name::{ImageKey, PoolId};
@@ -11,7 +11,7 @@ use shared::name::{ImageKey, PoolId};
 use crate::input::{Constraint, Namespace, WorkloadKey};
 use crate::known::Known;
 use crate::pool;
-use crate::select::{OfNamespace, ReadImage, Reading, Rules};
+use crate::select::{Claim, OfNamespace, ReadImage, Reading, Rules};
 
 /// All that is wanted.
 #[derive(Debug, Default)]
@@ -45,11 +45,18 @@ pub(crate) struct Want<'a> {
     pub(crate) unqualified: bool,
     /// Who wants it.
     pub(crate) owners: Vec<&'a WorkloadKey>,
+    /// Secrets that any owner names.
+    pub(crate) secrets: BTreeSet<&'a String>,
+    /// Whether it is to be pulled for any owner. If not, it is kept where it is.
+    pub(crate) is_open: bool,
+    /// Whether any owner opted in by annotation.
+    pub(crate) is_opted_in: bool,
 }
 
 impl<'a> Want<'a> {
     pub(crate) fn new(image: &'a ReadImage, priority: u8, unqualified: bool, owners: Vec<&'a WorkloadKey>) -> Self {
-        Self { image, priority, unqualified, owners }
+        let (secrets, is_open, is_opted_in) = (BTreeSet::new(), true, false);
+        Self { image, priority, unqualified, owners, secrets, is_open, is_opted_in }
     }
 
     /// Canonical pull reference.
@@ -67,6 +74,9 @@ impl<'a> Want<'a> {
         self.priority = self.priority.max(other.priority);
         self.unqualified |= other.unqualified;
         self.owners.extend(&other.owners);
+        self.secrets.extend(&other.secrets);
+        self.is_open |= other.is_open;
+        self.is_opted_in |= other.is_opted_in;
     }
 }
 
@@ -89,13 +99,13 @@ pub(crate) fn demand<'a>(
     for (key, reading) in workloads.good() {
         let name = key.namespace.as_str();
         let of_namespace = judged.entry(name).or_insert_with(|| rules.of_namespace(namespaces, name));
-        let claim = of_namespace.claim(reading);
+        let mut claim = of_namespace.claim(reading);
         demand.workloads += usize::from(claim.is_wanted);
         if !claim.problems.is_empty() {
-            demand.problems.insert(key.clone(), claim.problems);
+            demand.problems.insert(key.clone(), std::mem::take(&mut claim.problems));
         }
         if !claim.images.is_empty() {
-            add(&mut demand.pools, key, reading, &claim.images);
+            add(&mut demand.pools, key, reading, &claim);
         }
     }
     subsume(&mut demand.pools);
@@ -106,7 +116,7 @@ fn add<'a>(
     pools: &mut BTreeMap<PoolId, DemandPool<'a>>,
     key: &'a WorkloadKey,
     reading: &'a Reading,
-    images: &[(&'a ImageKey, &'a ReadImage, u8)],
+    claim: &Claim<'a>,
 ) {
     if !pools.contains_key(reading.pool()) {
         let empty = DemandPool { constraint: reading.constraint(), workloads: 0, wants: BTreeMap::new() };
@@ -116,14 +126,13 @@ fn add<'a>(
         return;
     };
     pool.workloads += 1;
-    for (id, image, priority) in images {
-        let (priority, unqualified) = (*priority, image.unqualified);
-        if let Some(want) = pool.wants.get_mut(*id) {
-            want.priority = want.priority.max(priority);
-            want.unqualified |= unqualified;
-            want.owners.push(key);
-        } else {
-            pool.wants.insert((*id).clone(), Want { image, priority, unqualified, owners: vec![key] });
+    for (id, image, priority) in &claim.images {
+        let mut want = Want::new(image, *priority, image.unqualified, vec![key]);
+        want.secrets = reading.secrets().iter().collect();
+        (want.is_open, want.is_opted_in) = (!reading.is_suspended(), claim.is_opted_in);
+        match pool.wants.get_mut(*id) {
+            Some(there) => there.join(&want),
+            None => drop(pool.wants.insert((*id).clone(), want)),
         }
     }
 }

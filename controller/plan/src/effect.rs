@@ -12,7 +12,8 @@ use shared::name::{ImageKey, NodeName, PoolId};
 use shared::reason::Reason;
 use shared::subject::IntentsKey;
 
-use crate::input::WorkloadKey;
+use crate::input::{SetKey, WorkloadKey};
+use crate::set::SetStatus;
 
 /// One effect.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -69,8 +70,22 @@ pub enum Effect {
     },
     /// Ask an agent for its inventory; not acknowledged.
     RequestInventory(NodeName),
+    /// Apply our status to a set. Outcome: `Fact::SetStatusWritten`.
+    WriteSetStatus(Box<SetStatusWrite>),
     /// Tell people about a workload, as a Kubernetes Event. Outcome: `Fact::EventPosted`.
     PostEvent(Box<WorkloadEvent>),
+}
+
+/// The status of a set, to be written.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct SetStatusWrite {
+    /// The set.
+    pub set: SetKey,
+    /// UID the object must have.
+    pub uid: String,
+    /// All of it.
+    pub status: SetStatus,
 }
 
 /// A Kubernetes Event about one image of a workload. The same workload, image and notice give the same Event: one that is
@@ -207,6 +222,7 @@ impl Kind for Effect {
             Self::PublishBeat(_) => "publish-beat",
             Self::LabelNode { .. } => "label-node",
             Self::RequestInventory(_) => "request-inventory",
+            Self::WriteSetStatus(_) => "write-set-status",
             Self::PostEvent(_) => "post-event",
         }
     }

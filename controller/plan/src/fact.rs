@@ -13,7 +13,8 @@ use shared::reason::Reason;
 use shared::subject::ControlVerb;
 
 use crate::input::{
-    Controller, Namespace, Node, Replica, RuntimeClass, Selection, Workload, WorkloadKey, WorkloadKind,
+    Controller, ImageSet, Namespace, Node, Replica, RuntimeClass, Selection, SetKey, Workload, WorkloadKey,
+    WorkloadKind,
 };
 
 /// Where facts come from that must have delivered their first full content before anything is decided.
@@ -27,6 +28,8 @@ pub enum Source {
     Nodes,
     /// `RuntimeClass` objects: awaited only while a workload names one.
     RuntimeClasses,
+    /// Sets of images.
+    Sets,
     /// The intents bucket.
     Intents,
     /// The assign bucket.
@@ -66,6 +69,7 @@ impl Source {
             Self::Workloads(WorkloadKind::CronJob) => "cronjobs",
             Self::Workloads(WorkloadKind::Pod) => "pods",
             Self::Workloads(WorkloadKind::Other(kind)) => kind,
+            Self::Workloads(WorkloadKind::ImageSet) | Self::Sets => "imagesets",
             Self::Namespaces => "namespaces",
             Self::Nodes => "nodes",
             Self::RuntimeClasses => "runtimeclasses",
@@ -149,7 +153,6 @@ pub enum IntentsDoc {
 #[allow(clippy::large_enum_variant, reason = "nearly all facts are of the large kinds, and each is moved once")]
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", rename_all_fields = "camelCase")]
-#[expect(clippy::large_enum_variant, reason = "most facts are of that one")]
 pub enum Fact {
     /// A workload changed.
     Workload(Change<WorkloadKey, Workload>),
@@ -163,6 +166,10 @@ pub enum Fact {
     Namespace(Change<String, Namespace>),
     /// A full list of namespaces.
     Namespaces(BTreeMap<String, Result<Namespace, String>>),
+    /// A set of images changed.
+    Set(Change<SetKey, ImageSet>),
+    /// A full list of sets: what is not in it is gone.
+    Sets(#[serde(with = "shared::pairs")] BTreeMap<SetKey, Result<ImageSet, String>>),
     /// A node changed.
     Node(Change<NodeName, Node>),
     /// A full list of nodes.
@@ -234,6 +241,16 @@ pub enum Fact {
         #[serde(default, with = "shared::duration::optional")]
         retry_after: Option<Duration>,
     },
+    /// The status of a set was written, or was not. What it then shows comes as `Fact::Set`.
+    SetStatusWritten {
+        /// The set.
+        set: SetKey,
+        /// Its outcome.
+        result: Result<(), Reason>,
+        /// For how long the API server wants to be left alone, if it said so.
+        #[serde(default, with = "shared::duration::optional")]
+        retry_after: Option<Duration>,
+    },
     /// A Kubernetes Event was posted, or was not.
     EventPosted {
         /// The workload it is about.
@@ -261,12 +278,30 @@ impl Fact {
             Self::Workloads(kind, _) => Some(Source::Workloads(kind.clone())),
             Self::Replicas(_) | Self::AllReplicas(_) => Some(Source::Workloads(WorkloadKind::Pod)),
             Self::Namespace(_) | Self::Namespaces(_) => Some(Source::Namespaces),
+            Self::Set(_) | Self::Sets(_) => Some(Source::Sets),
             Self::Node(_) | Self::Nodes(_) => Some(Source::Nodes),
             Self::Intents { .. } | Self::IntentChanged(_) => Some(Source::Intents),
             Self::Assignments(_) | Self::AssignmentChanged(_) => Some(Source::Assignments),
             Self::Inventories(_) | Self::InventoryChanged(_) => Some(Source::Inventories),
             _ => None,
         }
+    }
+}
+
+impl Fact {
+    /// Whether it says only how something of ours ended.
+    pub(crate) fn is_answer(&self) -> bool {
+        matches!(
+            self,
+            Self::TermTaken(_)
+                | Self::ControlWritten(_)
+                | Self::Asked { .. }
+                | Self::IntentsWritten { .. }
+                | Self::AssignmentsWritten(_)
+                | Self::NodeLabelled { .. }
+                | Self::SetStatusWritten { .. }
+                | Self::EventPosted { .. }
+        )
     }
 }
 
@@ -279,6 +314,8 @@ impl Kind for Fact {
             Self::AllReplicas(_) => "all-replicas",
             Self::Namespace(_) => "namespace",
             Self::Namespaces(_) => "namespaces",
+            Self::Set(_) => "set",
+            Self::Sets(_) => "sets",
             Self::Node(_) => "node",
             Self::Nodes(_) => "nodes",
             Self::RuntimeClass(_) => "runtime-class",
@@ -301,6 +338,7 @@ impl Kind for Fact {
             Self::IntentsWritten { .. } => "intents-written",
             Self::AssignmentsWritten(_) => "assignments-written",
             Self::NodeLabelled { .. } => "node-labelled",
+            Self::SetStatusWritten { .. } => "set-status-written",
             Self::EventPosted { .. } => "event-posted",
             Self::Refused { .. } => "refused",
         }

@@ -1,5 +1,6 @@
 //! Domain views of what is watched: only what deciding needs, no Kubernetes types.
 
+pub mod image_set;
 pub mod namespace;
 pub mod node;
 pub mod replica;
@@ -8,6 +9,7 @@ pub mod runtime_class;
 pub mod selection;
 pub mod workload;
 
+pub use image_set::{ImageSet, SetKey};
 pub use namespace::Namespace;
 pub use node::{Node, Taint, TaintEffect};
 pub use replica::{Controller, Replica};

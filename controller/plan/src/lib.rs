@@ -29,6 +29,7 @@ mod place;
 mod plan;
 mod pool;
 mod select;
+pub mod set;
 pub mod settings;
 mod silence;
 mod suspect;

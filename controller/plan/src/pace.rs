@@ -30,6 +30,8 @@ pub(crate) struct Pace {
     filled: Moment,
     /// When the last look ran out of tokens, until when.
     starved: Option<Moment>,
+    /// Labels for which a node has no room, where there are any.
+    beyond: BTreeMap<NodeName, usize>,
 }
 
 /// The last patch of one node.
@@ -81,6 +83,7 @@ impl Pace {
             tokens: rate * PATCH,
             filled: now,
             starved: None,
+            beyond: BTreeMap::new(),
         }
     }
 
@@ -96,6 +99,21 @@ impl Pace {
         self.dirty.remove(node);
         self.nodes.remove(node);
         self.retries.succeeded(node);
+        self.beyond.remove(node);
+    }
+
+    /// So many more labels would be right on a node, for which there is no room.
+    pub(crate) fn lacks_room(&mut self, node: &NodeName, beyond: usize) {
+        if beyond == 0 {
+            self.beyond.remove(node);
+        } else if self.beyond.get(node) != Some(&beyond) {
+            self.beyond.insert(node.clone(), beyond);
+        }
+    }
+
+    /// Labels for which there is no room, over all nodes, and on how many nodes that is.
+    pub(crate) fn beyond(&self) -> (usize, usize) {
+        (self.beyond.values().sum(), self.beyond.len())
     }
 
     /// The Node shows this: if it is what was applied, or is neither that nor what was there before, there is nothing

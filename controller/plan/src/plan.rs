@@ -22,8 +22,21 @@ use crate::member::Membership;
 use crate::place;
 use crate::pool;
 
-/// The images wanted on a node: highest priority, and the digest that the intent names.
-pub(crate) type Wanted<'a> = BTreeMap<&'a ImageKey, (u8, Option<&'a Digest>)>;
+/// The images wanted on a node.
+pub(crate) type Wanted<'a> = BTreeMap<&'a ImageKey, Regard<'a>>;
+
+/// How an image is wanted.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Regard<'a> {
+    /// The highest priority.
+    pub(crate) priority: u8,
+    /// The digest that the intent names.
+    pub(crate) digest: Option<&'a Digest>,
+    /// By how many, in the pool where they are most.
+    pub(crate) owners: u64,
+    /// Whether one of them opted in by annotation.
+    pub(crate) is_opted_in: bool,
+}
 
 /// The plan.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -51,6 +64,8 @@ pub(crate) struct PlannedPool {
     pub(crate) definition: Value,
     /// Its intents; their term is filled in when they are written.
     pub(crate) intents: BTreeMap<ImageKey, Intent>,
+    /// Those of them that somebody wants who opted in by annotation.
+    pub(crate) opted_in: BTreeSet<ImageKey>,
 }
 
 /// One node.
@@ -75,10 +90,14 @@ impl Plan {
     /// The images wanted by some pools, at their highest priority.
     pub(crate) fn wanted_in(&self, pools: &[PoolId]) -> Wanted<'_> {
         let mut wanted = Wanted::new();
-        for (id, intent) in self.intents_in(pools) {
-            let (priority, digest) = wanted.entry(id).or_insert((intent.priority, None));
-            *priority = (*priority).max(intent.priority);
-            *digest = digest.or(intent.digest.as_ref());
+        for pool in pools.iter().filter_map(|pool| self.pools.get(pool)) {
+            for (id, intent) in &pool.intents {
+                let regard: &mut Regard<'_> = wanted.entry(id).or_default();
+                regard.priority = regard.priority.max(intent.priority);
+                regard.digest = regard.digest.or(intent.digest.as_ref());
+                regard.owners = regard.owners.max(intent.owners_total);
+                regard.is_opted_in |= pool.opted_in.contains(id);
+            }
         }
         wanted
     }
@@ -134,14 +153,15 @@ impl PlannedPool {
     /// A pool in which nothing is wanted yet.
     pub(crate) fn empty(id: &PoolId, constraint: Constraint) -> Self {
         let definition = pool::definition(id, &constraint);
-        Self { constraint, definition, intents: BTreeMap::new() }
+        Self { constraint, definition, intents: BTreeMap::new(), opted_in: BTreeSet::new() }
     }
 }
 
 fn planned_pool(id: PoolId, constraint: Constraint, wants: BTreeMap<ImageKey, Want<'_>>) -> (PoolId, PlannedPool) {
     let definition = pool::definition(&id, &constraint);
+    let opted_in = wants.iter().filter(|(_, want)| want.is_opted_in).map(|(id, _)| id.clone()).collect();
     let intents = wants.into_iter().map(|(id, want)| (id.clone(), intent(id, want))).collect();
-    (id, PlannedPool { constraint, definition, intents })
+    (id, PlannedPool { constraint, definition, intents, opted_in })
 }
 
 /// What is planned for a node in these pools: an assignment for every node with a runtime of its own, an empty one for
@@ -168,8 +188,9 @@ pub(crate) fn intent(id: ImageKey, mut want: Want<'_>) -> Intent {
         digest: want.digest().cloned(),
         priority: want.priority,
         bytes: None,
-        wave: Wave::all(),
-        secrets: Vec::new(),
+        // Where nobody asks for pulls it is closed: what is there is kept.
+        wave: Wave { open: if want.is_open { Wave::all().open } else { 0 }, ..Wave::all() },
+        secrets: want.secrets.into_iter().cloned().collect(),
         keep: Keep::default(),
         owners,
         owners_total,

@@ -28,6 +28,8 @@ pub struct Settings {
     /// For how long an image that only Pods show outlasts the last that does.
     #[serde(with = "shared::duration")]
     pub linger: Duration,
+    /// Whether sets of images are watched.
+    pub sets: bool,
     /// The pod: `by` in `_meta`.
     pub instance: String,
     /// The controller's version: `ctl.status` tells it.
@@ -37,7 +39,8 @@ pub struct Settings {
 impl Settings {
     /// Every source that is waited for.
     pub fn sources(&self) -> impl Iterator<Item = Source> {
-        Source::FIXED.into_iter().chain(self.kinds.iter().cloned().map(Source::Workloads))
+        let sets = self.sets.then_some(Source::Sets);
+        Source::FIXED.into_iter().chain(sets).chain(self.kinds.iter().cloned().map(Source::Workloads))
     }
 }
 
@@ -45,9 +48,10 @@ impl Settings {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct LabelSettings {
-    /// Which images get a label.
+    /// What gets a label.
     pub mode: LabelMode,
-    /// Most image labels a Node carries; the highest priorities win.
+    /// Most labels of ours a Node carries: those of sets first, then the highest priorities, then what most want. What is
+    /// there stays against its equals.
     pub max_per_node: usize,
     /// Most patches a second over the whole cluster; 0 counts as 1.
     pub per_second: u32,
@@ -63,13 +67,17 @@ impl Default for LabelSettings {
     }
 }
 
-/// Which images get a label.
+/// What gets a label.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum LabelMode {
-    /// Every image that evidence says is warm.
+    /// Every set and every image that evidence says is warm.
     #[default]
     All,
+    /// Sets, and every image that somebody wants who opted in by annotation.
+    OptedIn,
+    /// Sets alone.
+    Sets,
     /// None: those that are there are removed.
     None,
 }

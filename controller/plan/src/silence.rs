@@ -46,6 +46,11 @@ impl Silence {
         self.listening = None;
     }
 
+    /// Since when everything agents say is heard.
+    pub(crate) fn listening(&self) -> Option<Moment> {
+        self.listening
+    }
+
     /// A new term: the one before may have used the quota just now.
     pub(crate) fn leads(&mut self, now: Moment) {
         self.used = now;

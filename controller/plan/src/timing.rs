@@ -25,6 +25,9 @@ pub struct Timing {
     /// Shortest time between two label patches of one node; the first change after a rest goes at once.
     #[serde(with = "shared::duration")]
     pub label_window: Duration,
+    /// Shortest time between two writes of the status of one set; the first after a rest goes at once.
+    #[serde(with = "shared::duration")]
+    pub set_status: Duration,
     /// Wait after a failed write; doubles.
     #[serde(with = "shared::duration")]
     pub write_backoff: Duration,
@@ -45,6 +48,7 @@ impl Default for Timing {
             heartbeat: s(30),
             judge: s(5),
             label_window: s(30),
+            set_status: s(5),
             write_backoff: s(1),
             write_backoff_max: s(60),
             marker_ttl: s(72 * 3600),

@@ -6,9 +6,11 @@
 mod apply;
 mod ask;
 mod explain;
+mod labels;
 mod replan;
 mod report;
 mod selection;
+mod sets;
 mod status;
 mod step;
 mod trouble;
@@ -30,7 +32,7 @@ use crate::effect::Effect;
 use crate::evidence::{Evidence, Scope};
 use crate::fact::{Fact, Source};
 use crate::family::Family;
-use crate::input::{Namespace, Node, RuntimeClass, Selection, Workload, WorkloadKey};
+use crate::input::{Namespace, Node, RuntimeClass, Selection, SetKey, Workload, WorkloadKey};
 use crate::known::Known;
 use crate::leadership::Leadership;
 use crate::ledger::Ledger;
@@ -39,6 +41,7 @@ use crate::notice::Notices;
 use crate::pace::Pace;
 use crate::plan::Plan;
 use crate::select::{Reading, Rules};
+use crate::set::{SetView, StatusPace};
 use crate::settings::Settings;
 use crate::silence::Silence;
 use crate::suspect::Suspects;
@@ -66,6 +69,8 @@ pub struct World {
     runtime_classes: Known<String, RuntimeClass>,
     /// Workloads that name a `RuntimeClass`, as they are written.
     classed: BTreeMap<WorkloadKey, Workload>,
+    /// What they want stands among the workloads.
+    sets: Known<SetKey, SetView>,
     synced: BTreeSet<Source>,
     /// When each source last said anything.
     heard: BTreeMap<Source, Moment>,
@@ -91,6 +96,7 @@ pub struct World {
     was_paused: bool,
     beats: Beats,
     pace: Pace,
+    status_pace: StatusPace,
     silence: Silence,
     notices: Notices,
     judged: Moment,
@@ -138,6 +144,7 @@ impl World {
             nodes: Known::new(),
             runtime_classes: Known::new(),
             classed: BTreeMap::new(),
+            sets: Known::new(),
             synced: BTreeSet::new(),
             heard: BTreeMap::new(),
             connected: false,
@@ -163,6 +170,7 @@ impl World {
             was_paused: false,
             beats: Beats::default(),
             pace,
+            status_pace: StatusPace::default(),
             silence: Silence::default(),
             notices: Notices::default(),
             judged: now.mono,
@@ -222,7 +230,12 @@ impl Machine for World {
     type Effect = Effect;
 
     fn apply(&mut self, fact: Fact, now: Now) -> Changed {
-        self.learn(fact, now.mono).into()
+        let is_answer = fact.is_answer();
+        let changed = self.learn(fact, now.mono);
+        if changed && !is_answer {
+            self.status_pace.touch();
+        }
+        changed.into()
     }
 
     fn step(&mut self, now: Now) -> Vec<Effect> {

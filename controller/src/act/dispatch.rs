@@ -17,7 +17,7 @@ use shared::reason::Reason;
 use tokio::sync::{Semaphore, mpsc};
 use tracing::error;
 
-use super::{Peers, assignments, beat, control, intents, node_label, reply, request, term, workload_event};
+use super::{Peers, assignments, beat, control, intents, node_label, reply, request, set_status, term, workload_event};
 use crate::leader::tenure::Tenure;
 
 /// Effects that may wait in the lane. While NATS is slow beats are dropped beyond it: the next ones say the same.
@@ -98,6 +98,16 @@ impl Dispatch<Effect> for Dispatcher {
                     let retry_after = result.as_ref().err().and_then(|refusal| refusal.retry_after);
                     let result = result.map_err(|refusal| refusal.reason);
                     peers.inbox.send(Fact::NodeLabelled { node, result, retry_after }).await;
+                });
+            }
+            Effect::WriteSetStatus(write) => {
+                let patches = Arc::clone(&self.patches);
+                self.tasks.spawn_effect(kind, async move {
+                    let _permit = patches.acquire().await;
+                    let result = set_status::write(&peers.kube, &tenure, &write).await;
+                    let retry_after = result.as_ref().err().and_then(|refusal| refusal.retry_after);
+                    let result = result.map_err(|refusal| refusal.reason);
+                    peers.inbox.send(Fact::SetStatusWritten { set: write.set, result, retry_after }).await;
                 });
             }
             Effect::ReleaseLease => {

@@ -10,7 +10,6 @@ use std::time::Duration;
 use daemon::metrics::{self, Outcome, effect_done};
 use k8s_openapi::api::core::v1::Node;
 use kube::api::{Patch, PatchParams};
-use kube::client::Body;
 use kube::core::Status;
 use kube::{Client, Resource as _};
 use serde_json::json;
@@ -20,36 +19,13 @@ use shared::name::NodeName;
 use shared::reason::Reason;
 use tracing::{debug, warn};
 
+use super::apply::{self, Failed, Refusal};
 use super::outcome::of_kubernetes;
 use crate::api::failure;
 use crate::leader::tenure::{LeaseLost, Tenure};
 
 /// A patch that takes longer has failed; whether it took effect the watch will show.
 const TIMEOUT: Duration = Duration::from_secs(10);
-
-/// The longest that an API server's word on when to come back is believed.
-const PATIENCE: Duration = Duration::from_hours(1);
-
-/// Why a Node was not labelled.
-#[derive(Debug)]
-pub struct Refusal {
-    /// The bounded reason.
-    pub reason: Reason,
-    /// For how long the API server wants to be left alone, if it said so.
-    pub retry_after: Option<Duration>,
-}
-
-/// A request that failed, with the answer's `Retry-After`, which kube's typed calls drop.
-struct Failed {
-    error: kube::Error,
-    retry_after: Option<Duration>,
-}
-
-impl From<kube::Error> for Failed {
-    fn from(error: kube::Error) -> Self {
-        Self { error, retry_after: None }
-    }
-}
 
 /// Applies `labels` to the Node `node` whose UID is `uid`, once, as long as the tenure lasts.
 pub async fn apply(
@@ -99,24 +75,7 @@ async fn patch(client: &Client, node: &NodeName, uid: &str, labels: &BTreeMap<St
     let request = kube::core::Request::new(Node::url_path(&(), None))
         .patch_metadata(node.as_str(), &params, &patch)
         .map_err(kube::Error::BuildRequest)?;
-    let answer = client.send(request.map(Body::from)).await?;
-    let code = answer.status();
-    let after = retry_after(answer.headers().get("retry-after").and_then(|value| value.to_str().ok()));
-    // To the end in any case: only then is the connection used again.
-    let body = answer.into_body().collect_bytes().await?;
-    if code.is_success() {
-        return Ok(());
-    }
-    // What stands before an API server answers in words of its own.
-    let in_words = || Status::failure(String::from_utf8_lossy(&body).trim(), "").with_code(code.as_u16());
-    let status = serde_json::from_slice(&body).unwrap_or_else(|_| in_words());
-    Err(Failed { error: kube::Error::Api(Box::new(status)), retry_after: after })
-}
-
-/// In seconds, as API servers and most proxies say it; a date is not read.
-fn retry_after(value: Option<&str>) -> Option<Duration> {
-    let seconds = value?.parse().ok()?;
-    Some(Duration::from_secs(seconds).min(PATIENCE))
+    apply::send(client, request).await
 }
 
 fn reason(error: &kube::Error) -> Reason {
@@ -130,22 +89,4 @@ fn reason(error: &kube::Error) -> Reason {
 fn is_about_uid(status: &Status) -> bool {
     let causes = status.details.iter().flat_map(|details| &details.causes);
     causes.into_iter().any(|cause| cause.field == "metadata.uid")
-}
-
-#[cfg(test)]
-mod tests {
-    use rstest::rstest;
-
-    use super::*;
-
-    #[rstest]
-    #[case(Some("3"), Some(3))]
-    #[case(Some("0"), Some(0))]
-    #[case(Some("99999999999"), Some(3_600))]
-    #[case(Some("-1"), None)]
-    #[case(Some("Wed, 21 Oct 2026 07:28:00 GMT"), None)]
-    #[case(None, None)]
-    fn when_to_come_back_is_read_in_seconds_and_bounded(#[case] value: Option<&str>, #[case] seconds: Option<u64>) {
-        assert_eq!(retry_after(value), seconds.map(Duration::from_secs));
-    }
 }

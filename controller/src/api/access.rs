@@ -88,6 +88,8 @@ pub const ACCESS: &[Access] = &[
         ..watched("events.k8s.io", "events", "failures and recoveries of images, told on their workloads")
     },
     watched("node.k8s.io", "runtimeclasses", "placement of workloads that name one"),
+    watched("warm-images.dev", "imagesets", "images named by hand"),
+    Access { verbs: &["patch"], ..watched("warm-images.dev", "imagesets/status", "how they are doing") },
 ];
 
 /// What `warm-controller cleanup` uses, with an account of its own, once the controllers have gone.

@@ -28,6 +28,8 @@ pub struct Meta {
     pub uid: String,
     /// Where a watch is taken up after it.
     pub resource_version: Option<String>,
+    /// Which version of the wish.
+    pub generation: Option<i64>,
     /// Its labels.
     #[serde(deserialize_with = "or_default")]
     pub labels: BTreeMap<String, String>,

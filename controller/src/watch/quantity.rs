@@ -94,6 +94,7 @@ mod tests {
     #[case("1.5Gi", Some(1_610_612_736_000))]
     #[case("2e3", Some(2_000_000))]
     #[case("2E-1", Some(200))]
+    #[case("9P", Some(9_000_000_000_000_000_000))]
     #[case("9E", Some(u64::MAX))]
     #[case("99999999999999999999E", Some(u64::MAX))]
     #[case("-1", None)]

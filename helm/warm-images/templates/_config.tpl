@@ -36,6 +36,7 @@
 {{- end -}}
 {{- $_ := set $config "target" .Values.config.target -}}
 {{- $_ := set $config "labels" .Values.config.labels -}}
+{{- $_ := set $config "sets" .Values.config.sets -}}
 {{- $_ := set $config "events" .Values.config.events -}}
 {{- $_ := set $config "leader" (dict "leaseName" (include "warm-images.lease" .)) -}}
 {{- mergeOverwrite $config (deepCopy .Values.config.controller) | toJson -}}

@@ -21,10 +21,11 @@ use super::node::reference;
 use super::process::Who;
 use super::queue::{MS, Us};
 use super::schedule::{Kind, Place};
+use super::sets::SetObject;
 use super::universe::Universe;
 
 /// The namespace of all workloads.
-const NAMESPACE: &str = "shop";
+pub(super) const NAMESPACE: &str = "shop";
 
 /// What is wanted where: a workload as the schedule says it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -58,6 +59,7 @@ pub(super) struct Watches {
 pub(super) struct Api {
     pub(super) nodes: BTreeMap<usize, NodeObject>,
     pub(super) wishes: BTreeMap<usize, Wish>,
+    pub(super) sets: BTreeMap<usize, SetObject>,
     pub(super) opted_out: bool,
     pub(super) lease: Lease,
     pub(super) down: u32,
@@ -70,6 +72,12 @@ pub(super) struct Api {
 impl Api {
     pub(super) fn is_down(&self) -> bool {
         self.down > 0
+    }
+
+    /// A UID that no object has had.
+    pub(super) fn next_uid(&mut self) -> String {
+        self.uids += 1;
+        format!("uid-{}", self.uids)
     }
 
     /// Whether anything is still on its way to a replica.
@@ -91,7 +99,7 @@ pub(super) fn node_number(name: &NodeName) -> Option<usize> {
     name.as_str().strip_prefix("node-")?.parse().ok()
 }
 
-fn workload(wish: &Wish) -> Workload {
+pub(super) fn workload(wish: &Wish) -> Workload {
     let images = wish
         .images
         .iter()
@@ -135,7 +143,7 @@ fn namespace(uid: &str, is_out: bool) -> Namespace {
 
 /// Whether the API server tells it, and no bucket.
 fn is_watched(source: &Source) -> bool {
-    matches!(source, Source::Workloads(_) | Source::Namespaces | Source::Nodes)
+    matches!(source, Source::Workloads(_) | Source::Namespaces | Source::Nodes | Source::Sets)
 }
 
 impl Universe {
@@ -153,7 +161,7 @@ impl Universe {
         watches.generation += 1;
         watches.listed.clear();
         let generation = watches.generation;
-        for source in Source::FIXED.into_iter().filter(is_watched) {
+        for source in Source::FIXED.into_iter().chain([Source::Sets]).filter(is_watched) {
             self.list_later(number, generation, source);
         }
     }
@@ -187,6 +195,7 @@ impl Universe {
                 let wishes = self.api.wishes.iter().filter(|_| *kind == WorkloadKind::Deployment);
                 Fact::Workloads(kind.clone(), wishes.map(|(name, wish)| (key(*name), Ok(workload(wish)))).collect())
             }
+            Source::Sets => self.list_sets(),
             Source::Namespaces => Fact::Namespaces(BTreeMap::from([
                 ("kube-system".to_owned(), Ok(namespace("cluster", false))),
                 (NAMESPACE.to_owned(), Ok(namespace(NAMESPACE, self.api.opted_out))),
@@ -214,7 +223,7 @@ impl Universe {
         });
     }
 
-    fn changed(&mut self, source: &Source, fact: &Fact) {
+    pub(super) fn changed(&mut self, source: &Source, fact: &Fact) {
         self.wants_changed();
         for number in 0..self.replicas.len() {
             if self.api.watches.get(&number).is_some_and(|watches| watches.listed.contains(source)) {
@@ -245,8 +254,7 @@ impl Universe {
 
     /// A Node appears, as another object than any before.
     pub(super) fn add_node(&mut self, node: usize, kind: Kind) {
-        self.api.uids += 1;
-        let uid = format!("uid-{}", self.api.uids);
+        let uid = self.api.next_uid();
         let object = NodeObject { uid, kind, pressure: false, ours: BTreeMap::new() };
         self.api.nodes.insert(node, object);
         self.node_changed(node);

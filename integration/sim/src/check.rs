@@ -20,6 +20,7 @@ use super::oracle;
 use super::queue::{MS, SEC, Us};
 use super::refuted::Refuted;
 use super::schedule::Answer;
+use super::sets::SetMemory;
 use super::universe::Universe;
 
 /// Most writes of one batch.
@@ -46,6 +47,8 @@ pub enum Invariant {
     PatchRate,
     /// No more Kubernetes Events a minute than allowed.
     EventRate,
+    /// No two writes of the status of a set within its window.
+    SetStatusRate,
     /// No batch larger than allowed.
     BatchSize,
     /// No label without evidence.
@@ -114,8 +117,9 @@ pub(super) struct Checks {
     agents: BTreeMap<usize, AgentMemory>,
     replicas: BTreeMap<usize, ReplicaMemory>,
     /// Label values that agents have vouched for: node's UID, image, value.
-    claims: BTreeSet<(String, ImageKey, String)>,
+    pub(super) claims: BTreeSet<(String, ImageKey, String)>,
     pub(super) refuted: Refuted,
+    pub(super) sets: SetMemory,
     /// When somebody outside last changed what the buckets say.
     pub(super) meddled: Option<Us>,
 }
@@ -375,6 +379,10 @@ impl Universe {
                     self.violated(Invariant::EventRate, text);
                 }
             }
+            E::WriteSetStatus(write) => {
+                self.deeds += 1;
+                self.check_set_status(number, write);
+            }
             E::PublishBeat(_) | E::ReleaseLease | E::RequestInventory(_) | E::Reply { .. } => {}
         }
     }
@@ -395,7 +403,10 @@ impl Universe {
             );
         }
         for (label, value) in after.iter().filter(|(label, value)| before.get(*label) != Some(*value)) {
-            let Some(id) = label::parse_image_label(label) else { continue };
+            let Some(id) = label::parse_image_label(label) else {
+                self.check_set_label(node, uid, label);
+                continue;
+            };
             if !self.checks.claims.contains(&(uid.to_owned(), id, value.clone())) {
                 let text = format!("node-{node} ({uid}) gets {label}={value}, which no agent of it has vouched for");
                 self.violated(Invariant::LabelEvidence, text);

@@ -279,6 +279,7 @@ impl Universe {
             Effect::ReleaseLease => self.release_lease(number),
             Effect::WriteAssignments { epoch, term, writes } => self.write_assignments(number, epoch, term, writes),
             Effect::LabelNode { node, uid, labels } => self.label_node(number, incarnation, node, uid, labels),
+            Effect::WriteSetStatus(write) => self.write_set_status(number, incarnation, *write),
             Effect::PostEvent(event) => self.post_event(number, incarnation, *event),
             Effect::RequestInventory(node) => {
                 let subject = Subject::Request(node, RequestVerb::Inventory).print(&self.cluster);

@@ -40,6 +40,15 @@ impl Universe {
                 self.set_wish(*name, Some(Wish { images: images.clone(), place: *place }));
             }
             Op::Delete { name } => self.set_wish(*name, None),
+            Op::Set { name, images, place, suspend } => {
+                self.make_set(*name, Wish { images: images.clone(), place: *place }, *suspend);
+                self.wants_changed();
+            }
+            Op::DropSet { name } => {
+                self.drop_set(*name);
+                self.wants_changed();
+            }
+            Op::EditStatus { name } => self.edit_status(*name),
             Op::OptOut { is_out } => self.opt_out(*is_out),
             Op::Join { node, kind, is_fresh } => self.join(*node, *kind, *is_fresh),
             Op::Leave { node } => self.leave(*node),

@@ -38,9 +38,10 @@ enum Fault {
     OptOut,
     Fill,
     Order,
+    Sets,
 }
 
-const FAULTS: [Fault; 25] = [
+const FAULTS: [Fault; 26] = [
     Fault::Nodes,
     Fault::Recreate,
     Fault::CrashAgent,
@@ -66,6 +67,7 @@ const FAULTS: [Fault; 25] = [
     Fault::OptOut,
     Fault::Fill,
     Fault::Order,
+    Fault::Sets,
 ];
 
 impl Schedule {
@@ -174,6 +176,22 @@ impl Maker {
         Op::Workload { name, images, place }
     }
 
+    fn set(&mut self) -> Op {
+        let name = self.rng.usize(0..3);
+        match self.rng.u8(0..8) {
+            0 | 1 => return Op::DropSet { name },
+            2 => return Op::EditStatus { name },
+            _ => {}
+        }
+        let images = (0..self.rng.usize(1..=3)).map(|_| self.image()).collect();
+        let place = match self.rng.u8(0..6) {
+            0 | 1 => Place::Ssd,
+            2 => Place::Tolerant,
+            _ => Place::Anywhere,
+        };
+        Op::Set { name, images, place, suspend: self.rng.u8(..) < 50 }
+    }
+
     fn fault(&mut self, fault: Fault) -> Op {
         let (node, image, replica, down) = (self.node(), self.image(), self.replica(), self.down());
         match fault {
@@ -236,6 +254,7 @@ impl Maker {
                 _ => Op::Fill { node, percent: self.rng.u8(0..75) },
             },
             Fault::Order => Op::Order { replica, paused: self.rng.bool() },
+            Fault::Sets => self.set(),
             Fault::OptOut => Op::OptOut { is_out: self.rng.u8(..) < 100 },
         }
     }

@@ -21,6 +21,7 @@ mod queue;
 mod refuted;
 mod sabotage;
 mod schedule;
+mod sets;
 mod settle;
 mod shrink;
 mod start;

@@ -8,6 +8,7 @@ use shared::image::Reference;
 use shared::label;
 use shared::name::ImageKey;
 
+use super::api::{NodeObject, Wish};
 use super::node::reference;
 use super::schedule::Place;
 use super::universe::Universe;
@@ -17,18 +18,42 @@ pub(super) fn key(image: usize) -> Option<ImageKey> {
     Reference::parse(&reference(image)).ok().map(|reference| reference.key())
 }
 
+/// Whether pods of such a place may land on a node.
+pub(super) fn lands(place: Place, node: usize, object: &NodeObject) -> bool {
+    match place {
+        Place::Anywhere => !object.kind.tainted,
+        Place::Ssd => object.kind.ssd && !object.kind.tainted,
+        Place::Tolerant => true,
+        Place::Node(there) => there == node,
+    }
+}
+
 impl Universe {
     /// The images wanted on a node, as the API server has it.
     pub(super) fn wanted(&self, node: usize) -> BTreeSet<usize> {
-        let Some(object) = self.api.nodes.get(&node).filter(|_| !self.api.opted_out) else { return BTreeSet::new() };
-        let lands = |place: Place| match place {
-            Place::Anywhere => !object.kind.tainted,
-            Place::Ssd => object.kind.ssd && !object.kind.tainted,
-            Place::Tolerant => true,
-            Place::Node(there) => there == node,
-        };
-        let wishes = self.api.wishes.values().filter(|wish| lands(wish.place));
+        let Some(object) = self.api.nodes.get(&node) else { return BTreeSet::new() };
+        let sets = self.api.sets.values().map(|set| &set.wish);
+        let wishes = self.workload_wishes().chain(sets).filter(|wish| lands(wish.place, node, object));
         wishes.flat_map(|wish| wish.images.iter().copied()).collect()
+    }
+
+    /// Those of them that are to be pulled: what only suspended sets want is kept, and not pulled.
+    pub(super) fn to_be_pulled(&self, node: usize) -> BTreeSet<usize> {
+        let Some(object) = self.api.nodes.get(&node) else { return BTreeSet::new() };
+        let sets = self.api.sets.values().filter(|set| !set.is_suspended).map(|set| &set.wish);
+        let wishes = self.workload_wishes().chain(sets).filter(|wish| lands(wish.place, node, object));
+        wishes.flat_map(|wish| wish.images.iter().copied()).collect()
+    }
+
+    /// The images wanted by anybody anywhere.
+    pub(super) fn wanted_by_anybody(&self) -> BTreeSet<usize> {
+        let sets = self.api.sets.values().map(|set| &set.wish);
+        self.workload_wishes().chain(sets).flat_map(|wish| wish.images.iter().copied()).collect()
+    }
+
+    /// What workloads want. Sets are named by hand: their namespace has no say.
+    fn workload_wishes(&self) -> impl Iterator<Item = &Wish> {
+        self.api.wishes.values().filter(|_| !self.api.opted_out)
     }
 
     /// Notes since when what is wanted where.
@@ -48,11 +73,13 @@ impl Universe {
     pub(super) fn labels_due(&self, node: usize) -> Vec<(String, String)> {
         let Some(host) = self.hosts.get(node) else { return Vec::new() };
         let wanted = self.wanted(node).into_iter();
+        let sets = self.set_labels_due(node);
         wanted
             .filter_map(|image| {
                 let held = host.images.get(&reference(image))?;
                 Some((label::image_label(&key(image)?), label::image_label_value(&held.digest)))
             })
+            .chain(sets)
             .collect()
     }
 }

@@ -119,6 +119,12 @@ pub(super) enum Op {
     Workload { name: usize, images: Vec<usize>, place: Place },
     /// It is deleted.
     Delete { name: usize },
+    /// A set is made or changed.
+    Set { name: usize, images: Vec<usize>, place: Place, suspend: bool },
+    /// It is deleted.
+    DropSet { name: usize },
+    /// Somebody writes into its status.
+    EditStatus { name: usize },
     /// The namespace of the workloads opts out, or in again.
     OptOut { is_out: bool },
     /// A Node appears, with an agent, on a machine that keeps or lost its disk.

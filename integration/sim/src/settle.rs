@@ -109,18 +109,19 @@ impl Universe {
         if self.api.has_news(self.now) {
             return Some("a replica has yet to hear of a change".to_owned());
         }
-        let wanted = self.api.wishes.values().filter(|_| !self.api.opted_out).flat_map(|wish| wish.images.iter());
-        let wanted: BTreeSet<ImageKey> = wanted.filter_map(|image| oracle::key(*image)).collect();
+        let wanted: BTreeSet<ImageKey> = self.wanted_by_anybody().into_iter().filter_map(oracle::key).collect();
         let live: BTreeSet<ImageKey> = self.live().into_values().flat_map(BTreeMap::into_keys).collect();
         if live != wanted {
             return Some(format!("the bucket holds {live:?}, the cluster wants {wanted:?}"));
         }
-        (0..self.hosts.len()).filter(|node| self.api.nodes.contains_key(node)).find_map(|node| {
+        let nodes = (0..self.hosts.len()).filter(|node| self.api.nodes.contains_key(node));
+        let of_nodes = nodes.into_iter().find_map(|node| {
             self.lacks_images(node)
                 .or_else(|| self.lacks_buckets(node))
                 .or_else(|| self.lacks_labels(node))
                 .or_else(|| self.lacks_pools(node))
-        })
+        });
+        of_nodes.or_else(|| self.lacks_status())
     }
 
     /// What buckets and Nodes hold, for comparison with another run.
@@ -139,7 +140,7 @@ impl Universe {
         let missing = |image: &usize| {
             self.registry.answer(*image) == Answer::Good && !host.images.contains_key(&reference(*image))
         };
-        let image = self.wanted(node).into_iter().find(missing)?;
+        let image = self.to_be_pulled(node).into_iter().find(missing)?;
         Some(format!("{} is wanted on node-{node} and is not there", reference(image)))
     }
 

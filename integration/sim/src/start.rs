@@ -15,6 +15,7 @@ use super::process::{Clock, Process, Turn, Who};
 use super::queue::{MS, Us};
 use super::sabotage::Sabotage;
 use super::schedule::{Disk, Peer};
+use super::sets::WINDOW;
 use super::universe::Universe;
 
 fn ms(n: u64) -> Duration {
@@ -55,6 +56,7 @@ fn controller_timing() -> cluster_plan::Timing {
         heartbeat: ms(2_000),
         judge: ms(1_000),
         label_window: ms(0),
+        set_status: ms(WINDOW / MS),
         write_backoff: ms(100),
         write_backoff_max: ms(1_000),
         marker_ttl: ms(15_000),
@@ -112,6 +114,7 @@ impl Universe {
             },
             // Few, so that some have to wait, and soon again.
             events: EventSettings { per_minute: EVENTS, repeat: Duration::from_mins(2), ..EventSettings::default() },
+            sets: true,
             instance: format!("pod-{number}"),
             version: "1".to_owned(),
             ..cluster_plan::Settings::default()

@@ -6,6 +6,7 @@ use std::fmt::Display;
 use cluster_plan::effect::{AssignmentWrite, IntentChange, IntentWrite};
 use cluster_plan::fact::{Change, IntentsDoc, Stored, StoredValue};
 use cluster_plan::input::Replica;
+use cluster_plan::set::SetStatus;
 use cluster_plan::{Effect, Fact};
 use shared::message::{Content, Event, Inventory};
 use shared::reason::Reason;
@@ -30,6 +31,12 @@ impl Describe for Fact {
                 changed("namespace", change, |n| n.warm.as_ref().map(|warm| format!("warm={warm}")).unwrap_or_default())
             }
             Self::Namespaces(all) => listed("namespaces", all),
+            Self::Set(change) => changed("set", change, |set| {
+                let images = list(set.wants.images.iter().map(|image| image.image.as_str()));
+                let shown = set.status.as_ref().map_or_else(|| "no status".to_owned(), told);
+                format!("generation {}, images {images}; {shown}", set.generation)
+            }),
+            Self::Sets(all) => listed("sets", all),
             Self::Node(change) => changed("node", change, |node| {
                 let deleting = if node.deleting { ", deleting" } else { "" };
                 format!("uid {}, our labels {}{deleting}", node.uid, list(node.our_labels.keys()))
@@ -78,6 +85,9 @@ impl Describe for Fact {
                 let asked = retry_after.map_or_else(String::new, |after| format!(", not again for {after:?}"));
                 format!("labelling {node}: {}{asked}", outcome(result))
             }
+            Self::SetStatusWritten { set, result, .. } => {
+                format!("writing the status of set {set}: {}", outcome(result))
+            }
             Self::EventPosted { workload, id, result } => {
                 format!("Event on {workload} about {id}: {}", outcome(result))
             }
@@ -114,9 +124,17 @@ impl Describe for Effect {
                 event.count,
                 event.note
             ),
+            Self::WriteSetStatus(write) => format!("status of set {}: {}", write.set, told(&write.status)),
             Self::Reply { .. } => plain(self),
         }
     }
+}
+
+/// What a set is said to be.
+fn told(status: &SetStatus) -> String {
+    let SetStatus { warm, desired, nodes, .. } = status;
+    let conditions = status.conditions.iter().map(|c| format!("{} {:?} ({})", c.kind, c.status, c.reason));
+    format!("{warm} of {desired} warm on {nodes} nodes, {}", list(conditions))
 }
 
 fn changed<K: Display, T>(what: &str, change: &Change<K, T>, content: impl Fn(&T) -> String) -> String {

@@ -8,6 +8,7 @@ pub(super) fn test_timings() -> (Value, Value) {
         "reload": "100ms",
         "timing": {
             "beat": "500ms", "spread": "100ms", "heartbeat": "500ms", "judge": "200ms", "labelWindow": "0ms",
+            "setStatus": "200ms",
             "writeBackoff": "100ms", "writeBackoffMax": "1s",
         },
         "nats": { "reconnectMax": "500ms", "requestTimeout": "2s", "pingInterval": "1s" },

@@ -4,10 +4,16 @@ use anyhow::{Context as _, Result};
 
 use super::{root, say};
 use crate::chart::Chart;
+use crate::generate::Generated;
 
 pub(super) fn run() -> Result<()> {
-    let snapshots = Chart::new()?.snapshots()?;
-    for file in crate::generate::all().into_iter().chain(snapshots) {
+    // The chart holds some of them.
+    write(crate::generate::all())?;
+    write(Chart::new()?.snapshots()?)
+}
+
+fn write(files: Vec<Generated>) -> Result<()> {
+    for file in files {
         let path = root().join(file.path);
         if std::fs::read_to_string(&path).is_ok_and(|text| text == file.text) {
             continue;

@@ -27,6 +27,8 @@ pub enum WorkloadKind {
     CronJob,
     /// v1 Pod.
     Pod,
+    /// A set of images that somebody names by hand.
+    ImageSet,
     /// One that is configured: `Kind.group`.
     Other(Arc<str>),
 }
@@ -65,6 +67,7 @@ impl WorkloadKind {
             Self::Job => "Job",
             Self::CronJob => "CronJob",
             Self::Pod => "Pod",
+            Self::ImageSet => "ImageSet",
             Self::Other(text) => text,
         }
     }
@@ -80,6 +83,7 @@ impl WorkloadKind {
             Self::Deployment | Self::StatefulSet | Self::DaemonSet | Self::ReplicaSet => "apps",
             Self::ReplicationController | Self::Pod => "",
             Self::Job | Self::CronJob => "batch",
+            Self::ImageSet => "warm-images.dev",
             Self::Other(text) => text.split_once('.').map_or("", |(_, group)| group),
         }
     }
@@ -87,7 +91,7 @@ impl WorkloadKind {
 
 impl From<&str> for WorkloadKind {
     fn from(text: &str) -> Self {
-        let built_in = Self::BUILT_IN.into_iter().find(|known| known.as_str() == text);
+        let built_in = Self::BUILT_IN.into_iter().chain([Self::ImageSet]).find(|known| known.as_str() == text);
         built_in.unwrap_or_else(|| Self::Other(text.into()))
     }
 }
@@ -142,6 +146,7 @@ impl fmt::Display for WorkloadKey {
 /// What matters of a workload.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
+#[allow(clippy::struct_excessive_bools, reason = "each is a statement of its own")]
 pub struct Workload {
     /// UID of the object.
     pub uid: String,
@@ -183,6 +188,20 @@ pub struct Workload {
     /// What cannot be used of it, beside its images and annotations.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub problems: Vec<String>,
+    /// Secrets with registry credentials, as `namespace/name`.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub secrets: Vec<String>,
+    /// Nothing is to be pulled for it; what is there is kept.
+    #[serde(skip_serializing_if = "is_false")]
+    pub is_suspended: bool,
+    /// Somebody named the images by hand: no namespace and no mode leaves them out.
+    #[serde(skip_serializing_if = "is_false")]
+    pub is_named: bool,
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "the form that serde asks for")]
+fn is_false(is: &bool) -> bool {
+    !is
 }
 
 impl Workload {

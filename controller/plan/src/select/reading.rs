@@ -5,6 +5,7 @@
 use std::collections::BTreeMap;
 
 use shared::image::{Digest, Reference};
+use shared::message::intent::DEFAULT_PRIORITY;
 use shared::name::{ImageKey, PoolId};
 
 use crate::input::{Constraint, Namespace, Workload};
@@ -29,6 +30,12 @@ pub(crate) struct Reading {
     /// Its own labels.
     pub(super) labels: BTreeMap<String, String>,
     /// What CEL expressions say of the object.
+    /// Names of secrets with credentials.
+    secrets: Vec<String>,
+    /// Nothing is to be pulled for it.
+    is_suspended: bool,
+    /// Somebody named the images by hand.
+    pub(crate) is_named: bool,
     pub(super) expressions: BTreeMap<String, Result<bool, String>>,
     /// What cannot be used, with its position.
     problems: Vec<String>,
@@ -89,6 +96,21 @@ impl Reading {
         self.problems.extend(problems);
     }
 
+    /// How much its images are wanted, where it says so itself.
+    pub(crate) fn priority(&self) -> u8 {
+        self.priority.unwrap_or(DEFAULT_PRIORITY)
+    }
+
+    /// Secrets with credentials for its images, as `namespace/name`.
+    pub(crate) fn secrets(&self) -> &[String] {
+        &self.secrets
+    }
+
+    /// Whether nothing is to be pulled for it.
+    pub(crate) fn is_suspended(&self) -> bool {
+        self.is_suspended
+    }
+
     /// Its images.
     pub(crate) fn images(&self) -> impl Iterator<Item = (&ImageKey, &ReadImage)> {
         self.images.iter()
@@ -145,6 +167,9 @@ pub(crate) fn read(workload: &Workload) -> Reading {
         warm: words.map(|text| word(text.as_deref()?)),
         labels: workload.labels.clone(),
         expressions: workload.expressions.clone(),
+        secrets: workload.secrets.clone(),
+        is_suspended: workload.is_suspended,
+        is_named: workload.is_named,
         problems,
         tested: Tested::default(),
     }

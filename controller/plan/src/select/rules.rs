@@ -193,6 +193,8 @@ pub(crate) struct Judged<'n, 'a, 'r> {
 pub(crate) struct Claim<'r> {
     /// Whether anything of it is wanted, or would be if it could be used.
     pub(crate) is_wanted: bool,
+    /// Whether an annotation opts it in.
+    pub(crate) is_opted_in: bool,
     /// Its images that are wanted, each once, and how urgent each is.
     pub(crate) images: Vec<(&'r ImageKey, &'r ReadImage, u8)>,
     /// What cannot be used of it.
@@ -223,6 +225,11 @@ impl<'a> OfNamespace<'a> {
 
     /// Whether a workload of it may have images that are wanted, or why none is.
     pub(crate) fn workload<'n, 'r>(&'n self, reading: &'r Reading) -> Result<Judged<'n, 'a, 'r>, Exclusion<'a>> {
+        if reading.is_named {
+            // Somebody has named the images: only what is said of images counts.
+            let opted_in = (reading.warm.first() == Some(&Some(true))).then_some(Voice::Workload);
+            return Ok(Judged { of_namespace: self, reading, pattern: "", opted_in });
+        }
         let (pattern, of_this_namespace) = self.grounds?;
         if let Some(rule) = self.first(List::Exclude, reading, None) {
             return Err(Exclusion::Workload(rule.name()));
@@ -249,11 +256,13 @@ impl<'a> OfNamespace<'a> {
 
     /// What a workload asks for.
     pub(crate) fn claim<'r>(&self, reading: &'r Reading) -> Claim<'r> {
-        let mut claim = Claim { is_wanted: false, images: Vec::new(), problems: self.failures(reading) };
+        let mut claim =
+            Claim { is_wanted: false, is_opted_in: false, images: Vec::new(), problems: self.failures(reading) };
         if let Ok(judged) = self.workload(reading) {
             let wanted =
                 |(id, image): (&'r ImageKey, &'r ReadImage)| Some((id, image, judged.image(image).ok()?.priority));
             claim.images = reading.images().filter_map(wanted).collect();
+            claim.is_opted_in = judged.opted_in.is_some();
             claim.is_wanted = !claim.images.is_empty() || reading.images().next().is_none();
             claim.problems.extend_from_slice(reading.problems());
         }
@@ -263,7 +272,7 @@ impl<'a> OfNamespace<'a> {
     /// The expressions that would have to be known of a workload and fail, each with its rule. Of a namespace that is left
     /// out nothing is asked.
     fn failures(&self, reading: &Reading) -> Vec<String> {
-        if self.grounds.is_err() {
+        if self.grounds.is_err() || reading.is_named {
             return Vec::new();
         }
         let rule = |number: usize| self.rules.iter().find(|(n, _)| *n == number).map(|(_, rule)| rule.name());
@@ -280,7 +289,7 @@ impl<'a> Judged<'_, 'a, '_> {
             return Err(Exclusion::Image(rule));
         }
         let rule = first(List::Include);
-        if rule.is_none() && !self.of_namespace.all.selection.include.is_empty() {
+        if rule.is_none() && !self.reading.is_named && !self.of_namespace.all.selection.include.is_empty() {
             return Err(Exclusion::NoRule);
         }
         let (priority, priority_from) = self.of_namespace.priority(self.reading, image);

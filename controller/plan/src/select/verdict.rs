@@ -37,7 +37,7 @@ pub(crate) struct RuleName<'a> {
 /// Why an image of a workload is wanted. Printed as a sentence.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Inclusion<'a> {
-    /// The glob that includes its namespace.
+    /// The glob that includes its namespace; empty where namespaces have no say.
     pub(super) pattern: &'a str,
     /// The rule that includes it, where there are any.
     pub(super) rule: Option<RuleName<'a>>,
@@ -104,6 +104,9 @@ impl fmt::Display for RuleName<'_> {
 
 impl fmt::Display for Inclusion<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.pattern.is_empty() {
+            return f.write_str("somebody named it by hand");
+        }
         write!(f, "its namespace is included by `{}`", self.pattern)?;
         if let Some(rule) = self.rule {
             write!(f, ", the image by {rule}")?;

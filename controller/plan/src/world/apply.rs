@@ -32,12 +32,9 @@ impl World {
                 self.objects(fact, now)
             }
             Fact::Namespace(change) => self.namespace(change),
-            Fact::Namespaces(list) => {
-                let changed = self.namespaces.replace(list, |_| true);
-                let is_news = self.synced.insert(Source::Namespaces) || !changed.is_empty();
-                self.stale.namespaces.extend(changed);
-                is_news
-            }
+            Fact::Namespaces(list) => self.namespaces_listed(list),
+            Fact::Set(change) => self.set_changed(change),
+            Fact::Sets(list) => self.sets_listed(list),
             Fact::Node(change) => self.node(change),
             Fact::Nodes(list) => self.nodes_listed(list),
             Fact::RuntimeClass(change) => self.runtime_class(change),
@@ -99,9 +96,19 @@ impl World {
                 self.pace.spare(&node, now + retry_after.unwrap_or_default());
                 was_ours
             }
+            Fact::SetStatusWritten { set, result, retry_after } => {
+                self.set_status_written(&set, result, retry_after, now)
+            }
             Fact::EventPosted { workload, id, result } => self.event_posted(&(workload, id), result, now),
             Fact::Refused { .. } => false,
         }
+    }
+
+    fn namespaces_listed(&mut self, list: BTreeMap<String, Result<Namespace, String>>) -> bool {
+        let changed = self.namespaces.replace(list, |_| true);
+        let is_news = self.synced.insert(Source::Namespaces) || !changed.is_empty();
+        self.stale.namespaces.extend(changed);
+        is_news
     }
 
     /// Takes in what is told of objects that may be workloads.
@@ -146,7 +153,7 @@ impl World {
     }
 
     /// Reads a workload with what Kubernetes adds to its pods. What names a `RuntimeClass` is kept, to be read again.
-    fn admit(&mut self, key: &WorkloadKey, mut workload: Workload) -> Reading {
+    pub(super) fn admit(&mut self, key: &WorkloadKey, mut workload: Workload) -> Reading {
         if workload.runtime_class.is_some() {
             self.classed.insert(key.clone(), workload.clone());
         } else {
@@ -333,6 +340,7 @@ impl World {
             self.ledger.renewed();
             self.beats.restart();
             self.silence.leads(now);
+            self.status_pace.leads(self.sets.keys(), now);
             self.stale.intents = true;
             self.stale.assignments = true;
             self.suspects.all_intents(&self.plan, &self.intents);

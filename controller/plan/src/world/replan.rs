@@ -145,6 +145,7 @@ impl World {
             for pool in before.iter().filter(|pool| !wants.contains_key(pool)) {
                 if let Some(planned) = self.plan.pools.get_mut(pool) {
                     planned.intents.remove(id);
+                    planned.opted_in.remove(id);
                     if planned.intents.is_empty() {
                         moved.gone.insert(pool.clone());
                     }
@@ -160,12 +161,15 @@ impl World {
                     moved.come.insert(pool.clone());
                 }
                 let Some(planned) = self.plan.pools.get_mut(pool) else { continue };
+                let is_opted_in = want.is_opted_in;
+                let opts_otherwise =
+                    if is_opted_in { planned.opted_in.insert(id.clone()) } else { planned.opted_in.remove(id) };
                 let new = plan::intent(id.clone(), want);
                 let old = planned.intents.get(id);
-                if old == Some(&new) {
+                if old == Some(&new) && !opts_otherwise {
                     continue;
                 }
-                if !old.is_some_and(|old| is_labelled_alike(old, &new)) {
+                if opts_otherwise || !old.is_some_and(|old| is_labelled_alike(old, &new)) {
                     moved.images.entry(pool.clone()).or_default().insert(id.clone());
                 }
                 planned.intents.insert(id.clone(), new);
@@ -299,11 +303,13 @@ impl World {
                 }
                 for (id, intent) in &planned.intents {
                     let there = other.and_then(|other| other.intents.get(id));
-                    if there == Some(intent) {
+                    let opts_otherwise =
+                        other.is_some_and(|other| other.opted_in.contains(id)) != planned.opted_in.contains(id);
+                    if there == Some(intent) && !opts_otherwise {
                         continue;
                     }
                     self.suspects.intent(pool, id);
-                    if !there.is_some_and(|there| is_labelled_alike(there, intent)) {
+                    if opts_otherwise || !there.is_some_and(|there| is_labelled_alike(there, intent)) {
                         images.entry(pool.clone()).or_default().insert(id.clone());
                     }
                 }
@@ -344,7 +350,9 @@ impl World {
                 evidence.is_some_and(|evidence| evidence.knows_by(id, &look.sets))
                     || node.is_some_and(|node| node.our_labels.contains_key(&look.label))
             };
-            if concerned.iter().any(is_concerned) {
+            // The label of a set speaks of any image.
+            let has_set = node.is_some_and(|node| node.our_labels.keys().any(|key| shared::label::is_of_set(key)));
+            if has_set || concerned.iter().any(is_concerned) {
                 self.pace.touch(name);
             }
         }

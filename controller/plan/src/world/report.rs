@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 use shared::image::Digest;
+use shared::label;
 use shared::message::{Intent, SCHEMA};
 use shared::metric::{self, Metric};
 use shared::name::{ImageKey, NodeName};
@@ -16,9 +17,10 @@ use shared::state::ImageState;
 use super::{CLUSTER_NAMESPACE, World};
 use crate::evidence::{Agent, Classes, NodeEvidence};
 use crate::fact::Newer;
-use crate::input::WorkloadKind;
+use crate::input::{Node, WorkloadKind};
 use crate::leadership::Standing;
 use crate::select;
+use crate::set::{SetStatus, SetView};
 
 /// The word for a pair without evidence.
 const UNKNOWN: &str = "unknown";
@@ -163,9 +165,32 @@ impl World {
             *invalid.entry(kind).or_default() += 1;
         }
         gauges.extend(invalid.into_iter().map(|(kind, n)| (metric::OBJECTS_INVALID, vec![kind.into()], count(n))));
+        let (images, sets) = self.labels_shown();
+        gauges.push((metric::NODE_LABELS, vec!["image".into()], count(images)));
+        gauges.push((metric::NODE_LABELS, vec!["set".into()], count(sets)));
+        gauges.push((metric::NODE_LABELS_BEYOND, vec![], count(self.pace.beyond().0)));
+        let (ready, others) = self.sets_by_readiness();
+        gauges.push((metric::SETS, vec!["ready".into()], count(ready)));
+        gauges.push((metric::SETS, vec!["not-ready".into()], count(others)));
         let states = self.images_by_state().into_iter();
         gauges.extend(states.map(|(state, n)| (metric::NODE_IMAGES, vec![state.into()], count(n))));
         gauges
+    }
+
+    /// Labels of ours that Nodes show: of images, of sets.
+    pub(super) fn labels_shown(&self) -> (usize, usize) {
+        let of = |node: &Node| {
+            let sets = node.our_labels.keys().filter(|key| label::is_of_set(key)).count();
+            (node.our_labels.len() - sets, sets)
+        };
+        self.nodes.good().map(|(_, node)| of(node)).fold((0, 0), |(a, b), (c, d)| (a + c, b + d))
+    }
+
+    /// Sets that are shown to be ready, and the others.
+    pub(super) fn sets_by_readiness(&self) -> (usize, usize) {
+        let is_ready = |view: &SetView| view.status.as_ref().is_some_and(SetStatus::is_ready);
+        let ready = self.sets.good().filter(|(_, view)| is_ready(view)).count();
+        (ready, self.sets.keys().count() - ready)
     }
 
     /// Totals for metrics, since the machine began.

@@ -43,7 +43,7 @@ impl World {
         if expressions.is_empty() {
             return 0;
         }
-        self.workloads.valid().filter(|(_, reading)| !reading.knows(&expressions)).count()
+        self.workloads.valid().filter(|(_, reading)| !reading.is_named && !reading.knows(&expressions)).count()
     }
 
     /// By what is judged; nothing before the first selection. A newer one waits until every workload has been evaluated by

@@ -75,6 +75,13 @@ impl World {
                 "waiting": self.notices.waiting(),
                 "limited": self.notices.limited(),
             },
+            "sets": { "all": self.sets.keys().count(), "ready": self.sets_by_readiness().0 },
+            "labels": {
+                "images": self.labels_shown().0,
+                "sets": self.labels_shown().1,
+                "beyond": self.pace.beyond().0,
+                "nodesBeyond": self.pace.beyond().1,
+            },
             "invalid": problems.iter().take(most).collect::<Vec<_>>(),
             "invalidTotal": problems.len(),
             "versions": { "controller": self.settings.version, "agents": self.agent_versions() },
@@ -112,6 +119,7 @@ impl World {
             Source::Namespaces => self.namespaces.keys().count(),
             Source::Nodes => self.nodes.keys().count(),
             Source::RuntimeClasses => self.runtime_classes.keys().count(),
+            Source::Sets => self.sets.keys().count(),
             Source::Intents => self.intents.pools().map(|(_, pool)| pool.len()).sum(),
             Source::Assignments => self.assigned.iter().filter(|(_, key)| key.value().is_some()).count(),
             Source::Inventories => self.evidence.iter().filter(|(_, node)| node.report().is_some()).count(),
@@ -152,12 +160,18 @@ impl World {
             .chain(
                 self.pace.waiting(now.mono).map(|(node, f, due, why)| retry("label", node.to_string(), (f, due, why))),
             )
+            .chain(
+                self.status_pace
+                    .waiting(now.mono)
+                    .map(|(set, f, due, why)| retry("set-status", set.to_string(), (f, due, why))),
+            )
             .collect();
         retries.sort_by_key(|(due, _)| *due);
         json!({
             "inFlight": ledger.in_flight(),
             "control": self.switch.is_writing(),
             "patchesInFlight": self.pace.in_flight(),
+            "setStatusInFlight": self.status_pace.in_flight(),
             "retries": retries.iter().take(most).map(|(_, retry)| retry).collect::<Vec<_>>(),
             "retriesTotal": retries.len(),
         })

@@ -3,7 +3,7 @@
 //! Owns the order: plan, evidence, leadership, writes, beats, labels. Nothing is done before every source has delivered
 //! its first full content: an empty world at start must never retract anything.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use shared::machine::{Moment, Now};
 use shared::message::Beat;
@@ -12,13 +12,8 @@ use shared::name::{NodeName, PoolId};
 use super::World;
 use crate::diff::{self, Buckets};
 use crate::effect::{Effect, IntentBatch};
-use crate::evidence::{Classes, NodeEvidence, Scope};
-use crate::input::Node;
-use crate::label::{Labels, Ranking};
+use crate::evidence::{NodeEvidence, Scope};
 use crate::silence::Candidate;
-
-/// How many nodes are looked at together for their labels.
-const LOOKED_AT: usize = 256;
 
 impl World {
     /// Everything that is to be done now.
@@ -56,6 +51,7 @@ impl World {
         }
         if self.leadership.leads().is_some() {
             self.label(now.mono, effects);
+            self.tell_sets(now, effects);
         }
         if std::mem::take(&mut self.trouble_is_due) {
             self.tell_of_trouble(now.mono, effects);
@@ -75,7 +71,9 @@ impl World {
         }
         if self.judged + self.settings.timing.judge <= now {
             self.judged = now;
-            self.evidence.look_for_late(now);
+            if self.evidence.look_for_late(now) {
+                self.status_pace.touch();
+            }
             self.give_up_silent(now);
             self.trouble_is_due = true;
         }
@@ -192,64 +190,15 @@ impl World {
         }
     }
 
-    fn label(&mut self, now: Moment, effects: &mut Vec<Effect>) {
-        let timing = &self.settings.timing;
-        let looked_at = self.pace.look(timing.label_window, timing.write_backoff_max, now);
-        for some in looked_at.chunks(LOOKED_AT) {
-            if !self.label_some(some, now, effects) {
-                return;
-            }
-        }
-    }
-
-    /// Labels some nodes; says whether there is leave to look at more.
-    fn label_some(&mut self, names: &[NodeName], now: Moment, effects: &mut Vec<Effect>) -> bool {
-        if !self.pace.has_token(now) {
-            return false;
-        }
-        let mut classes = Classes::new(&self.plan, &self.evidence, &self.intents);
-        let mut by_class: BTreeMap<usize, Vec<(&NodeName, &Node)>> = BTreeMap::new();
-        for name in names {
-            let planned = self.plan.nodes.get(name).filter(|planned| planned.stays);
-            let class = planned.and_then(|planned| classes.of(name, &planned.pools));
-            match (self.nodes.get(name), class) {
-                (Some(node), Some((number, _))) => by_class.entry(number).or_default().push((name, node)),
-                _ => self.pace.rest(name),
-            }
-        }
-        for (class, nodes) in by_class {
-            let Some(ranking) = classes.get(class).map(Ranking::of) else {
-                continue;
-            };
-            for (name, node) in nodes {
-                let singles = self.evidence.get(name).into_iter().flat_map(NodeEvidence::singles);
-                let shown = self.pace.shown(name, &node.our_labels);
-                let labels = if self.silence.has_given_up(name) {
-                    Labels::new()
-                } else {
-                    ranking.decide(shown, singles, &self.settings.labels)
-                };
-                if labels == *shown {
-                    self.pace.rest(name);
-                } else if self.pace.has_token(now) {
-                    self.pace.sent(name, labels.clone(), &node.our_labels, now);
-                    let (node, uid) = (name.clone(), node.uid.clone());
-                    effects.push(Effect::LabelNode { node, uid, labels });
-                } else {
-                    return false;
-                }
-            }
-        }
-        true
-    }
-
     fn next_timer(&self, now: Moment) -> Option<Moment> {
         let timing = &self.settings.timing;
         let is_labelled = || self.nodes.good().any(|(_, node)| !node.our_labels.is_empty());
         let judge = (!self.evidence.is_empty() || is_labelled()).then_some(self.judged + timing.judge);
         let leads = self.leadership.leads().is_some();
         let labels = || self.pace.next(timing.label_window, timing.write_backoff_max, now);
-        let mut timers = vec![judge, self.family.due(), leads.then(labels).flatten()];
+        let has_sets = leads && self.sets.keys().next().is_some();
+        let status = || self.status_pace.next(timing.set_status, timing.write_backoff_max, now);
+        let mut timers = vec![judge, self.family.due(), leads.then(labels).flatten(), has_sets.then(status).flatten()];
         if self.sees_buckets() {
             timers.push(self.cluster().and_then(|_| self.leadership.due()));
             if leads {

@@ -16,6 +16,7 @@ mod leadership;
 mod pausing;
 mod properties;
 mod recorded;
+mod sets;
 mod stage;
 mod sync;
 mod targeting;

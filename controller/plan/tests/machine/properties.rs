@@ -337,6 +337,6 @@ fn the_intervals_are_what_the_documentation_says() {
     let text = serde_json::to_string(&Timing::default()).unwrap();
     assert_eq!(
         text,
-        r#"{"beat":"15s","spread":"10s","heartbeat":"30s","judge":"5s","labelWindow":"30s","writeBackoff":"1s","writeBackoffMax":"1m","markerTtl":"3days"}"#
+        r#"{"beat":"15s","spread":"10s","heartbeat":"30s","judge":"5s","labelWindow":"30s","setStatus":"5s","writeBackoff":"1s","writeBackoffMax":"1m","markerTtl":"3days"}"#
     );
 }

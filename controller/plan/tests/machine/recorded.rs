@@ -5,7 +5,10 @@
 use std::collections::BTreeMap;
 
 use cluster_plan::fact::{Change, IntentsDoc, Stored, StoredValue};
-use cluster_plan::input::{Controller, Namespace, Replica, RuntimeClass, Selection, Workload, WorkloadKind};
+use cluster_plan::input::{
+    Controller, ImageSet, Namespace, Replica, RuntimeClass, Selection, SetKey, Workload, WorkloadKind,
+};
+use cluster_plan::set::{Condition, ConditionStatus, SetImage, SetStatus};
 use cluster_plan::{Beginning, Fact};
 use shared::message::{Event, Heartbeat, Meta};
 use shared::name::PoolId;
@@ -27,6 +30,26 @@ fn marker<K, T>(key: K) -> Stored<K, T> {
 
 fn tolerant() -> Workload {
     Workload { constraint: tolerating("gpu"), ..workload(&["nginx", "user@bad"]) }
+}
+
+fn set(name: &str) -> SetKey {
+    SetKey { namespace: "shop".to_owned(), name: name.to_owned() }
+}
+
+/// A set with everything that its status can hold.
+fn told() -> ImageSet {
+    let condition = Condition {
+        kind: "Ready".to_owned(),
+        status: ConditionStatus::Unknown,
+        reason: "NotReported".to_owned(),
+        message: "m".to_owned(),
+        last_transition_time: jiff::Timestamp::UNIX_EPOCH,
+        observed_generation: 1,
+    };
+    let image = SetImage { image: "nginx".to_owned(), problem: "p".to_owned(), ..SetImage::default() };
+    let status = SetStatus { images: vec![image], conditions: vec![condition], ..SetStatus::default() };
+    let wants = Workload { is_suspended: true, secrets: vec!["shop/a".to_owned()], ..tolerant() };
+    ImageSet { wants, generation: 3, status: Some(status) }
 }
 
 fn meta() -> Meta {
@@ -96,6 +119,8 @@ rows! {
     Fact::AllReplicas(_) => Fact::AllReplicas(BTreeMap::from([(controller(), vec![replica()])])),
     Fact::Namespace(_) => Fact::Namespace(Change::Upsert("shop".to_owned(), Ok(Namespace::default()))),
     Fact::Namespaces(_) => Fact::Namespaces(BTreeMap::from([("shop".to_owned(), Err("bad".to_owned()))])),
+    Fact::Set(_) => Fact::Set(Change::Upsert(set("base"), Ok(told()))),
+    Fact::Sets(_) => Fact::Sets(BTreeMap::from([(set("base"), Ok(ImageSet::default()))])),
     Fact::Node(_) => Fact::Node(Change::Upsert(name("a.b"), Ok(node("u")))),
     Fact::Nodes(_) => Fact::Nodes(BTreeMap::from([(name("a.b"), Ok(node("u")))])),
     Fact::Selection(_) => Fact::Selection(Selection::default()),
@@ -122,6 +147,11 @@ rows! {
         node: name("a"),
         result: Err(Reason::Throttled),
         retry_after: Some(std::time::Duration::from_secs(3)),
+    },
+    Fact::SetStatusWritten { .. } => Fact::SetStatusWritten {
+        set: set("base"),
+        result: Err(Reason::Conflict),
+        retry_after: None,
     },
     Fact::EventPosted { .. } => Fact::EventPosted {
         workload: deployment("web"),

@@ -6,8 +6,8 @@ use std::time::Duration;
 use cluster_plan::effect::{IntentBatch, IntentChange};
 use cluster_plan::fact::{Change, IntentsDoc, Stored, StoredValue};
 use cluster_plan::input::{
-    Constraint, ContainerImage, Namespace, Node, Selection, Taint, TaintEffect, Toleration, TolerationOperator,
-    Workload, WorkloadKey, WorkloadKind,
+    Constraint, ContainerImage, ImageSet, Namespace, Node, Selection, SetKey, Taint, TaintEffect, Toleration,
+    TolerationOperator, Workload, WorkloadKey, WorkloadKind,
 };
 use cluster_plan::{Effect, Fact, Settings, Timing, World};
 use shared::image::{Digest, Reference};
@@ -72,6 +72,7 @@ pub(crate) struct Stage {
     pub(crate) inventories: BTreeMap<NodeName, (u64, Inventory)>,
     pub(crate) nodes: BTreeMap<NodeName, Node>,
     pub(crate) workloads: BTreeMap<WorkloadKey, Workload>,
+    pub(crate) sets: BTreeMap<SetKey, ImageSet>,
     /// Every effect so far, in order.
     pub(crate) log: Vec<Effect>,
     /// The watch echoes a write before its outcome arrives.
@@ -152,6 +153,7 @@ impl Stage {
             inventories: BTreeMap::new(),
             nodes: BTreeMap::new(),
             workloads: BTreeMap::new(),
+            sets: BTreeMap::new(),
             log: Vec::new(),
             echo_first: false,
             node_watch_hangs: false,
@@ -173,6 +175,9 @@ impl Stage {
         for kind in WorkloadKind::BUILT_IN {
             let of_kind = self.workloads.iter().filter(|(k, _)| k.kind == kind);
             facts.push(Fact::Workloads(kind.clone(), of_kind.map(|(k, v)| (k.clone(), Ok(v.clone()))).collect()));
+        }
+        if !self.sets.is_empty() {
+            facts.push(Fact::Sets(self.sets.iter().map(|(k, v)| (k.clone(), Ok(v.clone()))).collect()));
         }
         facts.extend(self.reads());
         facts.extend([Fact::Lease(true), Fact::Connected]);
@@ -328,12 +333,33 @@ impl Stage {
                 let outcome = Fact::ControlWritten(result);
                 self.tell_both(echo.map(Fact::IntentChanged).into_iter().collect(), outcome, result.is_err());
             }
+            Effect::WriteSetStatus(write) => {
+                let result = match self.sets.get_mut(&write.set).filter(|set| set.wants.uid == write.uid) {
+                    _ if !self.faults.is_empty() => Err(self.faults.pop().unwrap()),
+                    None => Err(Reason::Conflict),
+                    Some(there) => {
+                        there.status = Some(write.status);
+                        Ok(())
+                    }
+                };
+                self.tell(Fact::SetStatusWritten { set: write.set.clone(), result, retry_after: None });
+                self.show_set(&write.set);
+            }
             Effect::PostEvent(event) => {
                 let result = self.faults.pop().map_or(Ok(()), Err);
                 self.tell(Fact::EventPosted { workload: event.workload, id: event.id, result });
             }
             Effect::PublishBeat(_) | Effect::RequestInventory(_) | Effect::ReleaseLease | Effect::Reply { .. } => {}
         }
+    }
+
+    /// The watch tells what a set shows.
+    pub(crate) fn show_set(&mut self, key: &SetKey) {
+        let change = match self.sets.get(key).cloned() {
+            Some(there) => Change::Upsert(key.clone(), Ok(there)),
+            None => Change::Remove(key.clone()),
+        };
+        self.tell(Fact::Set(change));
     }
 
     /// The watch tells what the Node shows.

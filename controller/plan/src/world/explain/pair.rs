@@ -7,8 +7,7 @@ use shared::name::{ImageKey, NodeName, PoolId};
 
 use super::super::World;
 use super::{Image, add, ago, ahead};
-use crate::evidence::{Classes, NodeEvidence, Origin};
-use crate::label::Ranking;
+use crate::evidence::Origin;
 use crate::pace::Outlook;
 
 impl World {
@@ -131,11 +130,7 @@ impl World {
 
     /// The label a Node is to have for an image.
     pub(super) fn wanted_label(&self, id: &ImageKey, name: &NodeName) -> Option<String> {
-        let (planned, node) = (self.plan.nodes.get(name)?, self.nodes.get(name)?);
-        let mut classes = Classes::new(&self.plan, &self.evidence, &self.intents);
-        let (_, class) = classes.of(name, &planned.pools).filter(|_| planned.stays)?;
-        let singles = self.evidence.get(name).into_iter().flat_map(NodeEvidence::singles);
-        Ranking::of(class).decide(&node.our_labels, singles, &self.settings.labels).remove(&image_label(id))
+        self.wanted_labels(name)?.remove(&image_label(id))
     }
 
     fn label_of(&self, id: &ImageKey, name: &NodeName, now: Now) -> Value {
