@@ -1,6 +1,6 @@
 //! A real Prometheus that scrapes real processes answers every query of the dashboard and of the alerts.
 //!
-//! Shows: after a day's work with a few troubles (an image that does not exist, junk in a bucket, an API server that refuses
+//! Shows: after a day's work with a set of images and a few troubles (an image that does not exist, junk in a bucket, an API server that refuses
 //! and errs, an image that nobody wants any more) every query gives data: no name, label or value in it is one that the
 //! processes do not have; Prometheus evaluates every rule without an error; those alerts are pending that there is reason
 //! for, and one for the missing controller once it is gone.
@@ -32,6 +32,9 @@ fn spec() -> InstallationSpec {
 async fn trouble(installation: &Installation, prometheus: &Prometheus) -> Result<()> {
     let gone = installation.deploy_new("gone").await?;
     installation.until_warm(&NODES, &gone).await?;
+    installation.apply_set("default", "base", &json!({ "images": [gone.by_tag(REGISTRY)] })).await?;
+    installation.until_set_ready("default", "base").await?;
+    installation.delete_set("default", "base").await?;
     // A quantile of a rate is a number only if something was observed between two scrapes: these pulls are scraped before
     // there are others.
     eventually("the first pulls were scraped", SOON, async || {
