@@ -139,7 +139,8 @@ impl Universe {
         let Some(incarnation) = self.incarnation(Who::Controller(number)) else { return };
         let now = self.now;
         let before = self.checks.sets.written.insert((number, incarnation, write.uid.clone()), now);
-        if let Some(before) = before.filter(|before| before + WINDOW > now) {
+        // The machine's clock counts whole milliseconds.
+        if let Some(before) = before.filter(|before| before + WINDOW > now + MS) {
             let text = format!(
                 "controller-{number} writes the status of {} {} ms after the last",
                 write.set,
