@@ -11,6 +11,7 @@ use shared::machine::Moment;
 use shared::message::{Content as Lists, Event, Heartbeat, Inventory, Message as _};
 use shared::name::{ImageKey, PoolId};
 use shared::pool_set::PoolSummary;
+use shared::reason::Reason;
 use shared::state::ImageState;
 
 use super::proof::{Origin, Proof, Report, Single, Told};
@@ -111,6 +112,11 @@ impl NodeEvidence {
     /// Whether an image is proven alone.
     pub(crate) fn is_single(&self, id: &ImageKey) -> bool {
         self.singles.contains_key(id)
+    }
+
+    /// The images at which an attempt has failed, with why, while the next is waited for or under way.
+    pub(crate) fn failures(&self) -> impl Iterator<Item = (&ImageKey, Reason)> {
+        self.told.iter().filter_map(|(id, told)| Some((id, told.failed?)))
     }
 
     /// Whether the agent has just met what it says of an image for the first time: not read, not met again.
@@ -267,7 +273,8 @@ impl NodeEvidence {
         let digest = event.digest.as_ref().map(|digest| shared.digest(digest));
         let evidence = ImageEvidence { state: event.st, why: event.why, digest };
         self.singles.insert(event.id.clone(), Single { evidence, n: event.n, is_event: true });
-        let told = Told { n: event.n, heard: Some(now), since: event.ts, tries: event.r#try, next: event.next };
+        let failed = Told::failed(self.told.get(&event.id), event.st, event.why);
+        let told = Told { n: event.n, heard: Some(now), since: event.ts, tries: event.r#try, next: event.next, failed };
         self.note(&event.id, (event.st != ImageState::Warm).then_some(told));
         true
     }
@@ -287,12 +294,13 @@ impl NodeEvidence {
 
     /// Remembers what an inventory says of the circumstances; what it does not list is warm.
     fn note_all(&mut self, inventory: &Inventory, heard: Option<Moment>) {
-        self.told.retain(|_, told| told.n > inventory.n);
+        let older: BTreeMap<_, _> = self.told.extract_if(.., |_, told| told.n <= inventory.n).collect();
         let Lists::Except(list) = &inventory.content else { return };
         let room = MOST_TOLD.saturating_sub(self.told.len());
         let news: Vec<_> = list.iter().filter(|e| !self.told.contains_key(&e.id)).take(room).collect();
         for e in news {
-            let told = Told { n: inventory.n, heard, since: e.since, tries: e.tries, next: e.next };
+            let failed = Told::failed(older.get(&e.id), e.st, e.why);
+            let told = Told { n: inventory.n, heard, since: e.since, tries: e.tries, next: e.next, failed };
             self.told.insert(e.id.clone(), told);
         }
     }

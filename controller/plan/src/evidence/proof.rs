@@ -10,6 +10,8 @@ use shared::machine::Moment;
 use shared::message::{Disk, Runtime};
 use shared::name::{ImageKey, PoolId};
 use shared::pool_set::{PoolSummary, SetDigest};
+use shared::reason::Reason;
+use shared::state::ImageState;
 
 use crate::bucket::IntentsBucket;
 use crate::judge::{Content, IdSet, ImageEvidence, Word};
@@ -80,6 +82,19 @@ pub(crate) struct Told {
     pub(crate) tries: Option<u32>,
     /// When the next is due, by the agent's clock.
     pub(crate) next: Option<Timestamp>,
+    /// Why the last attempt failed, while the next is waited for or under way.
+    pub(crate) failed: Option<Reason>,
+}
+
+impl Told {
+    /// What is still so of an earlier word when an image is in this state.
+    pub(super) fn failed(before: Option<&Self>, st: ImageState, why: Option<Reason>) -> Option<Reason> {
+        match st {
+            ImageState::Failed => Some(why.unwrap_or(Reason::Unknown)),
+            ImageState::Pulling | ImageState::Waiting | ImageState::Deferred => before?.failed,
+            _ => None,
+        }
+    }
 }
 
 /// What the last word about an image came with.

@@ -1,6 +1,6 @@
 //! Whose images are wanted: reloadable configuration.
 //!
-//! Owns the words of `select:`. What they decide is [`crate::select`]'s.
+//! Owns the words of `select:`. What they decide is `select`'s.
 
 mod labels;
 

@@ -2,6 +2,7 @@
 //!
 //! Owns which nodes a set is for, the counts of its status, and that a status is not made worse by what nobody has said yet.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
@@ -9,6 +10,7 @@ use shared::label;
 use shared::machine::{Moment, Now};
 use shared::name::{ImageKey, NodeName, PoolId};
 use shared::reason::Reason;
+use shared::state::ImageState;
 
 use super::World;
 use super::labels::is_for;
@@ -28,7 +30,8 @@ const OLD_NEWS: u32 = 3;
 struct Group<'a> {
     members: Vec<&'a NodeName>,
     pools: &'a [PoolId],
-    alone: BTreeMap<&'a ImageKey, Vec<(&'a NodeName, &'a ImageEvidence)>>,
+    /// Sorted by node.
+    alone: BTreeMap<&'a ImageKey, Vec<(&'a NodeName, Cow<'a, ImageEvidence>)>>,
 }
 
 /// Those of a group that a set is for, sorted.
@@ -202,8 +205,17 @@ impl World {
             let new = || Group { members: Vec::new(), pools: &planned.pools, alone: BTreeMap::new() };
             let group = groups.entry(number).or_insert_with(new);
             group.members.push(name);
-            for (id, evidence) in evidence.singles() {
-                group.alone.entry(id).or_default().push((name, evidence));
+            let mut alone: BTreeMap<_, _> = evidence.singles().map(|(id, word)| (id, Cow::Borrowed(word))).collect();
+            for (id, why) in evidence.failures() {
+                let proven = alone.get(id).map(AsRef::as_ref).or_else(|| classes.get(number)?.proven.get(id));
+                // Until it is warm it fails: who told of each attempt would write at each.
+                if proven.is_some_and(|word| word.state == ImageState::Pulling) {
+                    let failed = ImageEvidence { state: ImageState::Failed, why: Some(why), digest: None };
+                    alone.insert(id, Cow::Owned(failed));
+                }
+            }
+            for (id, word) in alone {
+                group.alone.entry(id).or_default().push((name, word));
             }
         }
         Picture { classes, groups, without_agent }
@@ -258,10 +270,10 @@ fn tally<'a>(id: &ImageKey, parts: &[Part<'_, 'a>], classes: &Classes<'_>) -> Ta
     let mut tally = Tally::default();
     for Part { class, group, members } in parts {
         let Some(class) = classes.get(*class).filter(|class| class.wanted.contains_key(id)) else { continue };
-        let alone: Vec<&(&NodeName, &ImageEvidence)> =
+        let alone: Vec<&(&NodeName, Cow<'_, ImageEvidence>)> =
             group.alone.get(id).into_iter().flatten().filter(|(name, _)| members.binary_search(name).is_ok()).collect();
         for (name, evidence) in alone.iter().copied() {
-            tally.add(Some(*evidence), 1, [*name]);
+            tally.add(Some(evidence), 1, [*name]);
         }
         let others = members.iter().copied().filter(|name| alone.iter().all(|(single, _)| single != name));
         tally.add(class.proven.get(id), members.len() - alone.len(), others);

@@ -101,6 +101,27 @@ fn a_status_is_written_once_in_its_window_and_a_foreign_hand_is_put_right() {
 }
 
 #[test]
+fn an_image_that_fails_is_told_once_and_not_at_each_attempt() {
+    let mut stage = with_set(LabelSettings::default(), &["nginx"]);
+    stage.report("n1", 1, &["nginx"]);
+    stage.pass(Duration::from_secs(60));
+    let mut attempt = |n, st| {
+        let mut event = stage.event("n1", "nginx", n, st);
+        event.why = (st == ImageState::Failed).then_some(Reason::NotFound);
+        let written = writes(&stage.learn(Fact::Event(Box::new(event))));
+        (written + writes(&stage.pass(Duration::from_secs(60))), told(&stage, "base").failed)
+    };
+    assert_eq!(attempt(2, ImageState::Warm), (1, 0));
+    assert_eq!(attempt(3, ImageState::Evicted), (1, 0));
+    assert_eq!(attempt(4, ImageState::Pulling), (1, 0), "what failed before it was warm is over");
+    assert_eq!(attempt(5, ImageState::Failed), (1, 1));
+    assert_eq!(attempt(6, ImageState::Pulling), (0, 1), "the next attempt");
+    assert_eq!(attempt(7, ImageState::Failed), (0, 1), "and it failed as the one before");
+    assert_eq!(attempt(8, ImageState::Pulling), (0, 1));
+    assert_eq!(attempt(9, ImageState::Warm), (1, 0));
+}
+
+#[test]
 fn what_a_set_lets_go_of_stays_as_long_as_anybody_else_wants_it() {
     let mut stage = with_set(LabelSettings::default(), &["nginx", "redis"]);
     stage.want("web", workload(&["nginx"]));
