@@ -53,6 +53,20 @@ impl SetStatus {
     pub fn is_ready(&self) -> bool {
         self.conditions.iter().any(|c| c.kind == "Ready" && c.status == ConditionStatus::True)
     }
+
+    /// Takes from what is shown the sizes that nobody has told of again: they are told when an image is pulled, and a
+    /// controller that has started since then has not heard them.
+    pub(crate) fn keep_sizes(&mut self, shown: &Self) {
+        for image in self.images.iter_mut().filter(|image| image.bytes == 0) {
+            let was = shown.images.iter().find(|was| was.image == image.image);
+            image.bytes = was.map_or(0, |was| was.bytes);
+            self.bytes += image.bytes;
+        }
+        let lists_all = |status: &Self| usize::try_from(status.images_total).is_ok_and(|total| total <= MOST_IMAGES);
+        if !lists_all(self) && self.observed_generation == shown.observed_generation {
+            self.bytes = self.bytes.max(shown.bytes);
+        }
+    }
 }
 
 /// One image of a set.

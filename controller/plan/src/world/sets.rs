@@ -140,6 +140,9 @@ impl World {
         for (set, mut status, of) in self.set_statuses() {
             let Some(view) = self.sets.get(&set) else { continue };
             let shown = self.status_pace.shown(&set, view.status.as_ref());
+            if let Some(shown) = shown {
+                status.keep_sizes(shown);
+            }
             status.conditions = conditions(&status, of, shown, now.wall);
             if shown == Some(&status) {
                 continue;

@@ -173,7 +173,10 @@ fn only_nodes_that_a_set_is_for_are_labelled_and_counted() {
 #[test]
 fn a_controller_that_starts_takes_no_label_and_makes_no_status_worse() {
     let mut before = with_set(LabelSettings::default(), &["nginx"]);
-    before.report("n1", 1, &[]);
+    let mut event = before.event("n1", "nginx", 1, ImageState::Warm);
+    event.bytes = Some(7_000);
+    before.learn(Fact::Event(Box::new(event)));
+    before.report("n1", 2, &[]);
     before.pass(Duration::from_secs(60));
     assert!(is_labelled(&before, "base"));
     let mut stage = Stage::with(Settings { sets: true, ..settings() });
@@ -184,6 +187,10 @@ fn a_controller_that_starts_takes_no_label_and_makes_no_status_worse() {
     let effects = stage.pass(Duration::from_secs(80));
     assert_eq!(writes(&effects), 0, "nobody has spoken yet: {:?}", told(&stage, "base"));
     assert!(is_labelled(&stage, "base"));
+    let mut heard = stage.clone();
+    heard.report("n1", 3, &[]);
+    assert_eq!(writes(&heard.pass(Duration::from_secs(60))), 0, "no size has been told again");
+    assert_eq!(told(&heard, "base").bytes, 7_000);
     // Silence is no news either, once it had its time: nobody vouches for it.
     stage.pass(Duration::from_secs(60));
     assert_ne!(ready(&stage, "base").0, ConditionStatus::True);
