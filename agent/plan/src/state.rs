@@ -156,6 +156,11 @@ impl NodeState {
         self.images.keys()
     }
 
+    /// UID of the Node that its assignment is for; empty if it has none.
+    pub fn uid(&self) -> String {
+        self.follower.uid()
+    }
+
     /// Its pools, each with the set it knows.
     pub fn pools(&self) -> impl Iterator<Item = (&PoolId, PoolSummary)> {
         self.follower.pools()

@@ -153,13 +153,13 @@ impl IntentsBucket {
         self.head.max(self.acked)
     }
 
-    /// Whether it was read since the last disconnect.
+    /// Whether it was read since it was last overtaken.
     pub(crate) fn is_fresh(&self) -> bool {
         self.fresh
     }
 
-    /// What is known may have been overtaken.
-    pub(crate) fn disconnected(&mut self) {
+    /// What is known has been, or may have been, overtaken: nothing follows of it until the bucket is read again.
+    pub(crate) fn overtaken(&mut self) {
         self.fresh = false;
     }
 

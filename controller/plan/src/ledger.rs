@@ -12,7 +12,7 @@ use shared::name::{NodeName, PoolId};
 use shared::reason::Reason;
 use shared::subject::IntentsKey;
 
-use crate::bucket::AssignBucket;
+use crate::bucket::{AssignBucket, IntentsBucket};
 use crate::effect::{AssignmentWrite, IntentChange, IntentWrite};
 use crate::fact::{IntentsDoc, Stored};
 use crate::lists::PoolList;
@@ -106,6 +106,8 @@ pub(crate) struct Ledger {
 pub(crate) struct IntentsInFlight {
     /// How often the bucket had been read when it was issued.
     pub(crate) reads: u64,
+    /// The last sequence of the bucket that was known when it was issued.
+    pub(crate) latest: u64,
     /// Its writes with the sequences they expect.
     pub(crate) writes: BTreeMap<IntentsKey, (u64, IntentChange)>,
     /// Older content that arrived since.
@@ -131,9 +133,10 @@ impl Ledger {
     }
 
     /// Notes a batch.
-    pub(crate) fn issue_intents(&mut self, reads: u64, writes: &[IntentWrite]) {
+    pub(crate) fn issue_intents(&mut self, bucket: &IntentsBucket, writes: &[IntentWrite]) {
+        let (reads, latest) = (bucket.reads(), bucket.latest());
         let writes = writes.iter().map(|w| (w.key(), (w.expected, w.write.clone()))).collect();
-        self.intents = Some(IntentsInFlight { reads, writes, reread: BTreeMap::new() });
+        self.intents = Some(IntentsInFlight { reads, latest, writes, reread: BTreeMap::new() });
     }
 
     /// Notes a batch.

@@ -95,6 +95,8 @@ struct AgentMemory {
     witness: BTreeMap<String, (BTreeSet<String>, Us)>,
     /// What it held on to after its last step.
     holds: BTreeSet<ImageKey>,
+    /// For which Node object that was.
+    uid: String,
     /// Its last report, which heartbeats extend to sets that moved since.
     report: Option<Box<Inventory>>,
 }
@@ -286,6 +288,12 @@ impl Universe {
         let holds: BTreeSet<ImageKey> = agent.machine.wanted().cloned().collect();
         let Some(memory) = self.checks.agents.get_mut(&node) else { return };
         let before = std::mem::replace(&mut memory.holds, holds);
+        let uid = agent.machine.uid();
+        if std::mem::replace(&mut memory.uid, uid.clone()) != uid {
+            // What it knew was of another Node object, read from its state file: it reads everything again, and removes
+            // nothing until it has.
+            return;
+        }
         let gone: Vec<ImageKey> = before.difference(&memory.holds).cloned().collect();
         if gone.is_empty() || self.checks.meddled.is_some_and(|at| at + KNOWN > now) {
             return;

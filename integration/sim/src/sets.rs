@@ -186,8 +186,9 @@ impl Universe {
                 warm += images.iter().filter(|image| host.images.contains_key(&reference(**image))).count();
             }
             let is_ready = desired > 0 && desired == warm;
-            let wanted = (set.generation, whole(desired), whole(warm), is_ready);
-            let told = (status.observed_generation, status.desired, status.warm, status.is_ready());
+            let wanted = (set.generation, whole(desired), whole(warm), 0, is_ready);
+            // Every agent runs, so of each pair something is known.
+            let told = (status.observed_generation, status.desired, status.warm, status.unknown, status.is_ready());
             (told != wanted).then(|| format!("set {name} is told to be {told:?} and is {wanted:?}"))
         })
     }

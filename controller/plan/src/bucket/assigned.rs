@@ -57,7 +57,7 @@ impl AssignBucket {
     }
 
     /// What is known may have been overtaken.
-    pub(crate) fn disconnected(&mut self) {
+    pub(crate) fn overtaken(&mut self) {
         self.fresh = false;
     }
 

@@ -77,8 +77,8 @@ impl World {
             Fact::Disconnected => {
                 self.connected = false;
                 self.silence.disconnected();
-                self.intents.disconnected();
-                self.assigned.disconnected();
+                self.intents.overtaken();
+                self.assigned.overtaken();
                 true
             }
             Fact::Lease(holds) => self.leadership.lease(holds),
@@ -393,6 +393,10 @@ impl World {
             match result {
                 Ok(seq) => {
                     self.ledger.intent_retries.succeeded(&key);
+                    // What was stored earlier than what is known is in another stream, made anew under the old name.
+                    if is_current && seq <= batch.latest {
+                        self.intents.overtaken();
+                    }
                     if is_current {
                         self.intents.acknowledged(&key, seq, &change);
                     }

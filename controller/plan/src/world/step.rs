@@ -132,7 +132,7 @@ impl World {
             marker_ttl: self.settings.timing.marker_ttl,
             writes,
         };
-        self.ledger.issue_intents(self.intents.reads(), &batch.writes);
+        self.ledger.issue_intents(&self.intents, &batch.writes);
         effects.push(Effect::WriteIntents(batch));
     }
 

@@ -1,5 +1,6 @@
 //! What the buckets come to hold.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use cluster_plan::effect::IntentChange;
@@ -11,7 +12,7 @@ use shared::name::PoolId;
 use shared::reason::Reason;
 use shared::subject::IntentsKey;
 
-use super::stage::{Stage, changes, deployment, key, name, node, tainted, tolerating, workload};
+use super::stage::{Bucket, Stage, changes, deployment, key, name, node, tainted, tolerating, workload};
 
 fn led() -> Stage {
     let mut stage = Stage::new();
@@ -305,4 +306,23 @@ fn while_the_first_write_waits_for_its_retry_no_beat_says_that_the_pool_is_empty
         .collect();
     assert!(!counts.contains(&0), "agents would believe it: {counts:?}");
     assert!(counts.contains(&1), "the retry came: {counts:?}");
+}
+
+#[test]
+fn a_bucket_made_anew_unnoticed_is_given_away_by_its_sequences_and_nothing_follows_of_the_old_one() {
+    let mut stage = led();
+    stage.want("web", workload(&["nginx", "redis"]));
+    stage.report("n1", 1, &[]);
+    (stage.created, stage.intents) = ("later".to_owned(), Bucket::default());
+    let effects = stage.want("db", workload(&["postgres"]));
+    assert_eq!(changes(&effects).len(), 1, "it is written where the others are thought to be: {effects:?}");
+    let effects = stage.withdraw("db");
+    assert!(changes(&effects).is_empty(), "who knows what is there: {effects:?}");
+    for fact in stage.reads() {
+        stage.tell(fact);
+    }
+    stage.run();
+    let held = stage.held(&PoolId::all());
+    assert_eq!(held.keys().cloned().collect::<BTreeSet<_>>(), BTreeSet::from([key("nginx"), key("redis")]));
+    assert_eq!(stage.pools("n1"), [PoolId::all()]);
 }
