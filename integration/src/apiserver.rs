@@ -46,11 +46,20 @@ pub struct ApiServer {
 impl ApiServer {
     /// Starts etcd and the API server and waits until both are ready and the namespace `default` is there.
     pub async fn start(run: &Arc<RunDir>, parts: &Parts) -> Result<Self> {
-        Self::start_for(run, parts, None).await
+        Self::begin(run, parts, None, &[]).await
+    }
+
+    /// The same with features that are not on by themselves.
+    pub async fn start_with(run: &Arc<RunDir>, parts: &Parts, features: &[&str]) -> Result<Self> {
+        Self::begin(run, parts, None, features).await
     }
 
     /// The same for nodes with kubelets, who reach it at `address` beside loopback.
-    pub async fn start_for(run: &Arc<RunDir>, parts: &Parts, address: Option<Ipv4Addr>) -> Result<Self> {
+    pub async fn start_for(run: &Arc<RunDir>, parts: &Parts, address: Ipv4Addr) -> Result<Self> {
+        Self::begin(run, parts, Some(address), &[]).await
+    }
+
+    async fn begin(run: &Arc<RunDir>, parts: &Parts, address: Option<Ipv4Addr>, features: &[&str]) -> Result<Self> {
         let pki = Pki::new(run)?;
         let etcd_ports = [Port::free()?, Port::free()?];
         let [client_port, peer_port] = &etcd_ports;
@@ -61,7 +70,8 @@ impl ApiServer {
         let policy = run.write("audit-policy.json", audit::policy())?;
         let invocation = server(parts, &pki, &port, &etcd_url, &token_key, &token_public, address)?
             .arg(format!("--audit-policy-file={}", policy.display()))
-            .arg(format!("--audit-log-path={}", audit_log(run).display()));
+            .arg(format!("--audit-log-path={}", audit_log(run).display()))
+            .args(feature_gates(features));
         // Beside etcd, not after it: the API server waits for etcd by itself.
         let server = Process::start(run, invocation)?;
 
@@ -231,6 +241,12 @@ impl ApiServer {
     pub fn etcd(&mut self) -> &mut Process {
         &mut self.etcd
     }
+}
+
+/// The flag that switches features on.
+pub(crate) fn feature_gates(features: &[&str]) -> Option<String> {
+    let gates: Vec<String> = features.iter().map(|feature| format!("{feature}=true")).collect();
+    (!gates.is_empty()).then(|| format!("--feature-gates={}", gates.join(",")))
 }
 
 fn audit_log(run: &RunDir) -> PathBuf {

@@ -11,7 +11,7 @@ mod dns;
 mod kubelet;
 mod machine;
 mod runtime;
-mod scheduler;
+pub mod scheduler;
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
@@ -85,9 +85,9 @@ impl Kubernetes {
         let parts = tokio::task::spawn_blocking(Parts::all).await.context("building the parts")??;
         let machines = start_machines(run, &parts, names).await?;
         let control_plane = async {
-            let api = ApiServer::start_for(run, &parts, Some(CONTROL_PLANE)).await?;
+            let api = ApiServer::start_for(run, &parts, CONTROL_PLANE).await?;
             let managers = ControllerManager::start(run, &parts, &api, CONTROLLERS);
-            let (controllers, scheduler) = tokio::try_join!(managers, Scheduler::start(run, &parts, &api))?;
+            let (controllers, scheduler) = tokio::try_join!(managers, Scheduler::start(run, &parts, &api, &[]))?;
             anyhow::Ok((api, controllers, scheduler))
         };
         let images = async {

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 
-use crate::apiserver::ApiServer;
+use crate::apiserver::{self, ApiServer};
 use crate::parts::{Parts, Tool};
 use crate::port::Port;
 use crate::process::{Invocation, Process};
@@ -14,14 +14,14 @@ use crate::run::RunDir;
 const READY: Duration = Duration::from_mins(1);
 
 /// A running kube-scheduler.
-pub(super) struct Scheduler {
+pub struct Scheduler {
     _process: Process,
     _port: Port,
 }
 
 impl Scheduler {
-    /// Starts it and waits until it listens.
-    pub(super) async fn start(run: &Arc<RunDir>, parts: &Parts, api: &ApiServer) -> Result<Self> {
+    /// Starts it and waits until it listens. `features`: those that are to be on and are not by themselves.
+    pub async fn start(run: &Arc<RunDir>, parts: &Parts, api: &ApiServer, features: &[&str]) -> Result<Self> {
         let kubeconfig = api.kubeconfig_for("system:kube-scheduler", None)?;
         let port = Port::free()?;
         let invocation = Invocation::new("kube-scheduler", parts.path(Tool::KubeScheduler)?)
@@ -34,7 +34,8 @@ impl Scheduler {
                 format!("--cert-dir={}", run.folder("pki/scheduler")?.display()),
             ])
             .args(["--bind-address=127.0.0.1", "--leader-elect=false", "--kube-api-qps=1000"])
-            .args(["--kube-api-burst=2000", "--profiling=false", "--v=1"]);
+            .args(["--kube-api-burst=2000", "--profiling=false", "--v=1"])
+            .args(apiserver::feature_gates(features));
         let mut process = Process::start(run, invocation)?;
         let address = port.address();
         process
