@@ -204,3 +204,6 @@ pub(super) fn toleration(toleration: form::Toleration) -> Toleration {
         effect: some(toleration.effect).map(|effect| taint_effect(&effect)),
     }
 }
+
+#[cfg(test)]
+mod tests;
