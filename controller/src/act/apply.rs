@@ -1,13 +1,21 @@
 //! One request to the API server whose answer matters only for how it ended.
 //!
-//! Owns reading the answer with its `Retry-After`, which kube's typed calls drop.
+//! Owns that it is tried once, within the tenure and a timeout, and reading the answer with its `Retry-After`, which kube's
+//! typed calls drop.
 
+use std::fmt::Display;
 use std::time::Duration;
 
 use kube::Client;
 use kube::client::Body;
 use kube::core::Status;
 use shared::reason::Reason;
+use tracing::{debug, warn};
+
+use crate::leader::tenure::{LeaseLost, Tenure};
+
+/// A write that takes longer has failed; whether it took effect the watch will show.
+const TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The longest that an API server's word on when to come back is believed.
 const PATIENCE: Duration = Duration::from_hours(1);
@@ -30,6 +38,36 @@ pub(super) struct Failed {
 impl From<kube::Error> for Failed {
     fn from(error: kube::Error) -> Self {
         Self { error, retry_after: None }
+    }
+}
+
+/// Awaits a write of `what` on `object`, as long as the tenure lasts.
+pub(super) async fn once(
+    tenure: &Tenure,
+    (what, object): (&'static str, &(dyn Display + Sync)),
+    write: impl Future<Output = Result<(), Failed>>,
+    reason: fn(&kube::Error) -> Reason,
+) -> Result<(), Refusal> {
+    match tenure.guard(tokio::time::timeout(TIMEOUT, write)).await {
+        Err(LeaseLost) => {
+            debug!(%object, what, "a write ends with the tenure");
+            Err(Refusal { reason: Reason::LeaseLost, retry_after: None })
+        }
+        Ok(Ok(Ok(()))) => Ok(()),
+        Ok(Ok(Err(Failed { error, retry_after }))) => {
+            let reason = reason(&error);
+            // What has just gone is no trouble.
+            if reason == Reason::Conflict {
+                debug!(%object, what, %error, "what was to be written to is gone or is another one");
+            } else {
+                warn!(%object, what, %reason, ?retry_after, %error, "a write to the API server failed");
+            }
+            Err(Refusal { reason, retry_after })
+        }
+        Ok(Err(_)) => {
+            warn!(%object, what, "a write to the API server got no answer in {TIMEOUT:?}");
+            Err(Refusal { reason: Reason::Timeout, retry_after: None })
+        }
     }
 }
 

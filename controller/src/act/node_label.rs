@@ -5,7 +5,6 @@
 //! labelled with the evidence of an earlier one, and none is ever created.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
 
 use daemon::metrics::{self, Outcome, effect_done};
 use k8s_openapi::api::core::v1::Node;
@@ -17,15 +16,11 @@ use shared::label::FIELD_MANAGER;
 use shared::metric;
 use shared::name::NodeName;
 use shared::reason::Reason;
-use tracing::{debug, warn};
 
 use super::apply::{self, Failed, Refusal};
 use super::outcome::of_kubernetes;
 use crate::api::failure;
-use crate::leader::tenure::{LeaseLost, Tenure};
-
-/// A patch that takes longer has failed; whether it took effect the watch will show.
-const TIMEOUT: Duration = Duration::from_secs(10);
+use crate::leader::tenure::Tenure;
 
 /// Applies `labels` to the Node `node` whose UID is `uid`, once, as long as the tenure lasts.
 pub async fn apply(
@@ -35,28 +30,7 @@ pub async fn apply(
     uid: &str,
     labels: &BTreeMap<String, String>,
 ) -> Result<(), Refusal> {
-    let patching = tokio::time::timeout(TIMEOUT, patch(client, node, uid, labels));
-    let result = match tenure.guard(patching).await {
-        Err(LeaseLost) => {
-            debug!(%node, "labelling ends with the tenure");
-            Err(Refusal { reason: Reason::LeaseLost, retry_after: None })
-        }
-        Ok(Ok(Ok(()))) => Ok(()),
-        Ok(Ok(Err(Failed { error, retry_after }))) => {
-            let reason = reason(&error);
-            // A Node that has just gone is no trouble.
-            if reason == Reason::Conflict {
-                debug!(%node, %error, "the Node is gone or is another one");
-            } else {
-                warn!(%node, %reason, ?retry_after, %error, "labelling failed");
-            }
-            Err(Refusal { reason, retry_after })
-        }
-        Ok(Err(_)) => {
-            warn!(%node, "labelling got no answer in {TIMEOUT:?}");
-            Err(Refusal { reason: Reason::Timeout, retry_after: None })
-        }
-    };
+    let result = apply::once(tenure, ("labels", node), patch(client, node, uid, labels), reason).await;
     let failure = result.as_ref().err().map(|refusal| refusal.reason);
     let outcome = failure.map_or(Outcome::Ok, of_kubernetes);
     metrics::count(metric::LABEL_PATCHES, &[outcome.as_str()], 1);

@@ -5,7 +5,6 @@
 //! remembers for six minutes, in one process, and takes two images of a workload for one.)
 
 use std::collections::BTreeMap;
-use std::time::Duration;
 
 use cluster_plan::Fact;
 use cluster_plan::effect::{Notice, WorkloadEvent};
@@ -19,18 +18,15 @@ use kube::Api;
 use kube::api::{Patch, PatchParams, PostParams};
 use serde_json::json;
 use shared::name::ImageKey;
-use shared::reason::Reason;
-use tracing::{debug, warn};
 
 use super::Peers;
+use super::apply::{self, Failed};
 use super::outcome::of_kubernetes;
 use crate::api::failure;
-use crate::leader::tenure::{LeaseLost, Tenure};
+use crate::leader::tenure::Tenure;
 
 /// `reportingController` of every Event.
 pub(super) const REPORTER: &str = "warm-images.dev/controller";
-/// An Event that takes longer has failed.
-const TIMEOUT: Duration = Duration::from_secs(10);
 /// The API server takes notes of this many bytes at most.
 const LONGEST: usize = 1_024;
 /// What is left of a workload's name, so that the Event's has room for the rest in 253 bytes.
@@ -38,32 +34,15 @@ const NAME: usize = 180;
 
 /// Posts it once, as long as the tenure lasts.
 pub(super) async fn post(peers: Peers, tenure: Tenure, kind: &'static str, event: WorkloadEvent) {
-    let posting = tokio::time::timeout(TIMEOUT, create_or_count(&peers, &event));
     let workload = &event.workload;
-    let result = match tenure.guard(posting).await {
-        Err(LeaseLost) => Err(Reason::LeaseLost),
-        Ok(Ok(Ok(()))) => Ok(()),
-        Ok(Ok(Err(error))) => {
-            let reason = failure::reason(&error);
-            // A namespace that has just gone, or is going, takes no Events.
-            if reason == Reason::Conflict {
-                debug!(%workload, %error, "nobody is left to be told");
-            } else {
-                warn!(%workload, %reason, %error, "an Event could not be posted");
-            }
-            Err(reason)
-        }
-        Ok(Err(_)) => {
-            warn!(%workload, "an Event got no answer in {TIMEOUT:?}");
-            Err(Reason::Timeout)
-        }
-    };
+    let result = apply::once(&tenure, ("an Event", workload), create_or_count(&peers, &event), failure::reason).await;
+    let result = result.map_err(|refusal| refusal.reason);
     let failure = result.err();
     effect_done(kind, failure.map_or(Outcome::Ok, of_kubernetes), failure);
     peers.inbox.send(Fact::EventPosted { workload: event.workload, id: event.id, result }).await;
 }
 
-async fn create_or_count(peers: &Peers, event: &WorkloadEvent) -> Result<(), kube::Error> {
+async fn create_or_count(peers: &Peers, event: &WorkloadEvent) -> Result<(), Failed> {
     let events: Api<Event> = Api::namespaced(peers.kube.clone(), &event.workload.namespace);
     let api_version = api_version(&event.workload.kind, &peers.api_versions);
     let object = object(event, api_version, &peers.instance, Timestamp::now());
@@ -74,9 +53,10 @@ async fn create_or_count(peers: &Peers, event: &WorkloadEvent) -> Result<(), kub
             let count = event.count.max(2);
             let series = EventSeries { count: i32::try_from(count).unwrap_or(i32::MAX), last_observed_time: now() };
             let patch = Patch::Merge(json!({ "series": series }));
-            events.patch(&name, &PatchParams::default(), &patch).await.map(drop)
+            events.patch(&name, &PatchParams::default(), &patch).await?;
+            Ok(())
         }
-        other => other.map(drop),
+        other => Ok(other.map(drop)?),
     }
 }
 
@@ -144,6 +124,7 @@ fn cut(text: &str, most: usize) -> &str {
 #[cfg(test)]
 mod tests {
     use shared::name::NodeName;
+    use shared::reason::Reason;
 
     use super::*;
 

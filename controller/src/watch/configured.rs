@@ -2,11 +2,8 @@
 //!
 //! Owns what the `JSONPath`s of a kind find in an object. What one of them finds and cannot be used spoils only itself.
 
-use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
-use cluster_plan::Fact;
-use cluster_plan::fact::{Change, Source};
 use cluster_plan::input::{ContainerImage, Part, Workload, WorkloadKey, WorkloadKind};
 use kube::core::{ApiResource, GroupVersionKind};
 use serde::Deserialize as _;
@@ -16,9 +13,8 @@ use shared::label::{PRIORITY_ANNOTATION, WARM_ANNOTATION};
 
 use super::form::{PodSpec, Template};
 use super::object::Meta;
-use super::source::Watched;
 use super::template::{annotation, constraint, images, of_object};
-use super::workload::key;
+use super::workload::Workloads;
 use crate::config::KindSettings;
 
 /// What is wrong with a `JSONPath`, if anything is.
@@ -153,41 +149,19 @@ fn place(path: &NormalizedPath<'_>) -> String {
     place
 }
 
-impl Watched for Configured {
+impl Workloads for Configured {
     type Form = Value;
-    type Key = WorkloadKey;
-    type View = Workload;
 
-    fn source(&self) -> Source {
-        Source::Workloads(self.kind.clone())
+    fn kind(&self) -> &WorkloadKind {
+        &self.kind
     }
 
-    fn resource(&self) -> ApiResource {
+    fn api(&self) -> ApiResource {
         self.resource.clone()
     }
 
-    fn key(&self, meta: &Meta) -> Option<WorkloadKey> {
-        key(&self.kind, meta)
-    }
-
-    fn view(&self, meta: &Meta, object: Value) -> Option<Result<Workload, String>> {
-        Some(Ok(self.read(meta, &object)))
-    }
-
-    fn is_evaluated(&self) -> bool {
-        true
-    }
-
-    fn evaluated(&self, view: &mut Workload, results: BTreeMap<String, Result<bool, String>>) {
-        view.expressions = results;
-    }
-
-    fn listed(&self, list: BTreeMap<WorkloadKey, Result<Workload, String>>) -> Fact {
-        Fact::Workloads(self.kind.clone(), list)
-    }
-
-    fn changed(&self, change: Change<WorkloadKey, Workload>) -> Fact {
-        Fact::Workload(change)
+    fn workload(&self, meta: &Meta, object: Value) -> Result<Workload, String> {
+        Ok(self.read(meta, &object))
     }
 }
 

@@ -13,7 +13,7 @@ use serde::Deserialize;
 
 use super::form::Template;
 use super::object::{Meta, or_default};
-use super::source::Watched;
+use super::source::{self, Watched};
 use super::template;
 
 /// A kind with one pod template.
@@ -90,31 +90,62 @@ impl Status {
     }
 }
 
-impl Watched for Templated {
+impl Workloads for Templated {
     type Form = Form;
-    type Key = WorkloadKey;
-    type View = Workload;
 
-    fn source(&self) -> Source {
-        Source::Workloads(self.kind.clone())
+    fn kind(&self) -> &WorkloadKind {
+        &self.kind
     }
 
-    fn resource(&self) -> ApiResource {
+    fn api(&self) -> ApiResource {
         let kind = GroupVersionKind::gvk(self.kind.group(), "v1", self.kind.name());
         ApiResource::from_gvk_with_plural(&kind, self.plural)
     }
 
-    fn key(&self, meta: &Meta) -> Option<WorkloadKey> {
-        key(&self.kind, meta)
-    }
-
-    fn view(&self, meta: &Meta, form: Form) -> Option<Result<Workload, String>> {
+    fn workload(&self, meta: &Meta, form: Form) -> Result<Workload, String> {
         let ended = self.kind == WorkloadKind::Job && form.status.has_ended();
         let template = match self.kind {
             WorkloadKind::CronJob => form.spec.job_template.spec.template,
             _ => form.spec.template,
         };
-        Some(template::of_template(meta, template).map(|workload| Workload { ended, ..workload }))
+        template::of_template(meta, template).map(|workload| Workload { ended, ..workload })
+    }
+}
+
+/// Workloads of one kind, to be watched.
+pub trait Workloads: Send + 'static {
+    /// What is decoded of an object.
+    type Form: source::Form;
+
+    /// The kind.
+    fn kind(&self) -> &WorkloadKind;
+
+    /// Where the API server has it.
+    fn api(&self) -> ApiResource;
+
+    /// What matters of one, or what is wrong with it.
+    fn workload(&self, meta: &Meta, form: Self::Form) -> Result<Workload, String>;
+}
+
+impl<T: Workloads> Watched for T {
+    type Form = T::Form;
+    type Key = WorkloadKey;
+    type View = Workload;
+
+    fn source(&self) -> Source {
+        Source::Workloads(self.kind().clone())
+    }
+
+    fn resource(&self) -> ApiResource {
+        self.api()
+    }
+
+    fn key(&self, meta: &Meta) -> Option<WorkloadKey> {
+        key(self.kind(), meta)
+    }
+
+    fn view(&self, meta: &Meta, form: T::Form) -> Option<Result<Workload, String>> {
+        Some(self.workload(meta, form))
     }
 
     fn is_evaluated(&self) -> bool {
@@ -126,7 +157,7 @@ impl Watched for Templated {
     }
 
     fn listed(&self, list: BTreeMap<WorkloadKey, Result<Workload, String>>) -> Fact {
-        Fact::Workloads(self.kind.clone(), list)
+        Fact::Workloads(self.kind().clone(), list)
     }
 
     fn changed(&self, change: Change<WorkloadKey, Workload>) -> Fact {

@@ -16,7 +16,7 @@ fn preset(name: &str, kind: &str) -> Configured {
 fn read(kind: &Configured, spec: Value, status: Value) -> Workload {
     let json = json!({ "metadata": { "namespace": "shop", "name": "x", "uid": "u" }, "spec": spec, "status": status });
     let object: Object<Value> = serde_json::from_value(json).unwrap();
-    kind.view(&object.meta, object.content.unwrap()).unwrap().unwrap()
+    kind.workload(&object.meta, object.content.unwrap()).unwrap()
 }
 
 fn found(workload: &Workload) -> Vec<(&str, &str)> {
@@ -167,7 +167,7 @@ fn what_a_path_finds_and_cannot_be_used_spoils_only_itself() {
 fn a_plural_that_is_not_given_is_the_usual_one() {
     let settings =
         KindSettings { group: "a.b".into(), version: "v1".into(), kind: "Thing".into(), ..Default::default() };
-    assert_eq!(Configured::new(&settings).resource().plural, "things");
+    assert_eq!(Configured::new(&settings).api().plural, "things");
     assert_eq!(path_problem("$.spec.template"), None);
     assert!(path_problem("spec.template").is_some());
 }
