@@ -10,7 +10,7 @@ use wildmatch::WildMatch;
 
 use super::reading::{ReadImage, Reading, Tested, word};
 use super::verdict::{Exclusion, Inclusion, List, PriorityFrom, RuleName, Voice};
-use crate::input::selection::{ImageMatch, Mode, Namespaces, Rule};
+use crate::input::selection::{ImageMatch, LabelSelector, Mode, Namespaces, Rule};
 use crate::input::{Namespace, Selection, WorkloadKey};
 use crate::known::Known;
 
@@ -86,9 +86,11 @@ impl Compiled {
         !self.images.is_empty()
     }
 
-    fn is_in(&self, name: &str, namespace: &Namespace) -> bool {
+    /// Of a namespace that is not known only the name is: images that people named are judged there all the same.
+    fn is_in(&self, name: &str, namespace: Option<&Namespace>) -> bool {
+        let selects = |selector: &LabelSelector| namespace.is_some_and(|namespace| selector.matches(&namespace.labels));
         (self.namespaces.is_empty() || self.namespaces.iter().any(|glob| glob.matches(name)))
-            && self.rule.namespace_selector.as_ref().is_none_or(|selector| selector.matches(&namespace.labels))
+            && self.rule.namespace_selector.as_ref().is_none_or(selects)
     }
 
     /// Whether it holds of the workload alone, or why that cannot be told. The expression is asked last, so that its
@@ -151,15 +153,14 @@ impl Rules {
 
     /// What its namespace says of the workloads in it; one that is not known yet may opt out.
     pub(crate) fn of_namespace(&self, namespaces: &Known<String, Namespace>, name: &str) -> OfNamespace<'_> {
-        let Some(namespace) = namespaces.get(name) else {
-            return OfNamespace { all: self, grounds: Err(Exclusion::UnknownNamespace), rules: Vec::new() };
-        };
+        let namespace = namespaces.get(name);
         let Namespaces { include, exclude } = &self.selection.namespaces;
         let excluded = first_match(&self.exclude, exclude, name);
-        let grounds = match (excluded, first_match(&self.include, include, name)) {
-            (Some(pattern), _) => Err(Exclusion::Excluded(pattern)),
-            (None, None) => Err(Exclusion::NotIncluded),
-            (None, Some(pattern)) => Ok((pattern, namespace.warm.as_deref().and_then(word))),
+        let grounds = match (namespace, excluded, first_match(&self.include, include, name)) {
+            (None, ..) => Err(Exclusion::UnknownNamespace),
+            (_, Some(pattern), _) => Err(Exclusion::Excluded(pattern)),
+            (_, None, None) => Err(Exclusion::NotIncluded),
+            (Some(namespace), None, Some(pattern)) => Ok((pattern, namespace.warm.as_deref().and_then(word))),
         };
         let rules = self.compiled.iter().enumerate().filter(|(_, rule)| rule.is_in(name, namespace));
         OfNamespace { all: self, grounds, rules: rules.collect() }

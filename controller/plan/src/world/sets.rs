@@ -20,7 +20,7 @@ use crate::fact::{Change, Source};
 use crate::input::{Constraint, ImageSet, SetKey};
 use crate::judge::ImageEvidence;
 use crate::place;
-use crate::select::Reading;
+use crate::select::{Reading, Rules};
 use crate::set::{Circumstances, MOST_IMAGES, SetImage, SetStatus, SetView, Tally, conditions};
 
 /// Heartbeats after the beginning within which what is known of agents may be incomplete.
@@ -189,7 +189,7 @@ impl World {
         let picture = self.picture();
         let one = |(key, view): (&SetKey, &SetView)| {
             let reading = self.workloads.get(&key.workload())?;
-            let (status, of) = self.set_status(view, reading, &picture);
+            let (status, of) = self.set_status((key, view), reading, &picture);
             Some((key.clone(), status, of))
         };
         self.sets.good().filter_map(one).collect()
@@ -224,7 +224,12 @@ impl World {
         Picture { classes, groups, without_agent }
     }
 
-    fn set_status(&self, view: &SetView, reading: &Reading, picture: &Picture<'_>) -> (SetStatus, Circumstances) {
+    fn set_status(
+        &self,
+        (key, view): (&SetKey, &SetView),
+        reading: &Reading,
+        picture: &Picture<'_>,
+    ) -> (SetStatus, Circumstances) {
         let is_for = |name: &NodeName, pools: &[PoolId]| is_for(&self.plan, &self.nodes, reading, name, pools);
         let parts: Vec<Part<'_, '_>> = picture
             .groups
@@ -258,7 +263,7 @@ impl World {
             let mut image = tally.told(written, self.evidence.size(id), "");
             if image.desired == 0 && nodes > 0 {
                 unusable += 1;
-                "left out by the configuration".clone_into(&mut image.problem);
+                image.problem = self.exclusion(key, reading, id);
             }
             unknown += tally.unknown();
             status.images.push(image);
@@ -266,6 +271,16 @@ impl World {
         status.unknown = whole(unknown);
         sum(&mut status);
         (status, Circumstances { is_suspended: view.is_suspended, unusable })
+    }
+
+    /// Why an image of a set is wanted nowhere: what the configuration says of it.
+    fn exclusion(&self, key: &SetKey, reading: &Reading, id: &ImageKey) -> String {
+        let judge = |rules: &Rules| match rules.of_namespace(&self.namespaces, &key.namespace).image(reading, id)? {
+            Ok(_) => None,
+            Err(exclusion) => Some(exclusion.to_string()),
+        };
+        let said = self.rules.as_ref().and_then(judge);
+        said.unwrap_or_else(|| "no pool of the set's nodes can want it".to_owned())
     }
 }
 

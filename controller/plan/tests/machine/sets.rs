@@ -261,3 +261,41 @@ fn nothing_is_decided_before_the_sets_are_known_and_none_is_no_selection() {
     stage.learn(Fact::Selection(Selection::default()));
     assert_eq!(stage.held(&PoolId::all()).len(), 1);
 }
+
+#[test]
+fn an_image_that_the_configuration_leaves_out_names_the_rule() {
+    let mut stage = with_set(LabelSettings::default(), &["nginx", "evil.example/miner:1"]);
+    stage.report("n1", 1, &[]);
+    let exclude = serde_json::json!({ "exclude": [{ "name": "no-miners", "images": [{ "contains": "miner" }] }] });
+    stage.learn(Fact::Selection(serde_json::from_value(exclude).unwrap()));
+    stage.pass(Duration::from_secs(60));
+    let status = told(&stage, "base");
+    assert_eq!((status.desired, status.warm), (1, 1));
+    assert_eq!(status.images[0].image, "evil.example/miner:1");
+    assert!(status.images[0].problem.contains("select.exclude[0] \"no-miners\""), "{status:?}");
+}
+
+#[test]
+fn silence_takes_no_label_be_it_of_agents_or_of_nats() {
+    let mut stage = with_set(LabelSettings::default(), &["nginx"]);
+    stage.report("n1", 1, &[]);
+    stage.pass(Duration::from_secs(60));
+    let labels = stage.labels("n1");
+    assert!(is_labelled(&stage, "base") && labels.contains_key(&image_label(&key("nginx"))));
+    stage.pass(Duration::from_secs(3 * 3_600));
+    assert_eq!(stage.labels("n1"), labels, "the agent is lost");
+    stage.tell(Fact::Disconnected);
+    stage.pass(Duration::from_secs(3 * 3_600));
+    assert_eq!(stage.labels("n1"), labels, "NATS is lost");
+    for fact in stage.reads() {
+        stage.tell(fact);
+    }
+    stage.tell(Fact::Connected);
+    stage.pass(Duration::from_secs(3_600));
+    assert_eq!(stage.labels("n1"), labels, "NATS is back, the agent is not");
+    // An inventory that has expired is no word against the image either.
+    stage.inventories.clear();
+    stage.learn(Fact::Inventories(Vec::new()));
+    stage.pass(Duration::from_secs(3_600));
+    assert_eq!(stage.labels("n1"), labels, "nobody has said that it is gone");
+}
