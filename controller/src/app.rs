@@ -18,6 +18,7 @@ use daemon::record::{self, Recorded};
 use daemon::replies::Replies;
 use daemon::supervise::{StoppedBecause, Tasks};
 use daemon::telemetry::LogHandle;
+use kube::Resource as _;
 use shared::metric::{self, Process};
 use shared::subject::controller_inbox;
 use tokio::sync::watch;
@@ -27,6 +28,7 @@ use uuid::Uuid;
 use crate::act::Peers;
 use crate::act::dispatch::Dispatcher;
 use crate::api::client::{ConnectError, connect};
+use crate::api::image_set::ImageSet;
 use crate::api::token_keys::TokenKeys;
 use crate::bus::questions::Questions;
 use crate::bus::receive::Receiver;
@@ -155,10 +157,11 @@ fn start_metrics(tasks: &Tasks) -> MetricsHandle {
     handle
 }
 
-/// Of configured kinds, for who writes about their objects.
+/// Of sets and of configured kinds, for who writes about their objects.
 fn api_versions(config: &ControllerConfig) -> BTreeMap<WorkloadKind, String> {
     let kinds = config.discover.kinds().into_iter();
-    kinds.map(|(kind, settings)| (kind, format!("{}/{}", settings.group, settings.version))).collect()
+    let configured = kinds.map(|(kind, settings)| (kind, format!("{}/{}", settings.group, settings.version)));
+    configured.chain([(WorkloadKind::ImageSet, ImageSet::api_version(&()).into_owned())]).collect()
 }
 
 fn beginning(config: &ControllerConfig, instance: String) -> Beginning {

@@ -32,7 +32,8 @@ use k8s_openapi::api::core::v1::{Node, Pod, ServiceAccount};
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
 use kube::{Api, Client};
 use serde_json::{Value, json};
-use shared::name::NodeName;
+use shared::label;
+use shared::name::{ImageKey, NodeName};
 use shared::reason::Reason;
 
 const TEST: Duration = Duration::from_mins(3);
@@ -398,6 +399,31 @@ fn a_label_of_ours_that_another_manager_holds_becomes_ours_and_goes_with_us() ->
         // Where both said the same, both own it: it stays until the other lets go as well.
         assert_eq!(node.ours().await?, map(&[(B, "same")]));
         assert_eq!(node.nodes.labels("n1").await?.get("team").map(String::as_str), Some("x"));
+        Ok(())
+    })
+}
+
+#[test]
+fn what_a_full_budget_of_labels_adds_to_a_node_is_what_the_docs_say() -> Result<()> {
+    scenario("label-bytes", TEST, async |run| {
+        let node = Labelled::start(&run).await?;
+        let size = async || anyhow::Ok(serde_json::to_vec(&node.nodes.get("n1").await?)?.len());
+        // What a field manager costs whatever it holds.
+        node.set(&[(A, "1")]).await?;
+        let bare = size().await?;
+        let value = "0123456789abcdef".repeat(2);
+        let images =
+            (0..64).map(|n| (label::image_label(&ImageKey::of(&format!("registry.example/app:{n}"))), value.clone()));
+        let images: Vec<(String, String)> = images.collect();
+        let sets: Vec<(String, String)> =
+            (0..64).map(|n| (label::set_label("production", &format!("models-{n:02}")), "warm".to_owned())).collect();
+        for (kind, labels, most) in [("image", images, 160), ("set", sets, 120)] {
+            let labels: Vec<(&str, &str)> = labels.iter().map(|(k, v)| (k.as_str(), v.as_str())).collect();
+            node.set(&labels).await?;
+            let each = (size().await? - bare) / labels.len();
+            println!("{each} bytes for each label of an {kind}, {} for 64", each * labels.len());
+            assert!((most / 2..=most).contains(&each), "{each} bytes for each label of an {kind}");
+        }
         Ok(())
     })
 }

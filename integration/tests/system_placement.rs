@@ -2,7 +2,9 @@
 //!
 //! Shows: nodeSelector, required node affinity and taints decide which nodes pull; a namespace that is not included, is
 //! excluded or opted out pulls nothing, until the list changes back. "Nothing is pulled" is shown by a sentinel: a later
-//! Deployment has become warm on the same node, and the registry's log has nothing of the first.
+//! Deployment has become warm on the same node, and the registry's log has nothing of the first. A node that joins or leaves
+//! changes its own assignment and nothing else, and a pool comes and goes with its own keys and those of its nodes: counted
+//! by the sequences of the real buckets.
 
 #![allow(clippy::indexing_slicing, reason = "of a JSON value: a missing key is null, never a panic")]
 
@@ -10,6 +12,7 @@ use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use integration::cluster::REGISTRY;
+use integration::eventually::eventually;
 use integration::image::{Image, Published};
 use integration::installation::{Installation, InstallationSpec};
 use integration::node::NodeSpec;
@@ -128,4 +131,76 @@ fn namespaces_not_included_excluded_or_opted_out_pull_nothing_until_that_changes
         installation.change("default", "own", back).await?;
         installation.until_labelled("node-b", &own.by_tag(REGISTRY), &own.digest).await
     })
+}
+
+/// How often the buckets of intents and of assignments have been written to.
+async fn writes(installation: &Installation) -> Result<(u64, u64)> {
+    let count = async |bucket: &str| {
+        let info = installation.nats(&["stream", "info", &format!("KV_warm-default-{bucket}"), "--json"]).await?;
+        let info: Value = serde_json::from_str(&info)?;
+        info["state"]["last_seq"].as_u64().ok_or_else(|| anyhow::anyhow!("{info}"))
+    };
+    Ok((count("intents").await?, count("assign").await?))
+}
+
+/// Until the pools of a node are so many; none: it has no assignment.
+async fn until_pools(installation: &Installation, node: &str, pools: Option<usize>) -> Result<()> {
+    eventually(format!("{node} in {pools:?} pools"), Duration::from_secs(30), async || {
+        let all = installation.bucket("assign").await?;
+        let seen = all.get(node).map(|assignment| assignment["pools"].as_array().map_or(0, Vec::len));
+        ensure!(seen == pools, "{seen:?}");
+        Ok(())
+    })
+    .await
+}
+
+#[test]
+fn a_node_or_a_pool_that_comes_or_goes_writes_its_own_keys_and_no_others() -> Result<()> {
+    scenario("writes", LIMIT, async |run| {
+        let nodes = vec![NodeSpec::new("plain"), NodeSpec::new("fast").label("disk", "ssd")];
+        let installation = Installation::start(&run, InstallationSpec::new(nodes)).await?;
+        sentinel(&installation, "everywhere", &["plain", "fast"]).await?;
+        let objects = installation.cluster.node_objects();
+        let ssd = json!({ "nodeSelector": { "disk": "ssd" } });
+
+        let keys = installation.kv_keys("intents").await?;
+        let (intents, assign) = writes(&installation).await?;
+        let image = deploy(&installation, "default", "selected", ssd).await?;
+        installation.until_labelled("fast", &image.by_tag(REGISTRY), &image.digest).await?;
+        assert_eq!(writes(&installation).await?, (intents + 2, assign + 1), "a definition and an intent; one node");
+
+        let (intents, assign) = writes(&installation).await?;
+        objects.create(&NodeSpec::new("joins").label("disk", "ssd")).await?;
+        until_pools(&installation, "joins", Some(2)).await?;
+        sentinel_write(&installation, "plain").await?;
+        assert_eq!(writes(&installation).await?, (intents, assign + 3), "its own, and the two of the sentinel");
+
+        let (intents, assign) = writes(&installation).await?;
+        objects.delete("joins").await?;
+        until_pools(&installation, "joins", None).await?;
+        sentinel_write(&installation, "plain").await?;
+        assert_eq!(writes(&installation).await?, (intents, assign + 3), "its own, and the two of the sentinel");
+
+        let (intents, assign) = writes(&installation).await?;
+        installation.undeploy("default", "selected").await?;
+        until_pools(&installation, "fast", Some(1)).await?;
+        eventually("the pool is gone", Duration::from_secs(30), async || {
+            let left = installation.kv_keys("intents").await?;
+            ensure!(left == keys, "{left:?}");
+            Ok(())
+        })
+        .await?;
+        assert_eq!(writes(&installation).await?, (intents + 2, assign + 1), "a definition and an intent; one node");
+        Ok(())
+    })
+}
+
+/// A node goes into a pool and out again, so whatever was to be written before has been.
+async fn sentinel_write(installation: &Installation, node: &str) -> Result<()> {
+    let objects = installation.cluster.node_objects();
+    for (value, pools) in [(Some("ssd"), 2), (None, 1)] {
+        objects.set_label(node, "disk", value).await?;
+        until_pools(installation, node, Some(pools)).await?;
+    }
+    Ok(())
 }

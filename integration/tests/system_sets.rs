@@ -4,7 +4,8 @@
 //! evicted takes both away until it is back; sets and workloads share images, and what the last owner lets go of is
 //! withdrawn while the image stays; a suspended set pulls nothing and loses nothing; a set of a namespace that is not
 //! watched counts, since somebody named it; one bad image spoils neither the others nor their labels; the status is
-//! written on change only, whoever else writes into it.
+//! written on change only, whoever else writes into it; an image that the definition lets pass and nobody can pull is told of
+//! in the status and by an Event.
 
 #![allow(clippy::indexing_slicing, reason = "of a JSON value: a missing key is null, never a panic")]
 
@@ -19,7 +20,9 @@ use integration::installation::{Installation, InstallationSpec};
 use integration::node::NodeSpec;
 use integration::proxy::fault::{Fault, Rule};
 use integration::run::scenario;
-use kube::api::{Patch, PatchParams};
+use k8s_openapi::api::events::v1::Event;
+use kube::Api;
+use kube::api::{ListParams, Patch, PatchParams};
 use serde_json::json;
 use shared::image::Reference;
 
@@ -179,5 +182,40 @@ fn a_suspended_set_pulls_nothing_and_loses_nothing() -> Result<()> {
         installation.apply_set("default", "base", &json!({ "images": [one, two], "suspend": false })).await?;
         installation.until_set_ready("default", "base").await?;
         installation.until_set_labels("default", "base", &NODES).await
+    })
+}
+
+#[test]
+fn an_image_that_only_the_controller_can_refuse_is_told_of_on_its_set() -> Result<()> {
+    scenario("set_invalid", LIMIT, async |run| {
+        let config = json!({ "events": { "settle": "300ms" } });
+        let mut installation = Installation::start(&run, InstallationSpec::two_nodes().controller(config)).await?;
+        // What is wrong within three heartbeats of its start a controller takes for old news.
+        let admin = installation.agent("node-a")?.admin();
+        eventually("some heartbeats", SOON, async || {
+            let sent = installation.metric(&admin, "warm_effects_total", "publish-heartbeat").await?;
+            ensure!(sent >= 6.0, "{sent}");
+            Ok(())
+        })
+        .await?;
+        let one = installation.cluster.registry.push(&Image::new("ml/one", "1").layer(9_000)).await?.by_tag(REGISTRY);
+        let bad = "registry.example//broken:1";
+        installation.apply_set("default", "base", &json!({ "images": [bad, one] })).await?;
+        let status = installation.until_set("default", "base", "the other is warm", |s| s.warm == 2).await?;
+        ensure!(condition(&status, "Ready") == "False UnusableImages", "{status:?}");
+        ensure!(status.images[0].image == bad && !status.images[0].problem.is_empty(), "{status:?}");
+        let events: Api<Event> = Api::namespaced(installation.cluster.client(), "default");
+        let about = ListParams::default().fields("regarding.kind=ImageSet,regarding.name=base");
+        let event = eventually("an Event on the set", SOON, async || {
+            let told = events.list(&about).await?.items;
+            anyhow::Ok(told.into_iter().find(|event| event.reason.as_deref() == Some("WarmWorkloadInvalid")))
+        })
+        .await?;
+        ensure!(event.note.as_deref().is_some_and(|note| note.contains(bad)), "{event:?}");
+        let set = installation.sets("default").get("base").await?;
+        let regarding = event.regarding.unwrap_or_default();
+        ensure!(regarding.api_version.as_deref() == Some("warm-images.dev/v1alpha1"), "{regarding:?}");
+        ensure!(regarding.uid == set.metadata.uid, "{regarding:?}");
+        Ok(())
     })
 }
