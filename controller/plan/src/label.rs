@@ -91,8 +91,8 @@ impl<'c> Ranking<'c> {
             .proven
             .iter()
             .filter_map(|(id, evidence)| {
-                let value = value(class, id, evidence, None)?;
-                Some(Candidate::of_image(id, ranking.regard(id)?, true, value))
+                let regard = ranking.regard(id)?;
+                Some(Candidate::of_image(id, regard, true, value(class, id, evidence, None)?))
             })
             .collect();
         warm.sort();

@@ -111,6 +111,11 @@ impl Pace {
         }
     }
 
+    /// Whether more labels would be right on a node than there is room for.
+    pub(crate) fn is_beyond(&self, node: &NodeName) -> bool {
+        self.beyond.contains_key(node)
+    }
+
     /// Labels for which there is no room, over all nodes, and on how many nodes that is.
     pub(crate) fn beyond(&self) -> (usize, usize) {
         (self.beyond.values().sum(), self.beyond.len())

@@ -16,13 +16,16 @@ use crate::input::{Node, SetKey, WorkloadKey};
 use crate::judge::ImageEvidence;
 use crate::known::Known;
 use crate::label::{Decided, Labels, Ranking, SetOnNode};
+use crate::pace::Pace;
 use crate::place;
 use crate::plan::Plan;
 use crate::select::Reading;
 use crate::set::{OnClass, SetView};
 use crate::settings::LabelSettings;
+use crate::silence::Silence;
 
-/// How many nodes are looked at together.
+/// How many nodes are looked at together at first, twice as many each time: there may be leave for few, and labels of a
+/// class of nodes are ranked each time.
 const LOOKED_AT: usize = 256;
 
 /// A node that is looked at, and its planned pools.
@@ -85,6 +88,55 @@ impl<'a> Labeller<'a> {
             .collect();
         class.ranking.decide(shown, &singles, &sets, self.settings)
     }
+
+    /// Labels some nodes; says whether there is leave to look at more.
+    fn label(
+        &self,
+        names: &[NodeName],
+        classes: &mut Classes<'a>,
+        pace: &mut Pace,
+        silence: &Silence,
+        now: Moment,
+        effects: &mut Vec<Effect>,
+    ) -> bool {
+        if !pace.has_token(now) {
+            return false;
+        }
+        let mut by_class: BTreeMap<usize, Vec<Looked<'_>>> = BTreeMap::new();
+        for name in names {
+            let planned = self.plan.nodes.get(name).filter(|planned| planned.stays);
+            let class = planned.and_then(|planned| Some((classes.of(name, &planned.pools)?.0, &planned.pools[..])));
+            match (self.nodes.get(name), class) {
+                (Some(node), Some((number, pools))) => by_class.entry(number).or_default().push((name, node, pools)),
+                _ => pace.rest(name),
+            }
+        }
+        for (class, nodes) in by_class {
+            let Some(class) = classes.get(class).map(|class| self.class(class)) else {
+                continue;
+            };
+            for (name, node, pools) in nodes {
+                let shown = pace.shown(name, &node.our_labels);
+                let Decided { labels, beyond } = if silence.has_given_up(name) {
+                    Decided { labels: Labels::new(), beyond: 0 }
+                } else {
+                    self.decide(&class, name, pools, shown)
+                };
+                let rests = labels == *shown;
+                pace.lacks_room(name, beyond);
+                if rests {
+                    pace.rest(name);
+                } else if pace.has_token(now) {
+                    pace.sent(name, labels.clone(), &node.our_labels, now);
+                    let (node, uid) = (name.clone(), node.uid.clone());
+                    effects.push(Effect::LabelNode { node, uid, labels });
+                } else {
+                    return false;
+                }
+            }
+        }
+        true
+    }
 }
 
 /// Whether the images of a set are for a node that is planned in these pools.
@@ -107,55 +159,20 @@ impl World {
     pub(super) fn label(&mut self, now: Moment, effects: &mut Vec<Effect>) {
         let timing = &self.settings.timing;
         let looked_at = self.pace.look(timing.label_window, timing.write_backoff_max, now);
-        for some in looked_at.chunks(LOOKED_AT) {
-            if !self.label_some(some, now, effects) {
+        if looked_at.is_empty() {
+            return;
+        }
+        let Self { plan, nodes, evidence, intents, settings, sets, workloads, pace, silence, .. } = self;
+        let mut classes = Classes::new(plan, evidence, intents);
+        let labeller = Labeller::new(plan, nodes, evidence, &settings.labels, sets, workloads);
+        let (mut rest, mut size) = (looked_at.as_slice(), LOOKED_AT);
+        while !rest.is_empty() {
+            let (some, others) = rest.split_at(size.min(rest.len()));
+            if !labeller.label(some, &mut classes, pace, silence, now, effects) {
                 return;
             }
+            (rest, size) = (others, size * 2);
         }
-    }
-
-    /// Labels some nodes; says whether there is leave to look at more.
-    fn label_some(&mut self, names: &[NodeName], now: Moment, effects: &mut Vec<Effect>) -> bool {
-        if !self.pace.has_token(now) {
-            return false;
-        }
-        let mut classes = Classes::new(&self.plan, &self.evidence, &self.intents);
-        let mut by_class: BTreeMap<usize, Vec<Looked<'_>>> = BTreeMap::new();
-        for name in names {
-            let planned = self.plan.nodes.get(name).filter(|planned| planned.stays);
-            let class = planned.and_then(|planned| Some((classes.of(name, &planned.pools)?.0, &planned.pools[..])));
-            match (self.nodes.get(name), class) {
-                (Some(node), Some((number, pools))) => by_class.entry(number).or_default().push((name, node, pools)),
-                _ => self.pace.rest(name),
-            }
-        }
-        let settings = &self.settings.labels;
-        let labeller = Labeller::new(&self.plan, &self.nodes, &self.evidence, settings, &self.sets, &self.workloads);
-        for (class, nodes) in by_class {
-            let Some(class) = classes.get(class).map(|class| labeller.class(class)) else {
-                continue;
-            };
-            for (name, node, pools) in nodes {
-                let shown = self.pace.shown(name, &node.our_labels);
-                let Decided { labels, beyond } = if self.silence.has_given_up(name) {
-                    Decided { labels: Labels::new(), beyond: 0 }
-                } else {
-                    labeller.decide(&class, name, pools, shown)
-                };
-                let rests = labels == *shown;
-                self.pace.lacks_room(name, beyond);
-                if rests {
-                    self.pace.rest(name);
-                } else if self.pace.has_token(now) {
-                    self.pace.sent(name, labels.clone(), &node.our_labels, now);
-                    let (node, uid) = (name.clone(), node.uid.clone());
-                    effects.push(Effect::LabelNode { node, uid, labels });
-                } else {
-                    return false;
-                }
-            }
-        }
-        true
     }
 
     /// The labels that a Node is to have.

@@ -21,6 +21,7 @@ use crate::member::{self, MAX_OF_CLUSTER};
 use crate::place;
 use crate::plan::{self, Plan, PlannedPool};
 use crate::select::OfNamespace;
+use crate::settings::LabelMode;
 
 /// What is planned otherwise than before.
 #[derive(Default)]
@@ -331,13 +332,18 @@ impl World {
         self.evidence.forget_sizes(&unwanted);
         let moved: BTreeSet<&ImageKey> = images.values().flatten().collect();
         let looks: BTreeMap<&ImageKey, Look> = moved.into_iter().map(|id| (id, Look::of(id, &self.evidence))).collect();
-        let mut of_list: BTreeMap<usize, BTreeMap<&ImageKey, &Look>> = BTreeMap::new();
+        // Of each: whether it is wanted still.
+        let mut of_list: BTreeMap<usize, BTreeMap<&ImageKey, (&Look, bool)>> = BTreeMap::new();
+        // What is warm makes labels.
+        let makes_labels = self.settings.labels.mode != LabelMode::None;
         // All are in the order of names: looking each up would cost more than all the rest.
         let (mut said, mut nodes) = (self.evidence.iter().peekable(), self.nodes.good().peekable());
         for (name, planned) in &self.plan.nodes {
             let concerned = of_list.entry(planned.pools.name()).or_insert_with(|| {
                 let moved = planned.pools.iter().filter_map(|pool| images.get(pool)).flatten();
-                moved.filter_map(|id| looks.get_key_value(id)).map(|(id, look)| (*id, look)).collect()
+                let wants = |pool: &PoolId, id| self.plan.pools.get(pool).is_some_and(|p| p.intents.contains_key(id));
+                let is_wanted = |id| planned.pools.iter().any(|pool| wants(pool, id));
+                moved.filter_map(|id| looks.get_key_value(id)).map(|(id, look)| (*id, (look, is_wanted(*id)))).collect()
             });
             if concerned.is_empty() {
                 continue;
@@ -346,9 +352,13 @@ impl World {
             while nodes.next_if(|(other, _)| *other < name).is_some() {}
             let evidence = said.peek().filter(|(other, _)| *other == name).map(|(_, evidence)| *evidence);
             let node = nodes.peek().filter(|(other, _)| *other == name).map(|(_, node)| *node);
-            let is_concerned = |(id, look): (&&ImageKey, &&Look)| {
-                evidence.is_some_and(|evidence| evidence.knows_by(id, &look.sets))
-                    || node.is_some_and(|node| node.our_labels.contains_key(&look.label))
+            // What is wanted no more and has no label there leaves all labels as they are; only where some have no room it
+            // may be one of those.
+            let lacks_room = self.pace.is_beyond(name);
+            let is_concerned = |(id, (look, is_wanted)): (&&ImageKey, &(&Look, bool))| {
+                node.is_some_and(|node| node.our_labels.contains_key(&look.label))
+                    || ((*is_wanted && makes_labels || lacks_room)
+                        && evidence.is_some_and(|evidence| evidence.knows_by(id, &look.sets)))
             };
             // The label of a set speaks of any image.
             let has_set = node.is_some_and(|node| node.our_labels.keys().any(|key| shared::label::is_of_set(key)));

@@ -138,6 +138,22 @@ fn the_budget_keeps_the_highest_priority_and_does_not_flap_at_its_edge() {
 }
 
 #[test]
+fn what_has_no_room_is_counted_no_more_once_nobody_wants_it() {
+    let mut stage = led(LabelSettings { max_per_node: 1, ..LabelSettings::default() });
+    let beyond = |stage: &Stage| {
+        let gauges = stage.world.gauges();
+        gauges.iter().find(|(metric, _, _)| *metric == shared::metric::NODE_LABELS_BEYOND).map(|(_, _, n)| *n).unwrap()
+    };
+    stage.report("n1", 1, &[]);
+    stage.pass(Duration::from_secs(60));
+    assert_eq!(beyond(&stage), 1.0);
+    let labelled = stage.labels("n1").into_keys().next().unwrap();
+    let kept = ["nginx", BY_DIGEST].into_iter().find(|image| image_label(&key(image)) == labelled).unwrap();
+    let patched = patches(&stage.want("web", workload(&[kept])));
+    assert_eq!((patched, beyond(&stage)), (0, 0.0));
+}
+
+#[test]
 fn the_cluster_is_patched_no_faster_than_its_rate() {
     let mut stage = Stage::with(settings());
     for n in 0..100 {

@@ -9,6 +9,7 @@
     reason = "a test that meets what it does not expect is to fail; counts are whole numbers; all waits are in seconds"
 )]
 
+mod anew;
 mod evidence;
 mod explaining;
 mod labels;
