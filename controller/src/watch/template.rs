@@ -88,10 +88,15 @@ pub(super) fn images(at: &str, spec: &PodSpec) -> Vec<ContainerImage> {
 
 fn positions<'a>(at: &str, list: &'static str, items: impl Iterator<Item = (&'a str, &'a str)>) -> Vec<ContainerImage> {
     let of = |(index, (name, image)): (usize, (&str, &str))| {
-        (!image.is_empty())
+        (!(image.is_empty() || is_filled_in_later(name, image)))
             .then(|| ContainerImage { position: format!("{at}{list}[{index}] \"{name}\""), image: image.to_owned() })
     };
     items.enumerate().filter_map(of).collect()
+}
+
+/// Istio's gateways: its injector puts the proxy of its own version in the place of `auto`, and only Pods show which.
+fn is_filled_in_later(container: &str, image: &str) -> bool {
+    container == "istio-proxy" && image == "auto"
 }
 
 /// What a pod spec asks of a node.
