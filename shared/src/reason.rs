@@ -75,6 +75,7 @@ reasons! {
     TokenUnbound "token-unbound" "The token is bound to no Pod, or to no Node.",
     PodGone "pod-gone" "The Pod that the token is bound to is not there any more.",
     PodElsewhere "pod-elsewhere" "The Pod that the token is bound to runs on another node than the token says.",
+    TooLarge "too-large" "An inventory has more to say than a message holds; of the images it leaves out nothing is said.",
     Storage "storage" "The state directory cannot be read or written.",
 }
 

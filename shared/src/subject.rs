@@ -178,6 +178,15 @@ impl Bucket {
         }
     }
 
+    /// The largest message it takes, in bytes, headers included.
+    pub fn max_message_bytes(self) -> u32 {
+        match self {
+            Self::Intents => 64 * 1024,
+            Self::Assign => 8 * 1024,
+            Self::Nodes => 256 * 1024,
+        }
+    }
+
     /// The KV bucket's name, `warm-<c>-intents`: what `nats kv` takes.
     pub fn name(self, cluster: &ClusterId) -> String {
         format!("warm-{cluster}-{}", self.word())

@@ -52,6 +52,8 @@ fn every_released_message_decodes_and_is_written_back_the_same() {
     assert_eq!(heartbeat.schema, [1]);
     let inventory: Inventory = survives("inventory.except.json", &[]);
     assert!(matches!(&inventory.content, Content::Except(e) if e[0].why == Some(Reason::Unauthorized)));
+    let cut: Inventory = survives("inventory.cut.json", &[]);
+    assert_eq!((cut.not_warm.len(), cut.left_out), (1, 1_207));
     let partial: Inventory = survives("inventory.warm-ids.json", &[]);
     assert!(matches!(&partial.content, Content::WarmIds(ids) if ids.len() == 1) && !partial.complete);
 }

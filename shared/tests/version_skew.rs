@@ -52,6 +52,10 @@ fn to_controllers() -> Vec<Case> {
             &["agent", "boot", "complete", "epoch", "except", "inst", "n", "node", "pools", "ts", "uid", "v"],
         ),
         case::<Inventory>(
+            "inventory.cut.json",
+            &["agent", "boot", "complete", "epoch", "inst", "n", "node", "pools", "ts", "uid", "v", "warmIds"],
+        ),
+        case::<Inventory>(
             "inventory.warm-ids.json",
             &["agent", "boot", "complete", "epoch", "inst", "n", "node", "pools", "ts", "uid", "v", "warmIds"],
         ),

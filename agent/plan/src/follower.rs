@@ -218,6 +218,9 @@ impl Follower {
             && self.reporter.start_put(claim.clone(), pools.clone(), now.mono, &self.timing, rng)
         {
             self.n += 1;
+            if evidence.left_out > 0 {
+                self.count("inventory-cut");
+            }
             effects.push(Effect::PutInventory(Box::new(Inventory {
                 node: self.identity.node.clone(),
                 uid: claim.uid,
@@ -228,6 +231,8 @@ impl Follower {
                 epoch: claim.epoch,
                 pools: pools.clone(),
                 content: evidence.content,
+                not_warm: evidence.not_warm,
+                left_out: u64::try_from(evidence.left_out).unwrap_or(u64::MAX),
                 complete: evidence.complete,
                 digests: evidence.digests,
                 disk: around.disk,

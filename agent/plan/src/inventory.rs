@@ -17,22 +17,24 @@ use shared::pool_set::{PoolSummary, SetDigest};
 use shared::reason::Reason;
 use shared::state::ImageState;
 
+use crate::cut::{self, Lists, Warm};
 use crate::image::Image;
 use crate::pool::Pool;
 use crate::timing::Timing;
-
-/// So many exceptions are always named with their reasons, though the list of what is warm were shorter.
-const ALWAYS_NAMED: usize = 64;
 
 /// What is said of the images: the part of an inventory that proves something.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Evidence {
     /// What is warm, or what is not.
     pub content: Content,
+    /// What is not warm, beside the list of what is, where there was no room for everything.
+    pub not_warm: Vec<Exception>,
     /// Every intent of the pools is covered.
     pub complete: bool,
     /// Digests that are not the intents' own.
     pub digests: BTreeMap<ImageKey, Digest>,
+    /// How many images there was no room for.
+    pub left_out: usize,
 }
 
 impl Evidence {
@@ -44,32 +46,26 @@ impl Evidence {
         start: Timestamp,
     ) -> Self {
         let complete = is_listed && pools.values().all(Pool::is_current);
-        let (mut warm, mut except, mut digests) = (Vec::new(), Vec::new(), BTreeMap::new());
+        let mut lists = Lists::default();
         // Before the runtime has been seen nothing is known of any image, so nothing is said of it.
         for (id, image) in images.iter().filter(|(_, image)| is_listed && !image.want.is_retained) {
             if image.st == ImageState::Warm {
-                warm.push(id.clone());
-                if let Some(digest) = image.digest().filter(|d| image.want.digest.as_ref() != Some(d)) {
-                    digests.insert(id.clone(), digest.clone());
-                }
+                let digest = image.digest().filter(|d| image.want.digest.as_ref() != Some(d)).cloned();
+                lists.warm.push(Warm { id: id.clone(), priority: image.want.priority, digest });
             } else {
-                except.push(exception(id, image));
+                lists.except.push(exception(id, image));
             }
         }
         // In no state at all, yet part of a set that `except` would otherwise call warm.
         let unknown: BTreeSet<&ImageKey> = pools.values().flat_map(|pool| pool.content.unknown()).collect();
         for id in unknown.into_iter().filter(|id| images.get(*id).is_none_or(|image| image.want.is_retained)) {
-            except.push(undecodable(id, start));
+            lists.except.push(undecodable(id, start));
         }
-        // An incomplete report proves only what it lists, so it lists what is warm.
-        let is_short = except.len() <= warm.len().max(ALWAYS_NAMED);
-        let is_except = if complete { is_short } else { warm.is_empty() };
-        let content = if is_except { Content::Except(except) } else { Content::WarmIds(warm) };
-        Self { content, complete, digests }
+        lists.fit(complete, cut::room(pools.keys()))
     }
 
     pub(crate) fn digest(&self) -> SetDigest {
-        evidence_digest(&self.content, self.complete, &self.digests)
+        evidence_digest(&self.content, &self.not_warm, self.complete, &self.digests)
     }
 }
 

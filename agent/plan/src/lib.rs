@@ -17,6 +17,7 @@ mod age;
 mod assignment;
 mod beginning;
 mod content;
+mod cut;
 mod doubt;
 mod explain;
 mod image;

@@ -1,11 +1,13 @@
 //! `Effect::PublishEvent`, `Effect::PublishHeartbeat`, `Effect::Reply` and `Effect::PutInventory`.
 
-use daemon::metrics::count;
+use daemon::metrics::{count, gauge};
 use node_plan::Fact;
 use serde_json::Value;
 use shared::message::{Event, Heartbeat, Inventory};
 use shared::metric;
+use shared::reason::Reason;
 use shared::state::ImageState;
+use tracing::warn;
 
 use super::outcome::done;
 use crate::bus::Link;
@@ -37,5 +39,10 @@ pub(super) async fn say(link: &Link, word: Word) {
 
 /// Puts the inventory.
 pub(super) async fn inventory(link: &Link, inventory: &Inventory) -> Fact {
+    gauge(metric::INVENTORY_LEFT_OUT, &[], inventory.left_out as f64);
+    if inventory.left_out > 0 {
+        let reason = Reason::TooLarge.as_str();
+        warn!(reason, left_out = inventory.left_out, "the inventory has no room for every image");
+    }
     Fact::InventoryPut(done("put-inventory", link.put_inventory(inventory).await))
 }

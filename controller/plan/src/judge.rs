@@ -162,6 +162,10 @@ impl Shared {
                 warm = Some(keys.into());
             }
         }
+        for e in &inventory.not_warm {
+            let digest = e.digest.as_ref().map(|d| self.digest(d));
+            exceptions.insert(self.key(&e.id), ImageEvidence { state: e.st, why: e.why, digest });
+        }
         let digests = inventory.digests.iter().map(|(id, d)| (self.key(id), self.digest(d))).collect();
         Lists { exceptions, warm, digests, complete: inventory.complete }
     }

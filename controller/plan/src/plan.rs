@@ -10,7 +10,7 @@ use serde_json::Value;
 use shared::image::Digest;
 use shared::message::Intent;
 use shared::message::assignment::Pressure;
-use shared::message::intent::{Keep, MAX_OWNERS};
+use shared::message::intent::{Keep, MAX_OWNERS, MAX_SECRETS};
 use shared::name::{ImageKey, NodeName, PoolId};
 use shared::wave::Wave;
 
@@ -190,7 +190,7 @@ pub(crate) fn intent(id: ImageKey, mut want: Want<'_>) -> Intent {
         bytes: None,
         // Where nobody asks for pulls it is closed: what is there is kept.
         wave: Wave { open: if want.is_open { Wave::all().open } else { 0 }, ..Wave::all() },
-        secrets: want.secrets.into_iter().cloned().collect(),
+        secrets: want.secrets.into_iter().take(MAX_SECRETS).cloned().collect(),
         keep: Keep::default(),
         owners,
         owners_total,

@@ -10,11 +10,7 @@ use crate::config::BucketSettings;
 pub fn spec(bucket: Bucket, cluster: &ClusterId, settings: &BucketSettings) -> BucketSpec {
     BucketSpec {
         name: bucket.name(cluster),
-        max_message_bytes: match bucket {
-            Bucket::Intents => 64 * 1024,
-            Bucket::Assign => 8 * 1024,
-            Bucket::Nodes => 256 * 1024,
-        },
+        max_message_bytes: bucket.max_message_bytes(),
         // Seen: a `Nats-Rollup: all` put by one agent wipes every inventory.
         allow_rollup: bucket != Bucket::Nodes,
         max_bytes: i64::try_from(settings.max_bytes).unwrap_or(i64::MAX),

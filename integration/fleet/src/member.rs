@@ -163,8 +163,10 @@ impl Machine for Member {
         self.follower.step(now.mono, &mut effects);
         let evidence = Evidence {
             content: Content::Except(Vec::new()),
+            not_warm: Vec::new(),
             complete: self.follower.is_current(),
             digests: BTreeMap::new(),
+            left_out: 0,
         };
         let around = Surroundings { disk: Disk::default(), runtime: &self.runtime };
         self.follower.report(evidence, around, now, &mut self.rng, &mut effects);

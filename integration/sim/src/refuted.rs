@@ -87,9 +87,13 @@ impl Universe {
     fn note_report(&mut self, inventory: &Inventory) {
         let Some(node) = node_number(&inventory.node) else { return };
         self.is_newest(node, &inventory.uid, inventory.n);
-        let is_not_warm = |id: &ImageKey| match &inventory.content {
-            Content::Except(list) => list.iter().any(|e| e.id == *id),
-            Content::WarmIds(ids) => inventory.complete && !ids.contains(id),
+        let is_named = |id: &ImageKey| inventory.not_warm.iter().any(|e| e.id == *id);
+        let is_not_warm = |id: &ImageKey| {
+            is_named(id)
+                || match &inventory.content {
+                    Content::Except(list) => list.iter().any(|e| e.id == *id),
+                    Content::WarmIds(ids) => inventory.complete && !ids.contains(id),
+                }
         };
         self.checks.refuted.labels.retain(|(of, id), _| *of != node || is_not_warm(id));
     }

@@ -52,7 +52,8 @@ fn agent_timing() -> node_plan::Timing {
 fn controller_timing() -> cluster_plan::Timing {
     cluster_plan::Timing {
         beat: ms(1_500),
-        spread: ms(200),
+        // Ten times what so few nodes are told.
+        spread: ms(2_000),
         heartbeat: ms(2_000),
         judge: ms(1_000),
         label_window: ms(0),

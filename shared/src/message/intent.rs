@@ -10,6 +10,10 @@ use crate::wave::Wave;
 /// How many owners an intent names; `owners_total` counts the rest.
 pub const MAX_OWNERS: usize = 16;
 
+/// How many pull secrets an intent names: the first by name, so that many namespaces do not make it larger than a message
+/// may be.
+pub const MAX_SECRETS: usize = 128;
+
 /// One key `<pool>.i.<id>` of the intents bucket.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -33,7 +37,7 @@ pub struct Intent {
     /// How much of the pool may pull now.
     #[serde(default)]
     pub wave: Wave,
-    /// Pull secrets as `namespace/name`: names, never credentials.
+    /// Up to [`MAX_SECRETS`] pull secrets as `namespace/name`: names, never credentials.
     #[serde(default)]
     pub secrets: Vec<String>,
     /// How long the image is kept after withdrawal.

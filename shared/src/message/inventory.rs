@@ -40,6 +40,12 @@ pub struct Inventory {
     pub content: Content,
     /// Whether every intent of the pools is covered; if not, only what is listed is proven.
     pub complete: bool,
+    /// Beside [`Content::WarmIds`] of a report that had no room for everything: what is not warm, as far as that fits.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub not_warm: Vec<Exception>,
+    /// How many images there was no room for. Nothing is said of those. For people.
+    #[serde(default, skip_serializing_if = "is_none")]
+    pub left_out: u64,
     /// Digest of each warm image where the intent has none or another.
     #[serde(default)]
     pub digests: BTreeMap<ImageKey, Digest>,
@@ -112,39 +118,50 @@ pub struct Runtime {
     pub version: String,
 }
 
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "what serde calls gets a reference")]
+fn is_none(count: &u64) -> bool {
+    *count == 0
+}
+
 impl Message for Inventory {
     const KIND: &'static str = "inventory";
 }
 
 impl Inventory {
-    /// Digest over what is evidence: content, its completeness and `digests`, without times and counters, so that
-    /// moving heads and retries cost no put. A heartbeat that repeats it advances this inventory's pools.
+    /// Digest over what is evidence: content, its completeness, `notWarm` and `digests`, without times and counters, so
+    /// that moving heads and retries cost no put. A heartbeat that repeats it advances this inventory's pools.
     pub fn evidence_digest(&self) -> SetDigest {
-        evidence_digest(&self.content, self.complete, &self.digests)
+        evidence_digest(&self.content, &self.not_warm, self.complete, &self.digests)
     }
 }
 
 /// See [`Inventory::evidence_digest`].
-pub fn evidence_digest(content: &Content, complete: bool, digests: &BTreeMap<ImageKey, Digest>) -> SetDigest {
+pub fn evidence_digest(
+    content: &Content,
+    not_warm: &[Exception],
+    complete: bool,
+    digests: &BTreeMap<ImageKey, Digest>,
+) -> SetDigest {
     let mut text = String::from(if complete { "complete\n" } else { "partial\n" });
     match content {
-        Content::Except(exceptions) => {
-            let mut lines: Vec<String> = exceptions
-                .iter()
-                .map(|e| {
-                    let digest = e.digest.as_ref().map(ToString::to_string).unwrap_or_default();
-                    format!("x {} {} {} {digest}\n", e.id, e.st, e.why.map(Reason::as_str).unwrap_or_default())
-                })
-                .collect();
-            lines.sort();
-            text.extend(lines);
-        }
+        Content::Except(exceptions) => text.extend(lines(exceptions)),
         Content::WarmIds(ids) => {
             let mut lines: Vec<String> = ids.iter().map(|id| format!("w {id}\n")).collect();
             lines.sort();
             text.extend(lines);
         }
     }
+    text.extend(lines(not_warm));
     text.extend(digests.iter().map(|(id, digest)| format!("d {id} {digest}\n")));
     SetDigest(xxh3_64(text.as_bytes()))
+}
+
+fn lines(exceptions: &[Exception]) -> Vec<String> {
+    let line = |e: &Exception| {
+        let digest = e.digest.as_ref().map(ToString::to_string).unwrap_or_default();
+        format!("x {} {} {} {digest}\n", e.id, e.st, e.why.map(Reason::as_str).unwrap_or_default())
+    };
+    let mut lines: Vec<String> = exceptions.iter().map(line).collect();
+    lines.sort();
+    lines
 }

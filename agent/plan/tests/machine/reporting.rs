@@ -2,7 +2,7 @@
 
 use node_plan::{Effect, Fact, Settings};
 use serde_json::json;
-use shared::message::{Content, Intent};
+use shared::message::{Content, Intent, Message as _};
 use shared::reason::Reason;
 use shared::state::ImageState;
 use shared::subject::RequestVerb;
@@ -127,6 +127,57 @@ fn few_exceptions_are_named_and_of_long_lists_the_shorter_is_sent() {
     world.run(ms(5));
     world.request(RequestVerb::Inventory, "");
     assert_eq!(world.inventories().pop().unwrap().content, Content::WarmIds(vec![key("warm")]));
+}
+
+#[test]
+fn an_inventory_of_more_images_than_a_message_holds_leaves_out_the_least_wanted_and_says_so() {
+    let mut world = World::synced(&["all"]);
+    let name = |n: u32| format!("t{n}");
+    for n in 0..2_600 {
+        world.images.insert(name(n), held(&name(n), &name(n)));
+        world.put("all", Intent { priority: if n < 100 { 90 } else { 50 }, ..intent(&name(n)) });
+    }
+    world.run(secs(61));
+    world.put("all", Intent { wave: Wave { open: 0, ..Wave::all() }, ..intent("missing") });
+    world.send_delta("all");
+    world.run(secs(20));
+    let inventory = world.inventories().pop().unwrap();
+    let bytes = inventory.encode().len();
+    assert!((230_000..=262_144 - 100).contains(&bytes), "{bytes}");
+    assert!(!inventory.complete);
+    let Content::WarmIds(ids) = &inventory.content else { panic!("what is warm is listed") };
+    assert!((0..100).all(|n| ids.contains(&key(&name(n)))), "what is wanted most is named");
+    assert!(ids.iter().all(|id| inventory.digests.contains_key(id)), "with what is there");
+    assert_eq!(
+        inventory.not_warm.iter().map(|e| (&e.id, e.st)).collect::<Vec<_>>(),
+        [(&key("missing"), ImageState::Waiting)]
+    );
+    assert_eq!(inventory.left_out, 2_601 - 1 - ids.len() as u64);
+
+    // The same state is said the same way, and costs no put.
+    world.forget();
+    world.run(secs(90));
+    assert_eq!(world.inventories(), []);
+    let heartbeat = world.heartbeats().pop().unwrap();
+    assert_eq!(heartbeat.inv_digest, inventory.evidence_digest());
+
+    // What is gone is what is told first, though there was no room for it while it was there.
+    let gone = (100..2_600).find(|n| !ids.contains(&key(&name(*n)))).unwrap();
+    world.images.remove(&name(gone));
+    world.pulls_hang = true;
+    world.run(secs(61));
+    let later = world.inventories().pop().unwrap();
+    assert!(later.not_warm.iter().any(|e| e.id == key(&name(gone))), "{:?}", later.not_warm);
+
+    // With room for everything it covers everything again.
+    for n in 1_000..2_600 {
+        world.purge("all", &name(n));
+    }
+    world.send_delta("all");
+    world.send_beat("all");
+    world.run(secs(700));
+    let last = world.inventories().pop().unwrap();
+    assert!(last.complete && last.left_out == 0 && last.not_warm.is_empty(), "{} left out", last.left_out);
 }
 
 #[test]

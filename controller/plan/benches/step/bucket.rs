@@ -95,6 +95,8 @@ impl Buckets {
                 pools: assignment.pools.iter().filter_map(summary).collect(),
                 content: Content::Except(Vec::new()),
                 complete: true,
+                not_warm: Vec::new(),
+                left_out: 0,
                 digests: BTreeMap::new(),
                 disk: Disk::default(),
                 runtime: Runtime::default(),

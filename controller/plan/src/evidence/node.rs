@@ -295,7 +295,10 @@ impl NodeEvidence {
     /// Remembers what an inventory says of the circumstances; what it does not list is warm.
     fn note_all(&mut self, inventory: &Inventory, heard: Option<Moment>) {
         let older: BTreeMap<_, _> = self.told.extract_if(.., |_, told| told.n <= inventory.n).collect();
-        let Lists::Except(list) = &inventory.content else { return };
+        let list = match &inventory.content {
+            Lists::Except(list) => list,
+            Lists::WarmIds(_) => &inventory.not_warm,
+        };
         let room = MOST_TOLD.saturating_sub(self.told.len());
         let news: Vec<_> = list.iter().filter(|e| !self.told.contains_key(&e.id)).take(room).collect();
         for e in news {

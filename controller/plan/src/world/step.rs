@@ -4,6 +4,7 @@
 //! its first full content: an empty world at start must never retract anything.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use shared::machine::{Moment, Now};
 use shared::message::Beat;
@@ -128,7 +129,7 @@ impl World {
             epoch: meta.epoch.clone(),
             term: meta.term,
             prev: diff::pools_of(&writes).map(|pool| (pool.clone(), last(pool))).collect(),
-            spread: self.settings.timing.spread,
+            spread: self.spread(),
             marker_ttl: self.settings.timing.marker_ttl,
             writes,
         };
@@ -161,13 +162,18 @@ impl World {
         !self.ledger.writes_intents() && self.intents.is_settled()
     }
 
+    /// What reads that a message causes are spread over: by the nodes that have an assignment, or are about to.
+    fn spread(&self) -> Duration {
+        self.settings.timing.spread_of(self.plan.nodes.len())
+    }
+
     fn beat(&mut self, now: Now, effects: &mut Vec<Effect>) {
         let Some(meta) = self.leadership.leads().filter(|_| self.is_settled()) else {
             return;
         };
         let live = self.intents.pools().filter(|(_, pool)| pool.len() > 0).map(|(id, _)| id);
         let alive: BTreeSet<&PoolId> = live.chain(self.plan.pools.keys()).collect();
-        let timing = &self.settings.timing;
+        let (timing, spread) = (&self.settings.timing, self.spread());
         for pool in self.beats.due(&alive, timing.beat, now.mono, &mut self.rng) {
             let head = self.intents.head();
             let set = self.intents.pool(&pool).map(|p| p.summary(head)).unwrap_or_default();
@@ -184,7 +190,7 @@ impl World {
                 head,
                 count: set.count,
                 digest: set.digest,
-                spread_ms: u64::try_from(timing.spread.as_millis()).unwrap_or(u64::MAX),
+                spread_ms: u64::try_from(spread.as_millis()).unwrap_or(u64::MAX),
                 ts: now.wall,
             }));
         }

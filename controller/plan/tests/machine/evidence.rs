@@ -70,6 +70,42 @@ fn an_incomplete_report_proves_only_what_it_lists() {
 }
 
 #[test]
+fn what_a_report_had_no_room_for_is_neither_warm_nor_gone() {
+    let images = ["nginx", "redis", "mysql", "etcd"];
+    let cut = |stage: &Stage, n| {
+        let mut inventory = stage.inventory("n1", n, &["redis"]);
+        let Content::Except(not_warm) = inventory.content else { panic!("exceptions") };
+        inventory.content = Content::WarmIds(vec![key("nginx")]);
+        inventory.digests.retain(|id, _| *id == key("nginx"));
+        (inventory.not_warm, inventory.left_out, inventory.complete) = (not_warm, 2, false);
+        inventory
+    };
+    let states = |stage: &Stage| images.map(|image| stage.state("n1", image));
+
+    // Nothing was known: nothing is known of what was left out.
+    let mut stage = led(&images);
+    let inventory = cut(&stage, 1);
+    stage.put(inventory);
+    assert_eq!(states(&stage), [Some(Warm), Some(Failed), None, None]);
+
+    // What was known stays as it was last proven, until somebody speaks of it.
+    let mut stage = led(&images);
+    stage.report("n1", 1, &["etcd"]);
+    assert_eq!(states(&stage), [Some(Warm), Some(Warm), Some(Warm), Some(Failed)]);
+    let inventory = cut(&stage, 2);
+    stage.put(inventory);
+    heartbeat(&mut stage, 3);
+    assert_eq!(states(&stage), [Some(Warm), Some(Failed), Some(Warm), Some(Failed)]);
+    let event = stage.event("n1", "mysql", 4, ImageState::Evicted);
+    stage.learn(Fact::Event(Box::new(event)));
+    assert_eq!(states(&stage), [Some(Warm), Some(Failed), Some(ImageState::Evicted), Some(Failed)]);
+
+    // A report with room for everything covers everything again.
+    stage.report("n1", 5, &[]);
+    assert_eq!(states(&stage), [Some(Warm); 4]);
+}
+
+#[test]
 fn a_report_about_an_earlier_set_says_nothing_about_what_came_since() {
     let mut stage = led(&["nginx"]);
     let report = stage.inventory("n1", 1, &[]);

@@ -475,6 +475,8 @@ impl Stage {
             epoch: "epoch-1".to_owned(),
             pools: pools.iter().map(|p| (p.clone(), self.summary(p))).collect(),
             content: Content::Except(cold.iter().map(exception).collect()),
+            not_warm: Vec::new(),
+            left_out: 0,
             complete: true,
             digests: warm.collect(),
             disk: shared::message::Disk::default(),

@@ -326,3 +326,43 @@ fn a_bucket_made_anew_unnoticed_is_given_away_by_its_sequences_and_nothing_follo
     assert_eq!(held.keys().cloned().collect::<BTreeSet<_>>(), BTreeSet::from([key("nginx"), key("redis")]));
     assert_eq!(stage.pools("n1"), [PoolId::all()]);
 }
+
+#[test]
+fn the_more_nodes_there_are_the_longer_agents_are_told_to_spread_their_reads() {
+    let mut stage = Stage::new();
+    for n in 0..2_500 {
+        stage.nodes.insert(name(&format!("n{n}")), node(&format!("u{n}")));
+    }
+    stage.want("web", workload(&["nginx"]));
+    stage.start();
+    let told = |stage: &Stage| {
+        let in_deltas =
+            stage.log.iter().rev().find_map(|e| if let Effect::WriteIntents(b) = e { Some(b.spread) } else { None });
+        let in_beats =
+            stage.log.iter().rev().find_map(|e| if let Effect::PublishBeat(b) = e { Some(b.spread_ms) } else { None });
+        (in_deltas.map(|spread| spread.as_millis()), in_beats)
+    };
+    assert_eq!(told(&stage), (Some(2_500), Some(2_500)));
+    for n in 0..2_000 {
+        stage.leave(&format!("n{n}"));
+    }
+    stage.want("api", workload(&["redis"]));
+    stage.pass(Duration::from_secs(20));
+    assert_eq!(told(&stage), (Some(1_000), Some(1_000)), "a small fleet");
+}
+
+#[test]
+fn an_image_with_the_pull_secrets_of_very_many_namespaces_still_fits_into_a_message() {
+    let mut stage = Stage::new();
+    for n in 0..1_000 {
+        let secrets = vec![format!("{}-{n:04}/{}", "n".repeat(58), "s".repeat(253))];
+        stage.want(&format!("web-{n}"), cluster_plan::input::Workload { secrets, ..workload(&["nginx"]) });
+    }
+    stage.start();
+    let held = stage.held(&PoolId::all());
+    let intent = &held[&key("nginx")];
+    assert_eq!((intent.secrets.len(), intent.owners.len(), intent.owners_total), (128, 16, 1_000));
+    assert!(intent.secrets.iter().all(|secret| *secret < format!("{}-0128", "n".repeat(58))), "the first by name");
+    let bytes = shared::message::Message::encode(intent).len();
+    assert!(bytes < shared::subject::Bucket::Intents.max_message_bytes() as usize - 1_000, "{bytes}");
+}
