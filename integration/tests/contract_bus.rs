@@ -152,7 +152,12 @@ fn a_bucket_is_made_found_again_and_brought_up_to_date() -> Result<()> {
         ensure!(config["metadata"]["warm.schema"] == "1", "{config}");
         let seq = world.put("all.def", "x").await?;
         let again = world.bus.ensure_bucket(&spec(), true).await?;
-        ensure!(again == BucketInfo { last_seq: seq, messages: 1, ..made.clone() }, "{again:?} after {made:?}");
+        let expected = BucketInfo { last_seq: seq, messages: 1, bytes: again.bytes, ..made.clone() };
+        ensure!(again == expected, "{again:?} after {made:?}");
+        ensure!(
+            made.bytes == 0 && again.bytes > 0 && again.max_bytes == u64::try_from(spec().max_bytes).ok(),
+            "{again:?}"
+        );
 
         let other = BucketSpec { max_message_bytes: 1_000, allow_rollup: false, max_bytes: 1_000_000, ..spec() };
         let error = world.bus.ensure_bucket(&other, false).await.expect_err("nothing is changed unless managed");

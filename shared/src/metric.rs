@@ -80,6 +80,7 @@ metrics! {
     WORKLOADS = Gauge Controller "warm_workloads_objects" [] "Workloads whose images are wanted.";
     INTENTS = Gauge Controller "warm_intents_objects" [] "Intents over all pools.";
     NEWER_KEYS = Gauge Controller "warm_newer_keys_objects" [] "Keys that a newer version has written; they are left alone.";
+    BUCKET_USED = Gauge Controller "warm_bucket_used_ratio" ["source"] "How full each bucket of NATS is: 1 is `buckets.maxBytes`.";
     POOLS = Gauge Controller "warm_pools_objects" [] "Pools with at least one intent.";
     NODES = Gauge Controller "warm_nodes_objects" ["state"] "Nodes by what is known of their agent: ready, unknown, no-agent.";
     NODE_IMAGES = Gauge Controller "warm_node_images_objects" ["state"] "Pairs of node and wanted image by state; `unknown` has no evidence.";

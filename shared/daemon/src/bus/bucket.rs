@@ -47,6 +47,17 @@ pub struct BucketInfo {
     pub last_seq: u64,
     /// Messages now in it, markers included.
     pub messages: u64,
+    /// Bytes that those take.
+    pub bytes: u64,
+    /// The limit of the whole bucket, if it has one.
+    pub max_bytes: Option<u64>,
+}
+
+impl BucketInfo {
+    /// How full it is: 1 is full. 0 without a limit.
+    pub fn used(&self) -> f64 {
+        self.max_bytes.map_or(0.0, |most| self.bytes as f64 / most as f64)
+    }
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -234,9 +245,37 @@ fn info_of(spec: &BucketSpec, answer: &Value) -> Result<BucketInfo, BusError> {
     let number = |field: &str| answer.get("state").and_then(|state| state.get(field)).and_then(Value::as_u64);
     match (created, number("last_seq")) {
         (Some(created), Some(last_seq)) => {
-            let messages = number("messages").unwrap_or_default();
-            Ok(BucketInfo { created: created.to_owned(), last_seq, messages })
+            let (messages, bytes) = (number("messages").unwrap_or_default(), number("bytes").unwrap_or_default());
+            // -1 for none, which is no `u64`.
+            let max_bytes = answer.get("config").and_then(|config| config.get("max_bytes")).and_then(Value::as_u64);
+            let max_bytes = max_bytes.filter(|most| *most > 0);
+            Ok(BucketInfo { created: created.to_owned(), last_seq, messages, bytes, max_bytes })
         }
         _ => Err(BusError::invalid(&spec.name, "the stream's state is missing in the answer")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn how_full_a_bucket_is_comes_from_the_limit_that_it_has_not_the_one_it_should_have() {
+        let spec = BucketSpec {
+            name: "warm-default-nodes".to_owned(),
+            max_message_bytes: 1_000,
+            allow_rollup: false,
+            max_bytes: 1_000,
+            replicas: 1,
+            storage: StorageKind::File,
+        };
+        let used = |max_bytes: i64, bytes: u64| {
+            let state = json!({ "last_seq": 3, "messages": 2, "bytes": bytes });
+            let answer = json!({ "created": "then", "state": state, "config": { "max_bytes": max_bytes } });
+            info_of(&spec, &answer).map(|info| (info.bytes, info.used()))
+        };
+        assert_eq!(used(2_000, 500).unwrap(), (500, 0.25));
+        assert_eq!(used(-1, 500).unwrap(), (500, 0.0));
+        assert_eq!(used(0, 500).unwrap(), (500, 0.0));
     }
 }

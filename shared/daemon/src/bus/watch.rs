@@ -12,11 +12,13 @@ use async_nats::Subscriber;
 use futures::{FutureExt as _, Stream, StreamExt as _};
 use serde_json::{Value, json};
 use shared::backoff::Backoff;
+use shared::metric;
 use tokio::sync::mpsc;
 use tracing::{debug, warn};
 
 use super::error::STREAM_NOT_FOUND;
 use super::{BucketInfo, BucketSpec, Bus, BusError, Headers, Status, Stored};
+use crate::metrics;
 use crate::supervise::{Shutdown, Tasks};
 
 const ROOM: usize = 1_024;
@@ -195,6 +197,12 @@ impl Watcher {
     }
 }
 
+/// For alerts: what no bucket has room for is refused, and nobody but the writer notices.
+fn show(spec: &BucketSpec, info: &BucketInfo) {
+    let word = spec.name.rsplit('-').next().unwrap_or_default();
+    metrics::gauge(metric::BUCKET_USED, &[word], info.used());
+}
+
 /// Waits until the connection is not the one of `generation`.
 async fn gone(mut status: Status, generation: u64) {
     // The sender lives as long as the bus, which the watcher holds.
@@ -285,6 +293,7 @@ impl Feed {
         let pending = made.get("num_pending").and_then(Value::as_u64).unwrap_or_default();
         // Had the stream been made anew meanwhile, `created` would be the wrong one.
         let info = bus.bucket_info(spec).await?;
+        show(spec, &info);
         let held = Held { last_seq: before.last_seq, ..Held::default() };
         let feed = Self { stream, consumer, messages, info: before, pending, delivered: Delivered::default(), held };
         if feed.info.created != info.created {
@@ -299,7 +308,8 @@ impl Feed {
 
     /// An error if the stream is not what was delivered. One that is silent is noticed by its missing heartbeats.
     async fn audit(&self, bus: &Bus, spec: &BucketSpec) -> Result<(), BusError> {
-        match bus.bucket_info(spec).await {
+        let info = bus.bucket_info(spec).await.inspect(|info| show(spec, info));
+        match info {
             Ok(info) if info.created != self.info.created => Err(self.broken("the stream was made anew")),
             Ok(info) if self.held.differs(&info) => Err(self.broken("keys went without a message")),
             Err(error @ BusError::Server { err_code: STREAM_NOT_FOUND, .. }) => Err(error),
@@ -428,7 +438,8 @@ mod tests {
     #[test]
     fn a_key_that_went_without_a_message_is_noticed_and_one_that_is_on_its_way_is_not() {
         let mut held = Held::default();
-        let info = |last_seq, messages| BucketInfo { created: String::new(), last_seq, messages };
+        let info =
+            |last_seq, messages| BucketInfo { created: String::new(), last_seq, messages, bytes: 0, max_bytes: None };
         held.take("a", 1);
         held.take("b", 2);
         held.take("a", 3);
