@@ -7,13 +7,15 @@
 use std::path::PathBuf;
 
 use serde_json::Value;
+use shared::message::assignment::{MAX_POOLS, Pressure};
 use shared::message::{
-    Assignment, Beat, Content, Control, DecodeError, Delta, DeltaChange, Event, Heartbeat, Intent, Inventory, Message,
-    Meta,
+    Assignment, Beat, Content, Control, DecodeError, Delta, DeltaChange, DeltaEntry, Event, Heartbeat, Intent,
+    Inventory, Message, Meta,
 };
-use shared::name::PoolId;
+use shared::name::{NodeName, PoolId};
 use shared::reason::Reason;
 use shared::state::ImageState;
+use shared::subject::Bucket;
 
 fn golden(name: &str) -> String {
     let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/golden/v1").join(name);
@@ -94,11 +96,18 @@ fn too_many_changes_send_only_headers() {
     let headers: Vec<(&str, &str)> = head.lines().map(|l| l.split_once(": ").unwrap()).collect();
     let header = |name: &str| headers.iter().find(|(n, _)| *n == name).map(|(_, v)| *v);
     let mut delta = Delta::decode(&PoolId::all(), header, body.as_bytes()).unwrap();
-    let entry = delta.entries.clone().unwrap()[1].clone();
+    let [put, entry] = delta.entries.clone().unwrap().try_into().unwrap();
     delta.entries = Some(vec![entry.clone(); 1_000]);
     assert!(!delta.body().is_empty());
-    delta.entries = Some(vec![entry; 1_001]);
+    delta.entries = Some(vec![entry.clone(); 1_001]);
     assert!(delta.body().is_empty());
+    let DeltaChange::Put(intent) = put.change else { panic!("a put") };
+    let large = Intent { owners: vec!["o".repeat(600); 16], ..Intent::clone(&intent) };
+    let large = DeltaEntry { change: DeltaChange::Put(large.into()), ..entry };
+    delta.entries = Some(vec![large.clone(); 50]);
+    assert!((400_000..=524_288).contains(&delta.body().len()), "{}", delta.body().len());
+    delta.entries = Some(vec![large; 60]);
+    assert!(delta.body().is_empty(), "too many bytes");
     assert_eq!(Delta::decode(&PoolId::all(), header, b"").unwrap().entries, None);
 }
 
@@ -146,4 +155,15 @@ fn evidence_digest_ignores_times_and_counters_and_sees_states() {
     let Content::Except(exceptions) = &mut later.content else { panic!("a list of exceptions") };
     exceptions[0].st = ImageState::Pending;
     assert_ne!(later.evidence_digest(), digest);
+}
+
+#[test]
+fn the_largest_assignment_fits_its_bucket() {
+    let mut assignment = Assignment::decode(golden("assignment.json").as_bytes()).unwrap();
+    assignment.node = NodeName::parse(&format!("{0}.{0}.{0}.{0}", "n".repeat(62))).unwrap();
+    assignment.pools = (0..MAX_POOLS).map(|n| PoolId::auto(&n.to_string())).collect();
+    assignment.pressure = vec![Pressure::Disk, Pressure::Pid];
+    (assignment.rev, assignment.term) = (u64::MAX, u64::MAX);
+    let (bytes, most) = (assignment.encode().len(), Bucket::Assign.max_message_bytes() as usize);
+    assert!(bytes * 2 < most, "{bytes} of {most}");
 }
