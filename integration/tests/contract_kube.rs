@@ -421,7 +421,7 @@ fn what_a_full_budget_of_labels_adds_to_a_node_is_what_the_docs_say() -> Result<
             let labels: Vec<(&str, &str)> = labels.iter().map(|(k, v)| (k.as_str(), v.as_str())).collect();
             node.set(&labels).await?;
             let each = (size().await? - bare) / labels.len();
-            println!("{each} bytes for each label of an {kind}, {} for 64", each * labels.len());
+            println!("{each} bytes for a label of kind {kind}, {} for 64", each * labels.len());
             assert!((most / 2..=most).contains(&each), "{each} bytes for each label of an {kind}");
         }
         Ok(())
