@@ -18,7 +18,6 @@ use daemon::record::{self, Recorded};
 use daemon::replies::Replies;
 use daemon::supervise::{StoppedBecause, Tasks};
 use daemon::telemetry::LogHandle;
-use kube::Resource as _;
 use shared::metric::{self, Process};
 use shared::subject::controller_inbox;
 use tokio::sync::watch;
@@ -28,7 +27,7 @@ use uuid::Uuid;
 use crate::act::Peers;
 use crate::act::dispatch::Dispatcher;
 use crate::api::client::{ConnectError, connect};
-use crate::api::image_set::ImageSet;
+use crate::api::image_set;
 use crate::api::token_keys::TokenKeys;
 use crate::bus::questions::Questions;
 use crate::bus::receive::Receiver;
@@ -161,7 +160,7 @@ fn start_metrics(tasks: &Tasks) -> MetricsHandle {
 fn api_versions(config: &ControllerConfig) -> BTreeMap<WorkloadKind, String> {
     let kinds = config.discover.kinds().into_iter();
     let configured = kinds.map(|(kind, settings)| (kind, format!("{}/{}", settings.group, settings.version)));
-    configured.chain([(WorkloadKind::ImageSet, ImageSet::api_version(&()).into_owned())]).collect()
+    configured.chain([(WorkloadKind::ImageSet, image_set::api_version())]).collect()
 }
 
 fn beginning(config: &ControllerConfig, instance: String) -> Beginning {

@@ -9,7 +9,7 @@
 use std::collections::BTreeMap;
 
 use cluster_plan::set::SetStatus;
-use kube::{CustomResource, CustomResourceExt as _};
+use kube::{CustomResource, CustomResourceExt as _, Resource as _};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -231,6 +231,11 @@ pub enum Effect {
     NoSchedule,
     PreferNoSchedule,
     NoExecute,
+}
+
+/// As an object of the kind says it.
+pub fn api_version() -> String {
+    ImageSet::api_version(&()).into_owned()
 }
 
 /// The definition, as the chart installs it. A set's name becomes part of a label, so it is a DNS label, which a name of an
