@@ -14,7 +14,7 @@ mod objects;
 use std::fmt;
 use std::time::Duration;
 
-use k8s_openapi::api::apps::v1::DaemonSet;
+use kube::core::DynamicObject;
 use tokio::time::Instant;
 
 use self::attempt::until_done;
@@ -26,8 +26,8 @@ pub use self::nodes::Cleared;
 /// What is removed beside labels and taints of Nodes and the Lease of the election.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Extent {
-    /// What takes the agents' state away on each node.
-    pub agents: Option<DaemonSet>,
+    /// The `DaemonSet` that takes the agents' state away on each node, as it was written.
+    pub agents: Option<DynamicObject>,
     /// Names of Secrets in our namespace: what `init-nats` made.
     pub secrets: Vec<String>,
     /// The three buckets, with everything in them.

@@ -1,13 +1,16 @@
 //! What the agents left on the hosts.
 //!
 //! Owns the `DaemonSet` that takes it away: it is made, waited for on every node, and deleted. What its pods do is
-//! `warm-agent forget`'s; how they are made is the chart's.
+//! `warm-agent forget`'s; how they are made is the chart's. It goes to the API server as it was written: nothing of a pod
+//! template is known here.
 
 use std::time::Duration;
 
 use k8s_openapi::api::apps::v1::DaemonSet;
 use kube::api::{DeleteParams, PostParams};
+use kube::core::{ApiResource, DynamicObject, TypeMeta};
 use kube::{Api, Client};
+use serde::Deserialize;
 use tokio::time::Instant;
 
 use super::attempt::{InWords, until_done};
@@ -16,10 +19,19 @@ use crate::api::failure;
 /// Nothing is waited for longer than this once the time is up.
 const LAST: Duration = Duration::from_secs(10);
 
+/// What matters of its status.
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct Status {
+    observed_generation: Option<i64>,
+    desired_number_scheduled: usize,
+    number_ready: usize,
+}
+
 /// Why it is not done yet.
 enum NotYet {
     Kube(kube::Error),
-    Nodes { ready: i32, wanted: i32 },
+    Nodes { ready: usize, wanted: usize },
     There,
 }
 
@@ -43,10 +55,12 @@ impl InWords for NotYet {
 pub(super) async fn clear(
     client: &Client,
     namespace: &str,
-    set: &DaemonSet,
+    set: &DynamicObject,
     deadline: Instant,
 ) -> Result<usize, String> {
-    let sets: Api<DaemonSet> = Api::namespaced(client.clone(), namespace);
+    let resource = ApiResource::erase::<DaemonSet>(&());
+    let sets: Api<DynamicObject> = Api::namespaced_with(client.clone(), namespace, &resource);
+    let set = &DynamicObject { types: Some(TypeMeta::resource::<DaemonSet>()), ..set.clone() };
     let name = set.metadata.name.as_deref().unwrap_or_default();
     let cleared = until_done(deadline, "state on the hosts", async || run(&sets, name, set).await).await;
     // With its pods: when it is gone, so are they.
@@ -59,7 +73,7 @@ pub(super) async fn clear(
     }
 }
 
-async fn run(sets: &Api<DaemonSet>, name: &str, set: &DaemonSet) -> Result<usize, NotYet> {
+async fn run(sets: &Api<DynamicObject>, name: &str, set: &DynamicObject) -> Result<usize, NotYet> {
     match sets.create(&PostParams::default(), set).await {
         Ok(_) => {}
         // By an earlier attempt.
@@ -67,16 +81,17 @@ async fn run(sets: &Api<DaemonSet>, name: &str, set: &DaemonSet) -> Result<usize
         Err(error) => return Err(error.into()),
     }
     let found = sets.get(name).await?;
-    let status = found.status.unwrap_or_default();
+    let status: Status =
+        found.data.get("status").and_then(|status| Status::deserialize(status).ok()).unwrap_or_default();
     let (wanted, ready) = (status.desired_number_scheduled, status.number_ready);
     if status.observed_generation == found.metadata.generation && ready == wanted {
-        Ok(usize::try_from(wanted).unwrap_or_default())
+        Ok(wanted)
     } else {
         Err(NotYet::Nodes { ready, wanted })
     }
 }
 
-async fn delete(sets: &Api<DaemonSet>, name: &str) -> Result<(), NotYet> {
+async fn delete(sets: &Api<DynamicObject>, name: &str) -> Result<(), NotYet> {
     match sets.delete(name, &DeleteParams::foreground()).await {
         Ok(_) => Err(NotYet::There),
         Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),

@@ -7,8 +7,9 @@ use std::collections::BTreeMap;
 use std::ops::AddAssign;
 
 use futures::{StreamExt as _, TryStreamExt as _, stream};
-use k8s_openapi::api::core::v1::{Node, Taint};
+use k8s_openapi::api::core::v1::Node;
 use kube::api::{ListParams, Patch, PatchParams};
+use kube::core::{ApiResource, DynamicObject};
 use kube::{Api, Client};
 use serde_json::{Value, json};
 use shared::label::{self, FIELD_MANAGER};
@@ -48,7 +49,8 @@ struct Marked {
 
 /// Takes everything of ours from every Node; done when a reading of all Nodes finds none.
 pub(super) async fn clear(client: &Client) -> kube::Result<Cleared> {
-    let nodes: Api<Node> = Api::all(client.clone());
+    // As they are written: a taint of others goes back with everything it has.
+    let nodes: Api<DynamicObject> = Api::all_with(client.clone(), &ApiResource::erase::<Node>(&()));
     let mut cleared = Cleared::default();
     loop {
         let marked = marked(&nodes).await?;
@@ -65,7 +67,7 @@ pub(super) async fn clear(client: &Client) -> kube::Result<Cleared> {
     }
 }
 
-async fn marked(nodes: &Api<Node>) -> kube::Result<Vec<Marked>> {
+async fn marked(nodes: &Api<DynamicObject>) -> kube::Result<Vec<Marked>> {
     let mut found = Vec::new();
     let mut page = ListParams::default().limit(PAGE);
     loop {
@@ -78,7 +80,7 @@ async fn marked(nodes: &Api<Node>) -> kube::Result<Vec<Marked>> {
     }
 }
 
-async fn clear_one(nodes: &Api<Node>, node: Marked) -> kube::Result<Cleared> {
+async fn clear_one(nodes: &Api<DynamicObject>, node: Marked) -> kube::Result<Cleared> {
     match nodes.patch_metadata(&node.name, &PatchParams::apply(FIELD_MANAGER), &Patch::Merge(node.patch)).await {
         Ok(_) => Ok(node.cleared),
         // It took everything with it.
@@ -88,7 +90,7 @@ async fn clear_one(nodes: &Api<Node>, node: Marked) -> kube::Result<Cleared> {
 }
 
 /// A merge patch (RFC 7396): a null removes; a list is replaced as a whole, so it holds only for the version it was read at.
-fn mark(node: Node) -> Option<Marked> {
+fn mark(node: DynamicObject) -> Option<Marked> {
     let labels: BTreeMap<String, Value> = node
         .metadata
         .labels
@@ -97,8 +99,9 @@ fn mark(node: Node) -> Option<Marked> {
         .filter(|key| label::is_ours(key))
         .map(|key| (key, Value::Null))
         .collect();
-    let all = node.spec.and_then(|spec| spec.taints).unwrap_or_default();
-    let (ours, others): (Vec<Taint>, Vec<Taint>) = all.into_iter().partition(|taint| label::is_our_taint(&taint.key));
+    let all = node.data.pointer("/spec/taints").and_then(Value::as_array).into_iter().flatten();
+    let is_ours = |taint: &&Value| taint.get("key").and_then(Value::as_str).is_some_and(label::is_our_taint);
+    let (ours, others): (Vec<&Value>, Vec<&Value>) = all.partition(is_ours);
     let cleared = Cleared { nodes: 1, labels: labels.len(), taints: ours.len() };
     if labels.is_empty() && ours.is_empty() {
         return None;

@@ -10,10 +10,13 @@ use std::time::Duration;
 use daemon::supervise::{Shutdown, Tasks};
 use futures::StreamExt as _;
 use k8s_openapi::api::core::v1::Pod;
+use kube::core::ApiResource;
 use kube::runtime::watcher::{self, Event, watcher};
 use kube::{Api, Client};
+use serde::Deserialize;
 use tokio::sync::watch;
 
+use super::object::{Object, or_default};
 use super::source::{Trouble, must_list_again};
 use crate::identity::pods::{AgentPod, Known};
 
@@ -24,6 +27,28 @@ pub struct Agents {
     pub namespace: String,
     /// Their service account.
     pub service_account: String,
+}
+
+/// What is decoded of one.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default)]
+struct Form {
+    #[serde(deserialize_with = "or_default")]
+    spec: Spec,
+    #[serde(deserialize_with = "or_default")]
+    status: Status,
+}
+
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct Spec {
+    node_name: Option<String>,
+}
+
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default)]
+struct Status {
+    phase: Option<String>,
 }
 
 /// Starts watching; each watch ends after `timeout` and is taken up again. What is known outlasts failures.
@@ -41,7 +66,8 @@ async fn follow(client: Client, agents: Agents, timeout: Duration, known: watch:
 }
 
 async fn watch_for_ever(client: &Client, agents: &Agents, timeout: Duration, known: &watch::Sender<Known>) {
-    let pods: Api<Pod> = Api::namespaced(client.clone(), &agents.namespace);
+    let resource = ApiResource::erase::<Pod>(&());
+    let pods: Api<Object<Form>> = Api::namespaced_with(client.clone(), &agents.namespace, &resource);
     let config = watcher::Config::default()
         .fields(&format!("spec.serviceAccountName={}", agents.service_account))
         .timeout(u32::try_from(timeout.as_secs()).unwrap_or(u32::MAX));
@@ -69,7 +95,7 @@ async fn watch_for_ever(client: &Client, agents: &Agents, timeout: Duration, kno
     }
 }
 
-fn take(event: Event<Pod>, listing: &mut BTreeMap<String, AgentPod>, known: &watch::Sender<Known>) {
+fn take(event: Event<Object<Form>>, listing: &mut BTreeMap<String, AgentPod>, known: &watch::Sender<Known>) {
     match event {
         Event::Init => listing.clear(),
         Event::InitApply(pod) => listing.extend(entry(&pod)),
@@ -77,7 +103,7 @@ fn take(event: Event<Pod>, listing: &mut BTreeMap<String, AgentPod>, known: &wat
             known.send_replace(Some(std::mem::take(listing)));
         }
         Event::Apply(pod) => {
-            let (name, entry) = (pod.metadata.name.clone().unwrap_or_default(), entry(&pod));
+            let (name, entry) = (pod.meta.name.clone(), entry(&pod));
             known.send_if_modified(|known| {
                 let Some(pods) = known else { return false };
                 match entry {
@@ -87,20 +113,19 @@ fn take(event: Event<Pod>, listing: &mut BTreeMap<String, AgentPod>, known: &wat
             });
         }
         Event::Delete(pod) => {
-            let name = pod.metadata.name.unwrap_or_default();
-            known.send_if_modified(|known| known.as_mut().is_some_and(|pods| pods.remove(&name).is_some()));
+            known.send_if_modified(|known| known.as_mut().is_some_and(|pods| pods.remove(&pod.meta.name).is_some()));
         }
     }
 }
 
 /// A Pod that runs somewhere. One that has ended or is being deleted needs to log in no more.
-fn entry(pod: &Pod) -> Option<(String, AgentPod)> {
-    let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
-    if pod.metadata.deletion_timestamp.is_some() || matches!(phase, Some("Succeeded" | "Failed")) {
+fn entry(pod: &Object<Form>) -> Option<(String, AgentPod)> {
+    let Form { spec, status } = pod.content.as_ref().ok()?;
+    if pod.meta.deletion_timestamp.is_some() || matches!(status.phase.as_deref(), Some("Succeeded" | "Failed")) {
         return None;
     }
-    let node = pod.spec.as_ref()?.node_name.clone()?;
-    Some((pod.metadata.name.clone()?, AgentPod { uid: pod.metadata.uid.clone()?, node }))
+    let (name, uid) = (pod.meta.name.clone(), pod.meta.uid.clone());
+    (!name.is_empty() && !uid.is_empty()).then_some((name, AgentPod { uid, node: spec.node_name.clone()? }))
 }
 
 #[cfg(test)]
@@ -109,7 +134,7 @@ mod tests {
 
     use super::*;
 
-    fn pod(name: &str, uid: &str, more: &serde_json::Value) -> Pod {
+    fn pod(name: &str, uid: &str, more: &serde_json::Value) -> Object<Form> {
         let mut pod =
             json!({ "metadata": { "name": name, "uid": uid }, "spec": { "nodeName": "a", "containers": [] } });
         for (pointer, value) in more.as_object().unwrap() {
