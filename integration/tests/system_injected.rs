@@ -97,7 +97,7 @@ fn an_injected_image_is_warm_where_its_deployment_may_land_until_its_pods_are_go
         let owner = &said["owners"][0];
         ensure!(said["ownersTotal"] == 1 && owner["kind"] == "Deployment" && owner["name"] == "web", "{said:#}");
         let why = owner["rule"].as_str().unwrap_or_default();
-        let source = "only a Pod of it shows it: pod web-5d9c-a containers[1] \"istio-proxy\"";
+        let source = "none of its own templates names it: pod web-5d9c-a containers[1] \"istio-proxy\"";
         ensure!(why.ends_with(source), "{why}");
         let own = explained(&installation, &app_ref).await?;
         let why = own["owners"][0]["rule"].as_str().unwrap_or_default().to_owned();

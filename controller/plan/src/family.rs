@@ -1,11 +1,12 @@
 //! Who belongs to whom.
 //!
 //! Owns which of all objects is a workload of its own: the top controller counts, what it controls does not, and what
-//! nobody controls counts itself. Adds to a workload what its Pods show beyond their templates, and gives it the template
+//! nobody controls counts itself. Adds to a workload what stands below it and its own template does not name, and gives it the template
 //! that it refers to. Decides by UID, and never that an owner is gone before every source has delivered its first full list.
 //!
 //! What comes out are workloads as [`crate::select`] reads them; what goes in is what the API server shows.
 
+mod beyond;
 mod extra;
 mod part;
 
@@ -18,7 +19,7 @@ use shared::name::ImageKey;
 
 use self::extra::Extras;
 use crate::fact::Change;
-use crate::input::{Constraint, ContainerImage, Controller, Replica, Workload, WorkloadKey, WorkloadKind};
+use crate::input::{ContainerImage, Controller, Replica, Workload, WorkloadKey, WorkloadKind};
 
 /// How long an owner that nobody has seen must have been missing: two watches may tell in another order than it
 /// happened, and Kubernetes collects what an owner leaves behind within this time.
@@ -51,7 +52,7 @@ pub(crate) struct Family {
     users: BTreeMap<WorkloadKey, BTreeSet<WorkloadKey>>,
     /// What the Pods of each controller show.
     replicas: BTreeMap<Controller, Vec<Replica>>,
-    /// What Pods show beyond their templates, by top controller.
+    /// What stands below a workload that its own template does not name, by top controller.
     extras: BTreeMap<WorkloadKey, Extras>,
     /// Objects whose owner is of a watched kind and is not there; of Pods their controller.
     missing: BTreeMap<WorkloadKey, Missing>,
@@ -164,7 +165,7 @@ impl Family {
         missing.chain(self.extras.values().filter_map(Extras::due)).min()
     }
 
-    /// Where an image stands that only Pods of a workload show.
+    /// Where an image stands below a workload whose own template does not name it.
     pub(crate) fn position(&self, key: &WorkloadKey, id: &ImageKey) -> Option<&str> {
         let is_it = |image: &&ContainerImage| Reference::parse(&image.image).is_ok_and(|r| r.key() == *id);
         let object = WorkloadKey { name: key.object_name().to_owned(), ..key.clone() };
@@ -347,36 +348,6 @@ impl Family {
             self.stray.entry(of).or_insert(Missing::Unseen);
         }
         counting
-    }
-
-    /// What the Pods below an object show that no template between them and it names.
-    fn shown_beyond(&self, top: &WorkloadKey, good: &Workload) -> Vec<(ContainerImage, Constraint)> {
-        let mut shown = Vec::new();
-        let mut next = vec![(top.clone(), 0)];
-        while let Some((key, depth)) = next.pop() {
-            let Some(member) = self.objects.get(&key).and_then(|member| member.good.as_ref()) else { continue };
-            let named: BTreeSet<&str> = member
-                .every_image()
-                .chain(good.every_image())
-                .chain(self.template_of(member).into_iter().flat_map(Workload::every_image))
-                .map(|image| image.image.as_str())
-                .collect();
-            let of = Controller { key: key.clone(), uid: member.uid.clone() };
-            for replica in self.replicas.get(&of).into_iter().flatten() {
-                let beyond = replica.view.every_image().filter(|image| !named.contains(image.image.as_str()));
-                shown.extend(beyond.map(|image| {
-                    let position = format!("pod {} {}", replica.pod, image.position);
-                    (ContainerImage { position, image: image.image.clone() }, replica.view.constraint.clone())
-                }));
-            }
-            if depth < DEPTH {
-                let children = self.children.get(&key).into_iter().flatten();
-                let mine =
-                    children.filter(|child| self.owner(child).is_some_and(|(owner, there)| there && owner == key));
-                next.extend(mine.map(|child| (child.clone(), depth + 1)));
-            }
-        }
-        shown
     }
 
     fn template_of(&self, workload: &Workload) -> Option<&Workload> {

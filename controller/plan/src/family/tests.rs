@@ -3,7 +3,7 @@
 use rstest::rstest;
 
 use super::*;
-use crate::input::{Owner, Part};
+use crate::input::{Constraint, Owner, Part};
 use crate::known::Known;
 
 const NOW: Moment = Moment(0);
@@ -202,6 +202,36 @@ fn an_injected_image_is_its_top_workloads_until_a_while_after_the_last_pod_that_
     assert_eq!(stage.counting(), ["Deployment/web: web:2 istio:2"]);
     stage.remove("Deployment", "web");
     assert_eq!(stage.counting(), Vec::<String>::new());
+}
+
+#[test]
+fn what_the_controller_of_a_configured_kind_adds_to_its_pods_counts_while_there_are_none() {
+    let mut stage = Stage::complete(&["Service.serving.knative.dev", "Revision.serving.knative.dev"]);
+    stage.set("Service.serving.knative.dev", "fn", workload("s", None, &["fn:1"]));
+    stage.set(
+        "Revision.serving.knative.dev",
+        "fn-1",
+        workload("r", Some(("Service.serving.knative.dev", "fn", "s")), &["fn:1"]),
+    );
+    let made = |text: &[&str]| workload("d", Some(("Revision.serving.knative.dev", "fn-1", "r")), text);
+    stage.set("Deployment", "fn-1-deployment", made(&["fn@sha256:aa", "queue:1"]));
+    // What an earlier revision of that Deployment named is over.
+    stage.set(
+        "ReplicaSet",
+        "fn-1-a",
+        workload("rs", Some(("Deployment", "fn-1-deployment", "d")), &["fn:0", "queue:0"]),
+    );
+    assert_eq!(stage.counting(), ["Service.serving.knative.dev/fn: fn:1 fn@sha256:aa queue:1"]);
+    let id = Reference::parse("queue:1").unwrap().key();
+    let position = stage.family.position(&key("Service.serving.knative.dev", "fn"), &id);
+    assert_eq!(position, Some("Deployment fn-1-deployment containers[0] \"app\""));
+    stage.set("Deployment", "fn-1-deployment", made(&["fn@sha256:aa", "queue:2"]));
+    stage.pass(Duration::from_mins(10));
+    assert_eq!(stage.counting(), ["Service.serving.knative.dev/fn: fn:1 fn@sha256:aa queue:2"]);
+    stage.remove("ReplicaSet", "fn-1-a");
+    stage.remove("Deployment", "fn-1-deployment");
+    stage.pass(Duration::from_mins(10));
+    assert_eq!(stage.counting(), ["Service.serving.knative.dev/fn: fn:1"]);
 }
 
 #[test]

@@ -122,7 +122,7 @@ impl World {
     fn standing_at(&self, key: &WorkloadKey, id: &ImageKey) -> String {
         self.family
             .position(key, id)
-            .map(|position| format!("; only a Pod of it shows it: {position}"))
+            .map(|position| format!("; none of its own templates names it: {position}"))
             .unwrap_or_default()
     }
 
