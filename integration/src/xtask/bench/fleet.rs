@@ -28,6 +28,9 @@ pub(super) struct Args {
     /// Deployments that name these images; without this as many as name twenty each.
     #[arg(long)]
     workloads: Option<usize>,
+    /// `ImageSet`s that name these images, in place of Deployments.
+    #[arg(long, default_value_t = 0)]
+    sets: usize,
     /// Single intents whose way to all agents is measured.
     #[arg(long, default_value_t = 20)]
     rounds: usize,
@@ -64,6 +67,9 @@ pub(super) async fn run(run: &Run, args: &Args) -> Result<()> {
     let cold = Box::pin(phases.cold(args.agents)).await?;
     figures.insert("cold".into(), cold);
     figures.insert("labelled".into(), Box::pin(phases.labelled()).await?);
+    if args.sets > 0 {
+        figures.insert("sets".into(), Box::pin(phases.sets()).await?);
+    }
     figures.insert("idle".into(), Box::pin(phases.idle(args.idle)).await?);
     let (mut whole, mut told) = (Sample::default(), Sample::default());
     for number in 0..args.rounds {

@@ -3,8 +3,11 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
+use cluster_plan::set::SetStatus;
+use controller::api::image_set::ImageSet;
 use futures::StreamExt as _;
 use jiff::Timestamp;
+use kube::api::ListParams;
 use serde_json::{Value, json};
 
 use super::meter::{self, Reading};
@@ -22,6 +25,7 @@ const QUIET: Duration = Duration::from_secs(10);
 /// How long workloads come and go.
 const CHURN: u32 = 30;
 const PATCHES: &str = "patch nodes";
+const STATUSES: &str = "patch imagesets/status";
 
 /// What is killed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -101,6 +105,29 @@ impl<'a> Phases<'a> {
         let cost = self.read().await?.since(&before);
         let per_node = seen as f64 / self.stage.nodes as f64;
         Ok(json!({ "seconds": took, "patches": seen, "patchesPerNode": per_node, "cost": cost }))
+    }
+
+    /// Until every set says that it is ready.
+    pub(super) async fn sets(&mut self) -> Result<Value> {
+        say("waiting until the sets are ready");
+        let (before, start) = (self.read().await?, Instant::now());
+        let sets = self.stage.installation.sets("default");
+        let (total, took) = loop {
+            let all = sets.list(&ListParams::default()).await?.items;
+            let is_ready = |set: &&ImageSet| set.status.as_ref().is_some_and(SetStatus::is_ready);
+            let ready = all.iter().filter(is_ready).count();
+            if ready == all.len() {
+                break (ready, start.elapsed());
+            }
+            ensure!(start.elapsed() < LIMIT, "{ready} of {} sets are ready", all.len());
+            tokio::time::sleep(QUIET / 10).await;
+        };
+        let written = meter::requests(&self.stage.installation)?.get(STATUSES).copied().unwrap_or_default();
+        let per_set = written as f64 / total.max(1) as f64;
+        let cost = self.read().await?.since(&before);
+        Ok(json!({
+            "sets": total, "seconds": seconds(took), "statusWrites": written, "statusWritesPerSet": per_set, "cost": cost,
+        }))
     }
 
     /// Nothing happens.

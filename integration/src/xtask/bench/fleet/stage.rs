@@ -62,9 +62,13 @@ impl Stage {
         let mut stage = Self { installation, process, client, nodes: 0, intents: 0 };
         say(&format!("creating {} Nodes", args.agents));
         stage.nodes(args.agents).await?;
-        let workloads = args.workloads.unwrap_or_else(|| args.intents.div_ceil(EACH)).clamp(1, args.intents);
-        say(&format!("creating {workloads} Deployments with {} images", args.intents));
-        stage.workloads(workloads, args.intents).await?;
+        let (objects, kind) = match args.sets {
+            0 => (args.workloads.unwrap_or_else(|| args.intents.div_ceil(EACH)), "Deployments"),
+            sets => (sets, "ImageSets"),
+        };
+        let objects = objects.clamp(1, args.intents);
+        say(&format!("creating {objects} {kind} with {} images", args.intents));
+        stage.wanted(objects, args.intents, args.sets > 0).await?;
         Ok(stage)
     }
 
@@ -82,12 +86,18 @@ impl Stage {
         Ok(())
     }
 
-    async fn workloads(&mut self, workloads: usize, images: usize) -> Result<()> {
+    /// So many images, named by so many objects.
+    async fn wanted(&mut self, objects: usize, images: usize, by_sets: bool) -> Result<()> {
         let all: Vec<String> = (0..images).map(|i| image(&format!("i-{i}"))).collect();
         let installation = &self.installation;
-        stream::iter(all.chunks(images.div_ceil(workloads)).enumerate())
+        stream::iter(all.chunks(images.div_ceil(objects)).enumerate())
             .map(Ok)
             .try_for_each_concurrent(MAKING, |(number, images)| async move {
+                if by_sets {
+                    return installation
+                        .apply_set("default", &format!("s-{number}"), &json!({ "images": images }))
+                        .await;
+                }
                 let images: Vec<&str> = images.iter().map(String::as_str).collect();
                 installation.deploy(&format!("w-{number}"), &images).await
             })
