@@ -313,7 +313,8 @@ fn a_user_that_expires_while_connected_is_disconnected_until_the_file_is_replace
 
         let next = world.user()?;
         next.write(&file)?;
-        ensure!(connected(&mut status).await? == 2);
+        // In the second in which the user expires the server may let it in once more, and cut it off again.
+        ensure!(connected(&mut status).await? >= 2);
         round_trip(&bus, "two").await?;
         eventually("the server knows the new user only", SOON, async || {
             let users: Vec<_> = world.connections().await?.into_iter().map(|(_, user)| user).collect();
