@@ -157,6 +157,20 @@ mod tests {
         }
     }
 
+    /// cargo 1.95 strips a package that has settings of its own only if those say so.
+    #[test]
+    fn programs_are_stripped() {
+        let text = std::fs::read_to_string(crate::xtask::root().join("Cargo.toml")).unwrap();
+        let manifest: toml::Table = text.parse().unwrap();
+        let release = manifest.get("profile").and_then(|profile| profile.get("release")).unwrap();
+        let strips = |settings: &toml::Value| settings.get("strip").and_then(toml::Value::as_bool) == Some(true);
+        assert!(strips(release));
+        for component in Component::ALL {
+            let own = release.get("package").and_then(|packages| packages.get(component.name()));
+            assert!(own.is_none_or(strips), "{}: {own:?}", component.name());
+        }
+    }
+
     #[test]
     fn the_dockerfile_packs_the_same() {
         let text = std::fs::read_to_string(crate::xtask::root().join("Dockerfile")).unwrap();
