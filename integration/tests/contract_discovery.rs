@@ -17,13 +17,12 @@ use controller::config::{DiscoverSettings, KindSettings};
 use daemon::supervise::Tasks;
 use integration::apiserver::ApiServer;
 use integration::eventually::eventually;
-use integration::installation::rights;
+use integration::installation::{definition, rights};
 use integration::listener::Listener;
 use integration::parts::{Parts, Tool};
 use integration::run::{RunDir, scenario};
 use k8s_openapi::api::apps::v1::ReplicaSet;
 use k8s_openapi::api::core::v1::{Pod, ServiceAccount};
-use k8s_openapi::api::rbac::v1::{ClusterRole, ClusterRoleBinding};
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
 use kube::core::{ApiResource, DynamicObject, GroupVersionKind};
@@ -61,7 +60,7 @@ impl World {
     async fn start(run: &Arc<RunDir>) -> Result<Self> {
         let api = ApiServer::start(run, &Parts::ensure(&[Tool::Etcd, Tool::KubeApiserver])?).await?;
         rights::grant(&api.client(), USER).await?;
-        grant_fleets(&api.client()).await?;
+        rights::grant_kinds(&api.client(), USER, "fleets", [&fleets()]).await?;
         let client = client::connect(Some(&api.kubeconfig_for(USER, None)?), Duration::from_secs(40)).await?;
         let (tasks, shutdown) = Tasks::new();
         let (said, inbox) = Listener::start(&tasks, shutdown);
@@ -113,31 +112,6 @@ where
     Ok(api.create(&PostParams::default(), &object).await?)
 }
 
-async fn grant_fleets(client: &Client) -> Result<()> {
-    let name = "fleets";
-    let rules = json!([{ "apiGroups": ["example.com"], "resources": ["fleets"], "verbs": ["list", "watch"] }]);
-    create::<ClusterRole>(&Api::all(client.clone()), json!({ "metadata": { "name": name }, "rules": rules })).await?;
-    let binding = json!({
-        "metadata": { "name": name },
-        "roleRef": { "apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": name },
-        "subjects": [{ "kind": "User", "name": USER, "apiGroup": "rbac.authorization.k8s.io" }],
-    });
-    create::<ClusterRoleBinding>(&Api::all(client.clone()), binding).await?;
-    Ok(())
-}
-
-fn definition() -> Value {
-    json!({
-        "metadata": { "name": "fleets.example.com" },
-        "spec": {
-            "group": "example.com", "scope": "Namespaced",
-            "names": { "plural": "fleets", "singular": "fleet", "kind": "Fleet", "listKind": "FleetList" },
-            "versions": [{ "name": "v1", "served": true, "storage": true, "schema": { "openAPIV3Schema": {
-                "type": "object", "x-kubernetes-preserve-unknown-fields": true } } }],
-        },
-    })
-}
-
 fn fleet_api(client: &Client) -> Api<DynamicObject> {
     let kind = GroupVersionKind::gvk("example.com", "v1", "Fleet");
     Api::default_namespaced_with(client.clone(), &ApiResource::from_gvk_with_plural(&kind, "fleets"))
@@ -164,7 +138,7 @@ fn a_kind_is_waited_for_watched_while_it_is_there_and_empty_once_it_is_gone() ->
 
         let definitions: Api<CustomResourceDefinition> = Api::all(client.clone());
         for round in 1..=2 {
-            create(&definitions, definition()).await?;
+            definitions.create(&PostParams::default(), &definition::of_kind(&fleets())?).await?;
             let fleets = fleet_api(&client);
             let name = format!("red-{round}");
             let red = key(kind.clone(), &name);

@@ -18,13 +18,11 @@ use controller::config::{DiscoverSettings, KindSettings};
 use daemon::supervise::Tasks;
 use integration::apiserver::ApiServer;
 use integration::eventually::eventually;
-use integration::installation::rights;
+use integration::installation::{definition, rights};
 use integration::listener::Listener;
 use integration::parts::{Parts, Tool};
 use integration::run::scenario;
 use k8s_openapi::api::core::v1::{Namespace, ServiceAccount};
-use k8s_openapi::api::rbac::v1::{ClusterRole, ClusterRoleBinding};
-use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::api::{ApiResource, DynamicObject, GroupVersionKind, Patch, PatchParams, PostParams};
 use kube::{Api, Client};
 use serde_json::{Value, json};
@@ -135,24 +133,14 @@ impl Site {
             }
         }
         for settings in kinds.iter().filter_map(|kind| self.kinds.get(kind)) {
-            let definitions: Api<CustomResourceDefinition> = Api::all(self.client.clone());
-            self.create(definitions, definition(settings)).await.with_context(|| settings.kind.clone())?;
+            let definitions = Api::all(self.client.clone());
+            definitions
+                .create(&PostParams::default(), &definition::of_kind(settings)?)
+                .await
+                .with_context(|| settings.kind.clone())?;
         }
-        self.grant().await
-    }
-
-    /// As the chart does for the presets.
-    async fn grant(&self) -> Result<()> {
-        let rule = |kind: &KindSettings| json!({ "apiGroups": [kind.group], "resources": [kind.plural()], "verbs": ["list", "watch"] });
-        let rules: Vec<Value> = self.kinds.values().map(rule).collect();
-        let cluster_role = json!({ "metadata": { "name": "presets" }, "rules": rules });
-        self.create::<ClusterRole>(Api::all(self.client.clone()), cluster_role).await?;
-        let binding = json!({
-            "metadata": { "name": "presets" },
-            "roleRef": { "apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "presets" },
-            "subjects": [{ "kind": "User", "name": USER, "apiGroup": "rbac.authorization.k8s.io" }],
-        });
-        self.create::<ClusterRoleBinding>(Api::all(self.client.clone()), binding).await
+        // As the chart does for the presets.
+        rights::grant_kinds(&self.client, USER, "presets", self.kinds.values()).await
     }
 
     async fn apply(&self, object: &Value) -> Result<()> {
@@ -190,21 +178,6 @@ impl Site {
     fn is_configured(&self, kind: &GroupVersionKind) -> bool {
         self.kinds.contains_key(&WorkloadKind::of(&kind.group, &kind.kind))
     }
-}
-
-fn definition(kind: &KindSettings) -> Value {
-    let (plural, group) = (kind.plural(), &kind.group);
-    let schema = json!({ "type": "object", "x-kubernetes-preserve-unknown-fields": true });
-    json!({
-        "metadata": { "name": format!("{plural}.{group}") },
-        "spec": {
-            "group": group, "scope": "Namespaced",
-            "names": { "plural": plural, "kind": kind.kind },
-            "versions": [
-                { "name": kind.version, "served": true, "storage": true, "schema": { "openAPIV3Schema": schema } },
-            ],
-        },
-    })
 }
 
 /// One block of an expected list.

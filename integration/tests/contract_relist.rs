@@ -22,8 +22,6 @@ use integration::parts::{Parts, Tool};
 use integration::proxy::tcp::TcpProxy;
 use integration::run::{RunDir, scenario};
 use k8s_openapi::api::core::v1::{ConfigMap, ServiceAccount};
-use k8s_openapi::api::rbac::v1::{ClusterRole, ClusterRoleBinding};
-use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::api::{Api, ApiResource, DeleteParams, DynamicObject, GroupVersionKind, Patch, PatchParams, PostParams};
 use serde_json::{Value, json};
 
@@ -155,24 +153,9 @@ impl World {
         let client = self.api.client();
         let accounts: Api<ServiceAccount> = Api::default_namespaced(client.clone());
         self.make(accounts, json!({ "metadata": { "name": "default" } })).await?;
-        let schema = json!({ "openAPIV3Schema": { "type": "object", "x-kubernetes-preserve-unknown-fields": true } });
-        let definition = json!({
-            "metadata": { "name": "fleets.example.com" },
-            "spec": {
-                "group": "example.com", "scope": "Namespaced", "names": { "plural": "fleets", "kind": "Fleet" },
-                "versions": [{ "name": "v1", "served": true, "storage": true, "schema": schema }],
-            },
-        });
-        self.make::<CustomResourceDefinition>(Api::all(client.clone()), definition).await?;
-        let rules = json!([{ "apiGroups": ["example.com"], "resources": ["fleets"], "verbs": ["list", "watch"] }]);
-        let role = json!({ "metadata": { "name": "fleets" }, "rules": rules });
-        self.make::<ClusterRole>(Api::all(client.clone()), role).await?;
-        let binding = json!({
-            "metadata": { "name": "fleets" },
-            "roleRef": { "apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "fleets" },
-            "subjects": [{ "kind": "User", "name": USER, "apiGroup": "rbac.authorization.k8s.io" }],
-        });
-        self.make::<ClusterRoleBinding>(Api::all(client), binding).await
+        let definition = definition::of_kind(&fleets())?;
+        Api::all(client.clone()).create(&PostParams::default(), &definition).await?;
+        rights::grant_kinds(&client, USER, "fleets", [&fleets()]).await
     }
 
     fn api_of(&self, row: &Row) -> Api<DynamicObject> {

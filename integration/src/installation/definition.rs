@@ -1,12 +1,15 @@
-//! The definition of `ImageSet`, as the chart installs it: owns that it is served before anything asks for it.
+//! Definitions of kinds: that of `ImageSet`, as the chart installs it, and those of other people's kinds. Owns that the first is
+//! served before anything asks for it.
 
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use controller::api::image_set::{self, ImageSet};
+use controller::config::KindSettings;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::api::{ListParams, PostParams};
 use kube::{Api, Client};
+use serde_json::json;
 
 use crate::eventually::eventually;
 
@@ -20,4 +23,21 @@ pub async fn install(client: &Client) -> Result<()> {
     definitions.create(&PostParams::default(), &definition).await.context("installing the definition of ImageSet")?;
     let sets: Api<ImageSet> = Api::all(client.clone());
     eventually("sets can be listed", SERVED, async || sets.list(&ListParams::default()).await.map(drop)).await
+}
+
+/// That of a configured kind whose objects may hold anything.
+pub fn of_kind(kind: &KindSettings) -> Result<CustomResourceDefinition> {
+    let (plural, group) = (kind.plural(), &kind.group);
+    let schema = json!({ "type": "object", "x-kubernetes-preserve-unknown-fields": true });
+    let definition = json!({
+        "metadata": { "name": format!("{plural}.{group}") },
+        "spec": {
+            "group": group, "scope": "Namespaced",
+            "names": { "plural": plural, "kind": kind.kind },
+            "versions": [
+                { "name": kind.version, "served": true, "storage": true, "schema": { "openAPIV3Schema": schema } },
+            ],
+        },
+    });
+    Ok(serde_json::from_value(definition)?)
 }

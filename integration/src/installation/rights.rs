@@ -2,6 +2,7 @@
 
 use anyhow::{Context as _, Result};
 use controller::api::access::{self, Access, Names};
+use controller::config::KindSettings;
 use k8s_openapi::api::core::v1::Namespace;
 use k8s_openapi::api::rbac::v1::{ClusterRole, ClusterRoleBinding, Role, RoleBinding};
 use kube::Client;
@@ -44,10 +45,31 @@ pub async fn grant_rows(client: &Client, user: &str, rows: &[Access], secrets: &
     Ok(())
 }
 
+/// Gives `user` what the chart grants for configured kinds: to list and watch them. The role is called `name`.
+pub async fn grant_kinds(
+    client: &Client,
+    user: &str,
+    name: &str,
+    kinds: impl IntoIterator<Item = &KindSettings>,
+) -> Result<()> {
+    let reads = |kind: &KindSettings| json!({ "apiGroups": [kind.group], "resources": [kind.plural()], "verbs": ["list", "watch"] });
+    let rules: Vec<Value> = kinds.into_iter().map(reads).collect();
+    let params = PostParams::default();
+    let role: ClusterRole = serde_json::from_value(json!({ "metadata": { "name": name }, "rules": rules }))?;
+    Api::all(client.clone()).create(&params, &role).await.with_context(|| format!("the cluster role {name}"))?;
+    let binding: ClusterRoleBinding = serde_json::from_value(binding("ClusterRole", name, user))?;
+    Api::all(client.clone()).create(&params, &binding).await.with_context(|| format!("binding it to {user}"))?;
+    Ok(())
+}
+
 fn binding_to(kind: &str, user: &str) -> Value {
+    binding(kind, user, user)
+}
+
+fn binding(kind: &str, name: &str, user: &str) -> Value {
     json!({
-        "metadata": { "name": user },
-        "roleRef": { "apiGroup": "rbac.authorization.k8s.io", "kind": kind, "name": user },
+        "metadata": { "name": name },
+        "roleRef": { "apiGroup": "rbac.authorization.k8s.io", "kind": kind, "name": name },
         "subjects": [{ "kind": "User", "name": user, "apiGroup": "rbac.authorization.k8s.io" }],
     })
 }
