@@ -244,8 +244,13 @@ impl Installation {
 
     /// Waits until the controller is ready.
     pub async fn until_controller_ready(&mut self) -> Result<()> {
+        self.until_controller_ready_within(START).await
+    }
+
+    /// Waits so long until the controller is ready.
+    pub async fn until_controller_ready_within(&mut self, limit: Duration) -> Result<()> {
         let http = self.http.clone();
-        until_ready(&http, &mut self.controller).await
+        until_ready_within(&http, &mut self.controller, limit).await
     }
 
     /// Merges into the controller's configuration file, which it reads again by itself.
@@ -275,11 +280,15 @@ impl Installation {
 }
 
 async fn until_ready(http: &Http, member: &mut Member) -> Result<()> {
+    until_ready_within(http, member, START).await
+}
+
+async fn until_ready_within(http: &Http, member: &mut Member, limit: Duration) -> Result<()> {
     let url = format!("{}/readyz", member.admin());
     let name = member.process.name().to_owned();
     member
         .process
-        .until_ready(START, async || {
+        .until_ready(limit, async || {
             let answer = http.get(&url).await?;
             if answer.status.is_success() {
                 return Ok(());

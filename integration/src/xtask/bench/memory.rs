@@ -26,6 +26,9 @@ const AT_ONCE: usize = 32;
 /// One Pod of so many shows an injected image.
 const INJECTED: usize = 10;
 
+/// Until the first lists of so many Pods have ended, at the latest.
+const LISTED: Duration = Duration::from_mins(10);
+
 /// How much to measure.
 #[derive(clap::Args)]
 pub(super) struct Args {
@@ -71,7 +74,7 @@ pub(super) async fn run(run: &Run, args: &Args) -> Result<()> {
     let raw = raw.elapsed();
     let begun = Instant::now();
     installation.controller.process.restart()?;
-    installation.until_controller_ready().await?;
+    installation.until_controller_ready_within(LISTED).await?;
     let ready = begun.elapsed();
     let peak = memory(&installation)?;
     tokio::time::sleep(args.rest).await;
