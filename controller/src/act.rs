@@ -18,6 +18,7 @@ mod reply;
 mod request;
 mod reread;
 pub mod set_status;
+mod snapshot;
 mod term;
 mod workload_event;
 

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use cluster_plan::input::WorkloadKind;
-use cluster_plan::{Beginning, Fact, Settings, World};
+use cluster_plan::{Beginning, Fact, Settings, SnapshotSettings, World};
 use daemon::admin::{self, Admin, AdminError};
 use daemon::bus::{Bus, BusError};
 use daemon::clock::Clock;
@@ -169,6 +169,7 @@ fn beginning(config: &ControllerConfig, instance: String) -> Beginning {
     let version = VERSION.to_owned();
     let (kinds, linger) = (config.discover.kinds().into_keys().collect(), config.discover.linger);
     let sets = config.sets.enabled;
-    let settings = Settings { timing, labels, events, kinds, linger, target, sets, instance, version };
+    let snapshots = SnapshotSettings::default();
+    let settings = Settings { timing, labels, events, kinds, linger, target, sets, snapshots, instance, version };
     Beginning { settings, epoch: Uuid::new_v4().to_string(), seed: fastrand::u64(..) }
 }

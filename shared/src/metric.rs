@@ -103,7 +103,7 @@ metrics! {
     REMOVED_BYTES = Counter Agent "warm_removed_bytes_total" [] "Size of removed images as the runtime reports it.";
     DISK = Gauge Agent "warm_disk_bytes" ["kind"] "Image file system: used, free, and the mark above which nothing is pulled.";
     INVENTORY_LEFT_OUT = Gauge Agent "warm_inventory_left_out_objects" [] "Wanted images for which the last inventory had no room: nothing is said of them.";
-    READS = Counter Agent "warm_reads_total" ["kind"] "Reads of the intents bucket: delta or full.";
+    READS = Counter Agent "warm_reads_total" ["kind"] "Reads of the intents bucket: delta or full; of the full ones, those that found a snapshot.";
 }
 
 #[cfg(test)]

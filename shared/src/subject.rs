@@ -269,6 +269,23 @@ impl From<IntentsKey> for String {
     }
 }
 
+/// The key of a chunk of a pool's snapshot in the intents bucket, `<pool>.snap.<chunk>`.
+pub fn snapshot_key(pool: &PoolId, chunk: usize) -> String {
+    format!("{pool}.snap.{chunk}")
+}
+
+/// The wildcard over the chunks of a pool's snapshot.
+pub fn snapshot_keys(pool: &PoolId) -> String {
+    format!("{pool}.snap.*")
+}
+
+/// Pool and number of a chunk's key.
+pub fn parse_snapshot_key(key: &str) -> Option<(PoolId, usize)> {
+    let (pool, number) = key.split_once(".snap.")?;
+    let chunk = number.parse().ok().filter(|chunk: &usize| chunk.to_string() == number)?;
+    Some((PoolId::parse(pool).ok()?, chunk))
+}
+
 /// The key of a node's assignment: its token.
 pub fn assignment_key(node: &NodeName) -> String {
     node.token()
@@ -349,6 +366,7 @@ mod tests {
             for key in [IntentsKey::Meta, IntentsKey::Control, IntentsKey::Definition(pool.clone()), IntentsKey::Intent(pool.clone(), ImageKey::of(&image))] {
                 prop_assert_eq!(IntentsKey::parse(&key.to_string()), Some(key));
             }
+            prop_assert_eq!(parse_snapshot_key(&snapshot_key(&pool, 17)), Some((pool.clone(), 17)));
             prop_assert_eq!(parse_assignment_key(&assignment_key(&node)), Some(node.clone()));
             prop_assert_eq!(parse_inventory_key(&inventory_key(&node)), Some(node));
         }

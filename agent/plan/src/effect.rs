@@ -30,6 +30,9 @@ pub enum Effect {
         from: u64,
         /// Number of this read; an outcome with an older one is ignored.
         read: u64,
+        /// Read the keys themselves, though there be a snapshot of them.
+        #[serde(skip_serializing_if = "std::ops::Not::not")]
+        plain: bool,
     },
     /// Pull. Outcome: `Fact::Pulled`.
     Pull {

@@ -126,6 +126,9 @@ impl Kind for Fact {
 pub struct PoolContent {
     /// Every stored message from the sequence asked for, purge markers included.
     pub entries: Vec<StoredIntent>,
+    /// The epoch of the snapshot that stands for the first of them; `None` if all were read one by one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub snapshot: Option<String>,
 }
 
 /// One stored key of a pool.

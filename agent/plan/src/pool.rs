@@ -86,6 +86,8 @@ pub(crate) struct Pool {
     failures: u32,
     /// The beat that caused the read under way or due.
     asked: Option<PoolSummary>,
+    /// A snapshot has been of use in this epoch, or was of another: if something is amiss, the keys themselves decide.
+    is_plain: bool,
     doubt: Doubt,
     ranges: Ranges,
     /// Changes by delta since the read under way began.
@@ -120,6 +122,7 @@ impl Pool {
             in_flight: None,
             failures: 0,
             asked: None,
+            is_plain: false,
             doubt: Doubt::default(),
             ranges: Ranges::default(),
             touched: BTreeMap::new(),
@@ -204,8 +207,8 @@ impl Pool {
         if self.in_flight.is_some() { None } else { self.due.map(|(at, _)| at) }
     }
 
-    /// Starts the read that is due now as number `number`; gives the first sequence wanted.
-    pub(crate) fn start_read(&mut self, now: Moment, number: u64) -> Option<u64> {
+    /// Starts the read that is due now as number `number`; gives the first sequence wanted, and whether no snapshot will do.
+    pub(crate) fn start_read(&mut self, now: Moment, number: u64) -> Option<(u64, bool)> {
         if self.read_due()? > now {
             return None;
         }
@@ -213,7 +216,8 @@ impl Pool {
         self.in_flight = Some(InFlight { number, depth, began: now });
         self.touched.clear();
         self.ranges.read_begins();
-        Some(if depth == Depth::Since { self.head.saturating_add(1) } else { 1 })
+        let from = if depth == Depth::Since { self.head.saturating_add(1) } else { 1 };
+        Some((from, self.is_plain || depth == Depth::Reset))
     }
 
     /// The epoch changed: sequences start again.
@@ -323,9 +327,8 @@ impl Pool {
         &mut self,
         number: u64,
         result: Result<PoolContent, Reason>,
-        now: Moment,
-        timing: &Timing,
-        rng: &mut Rng,
+        epoch: Option<&str>,
+        (now, timing, rng): (Moment, &Timing, &mut Rng),
     ) -> Option<bool> {
         let InFlight { depth, began, .. } = self.in_flight.filter(|read| read.number == number)?;
         self.in_flight = None;
@@ -334,6 +337,11 @@ impl Pool {
             self.schedule(depth, now + retry(timing).full_jitter(self.failures, rng));
             return Some(false);
         };
+        self.is_plain = true;
+        if content.snapshot.is_some() && content.snapshot.as_deref() != epoch {
+            self.schedule(depth, now);
+            return Some(false);
+        }
         (self.failures, self.read) = (0, Some(began));
         let newest = content.entries.iter().map(|e| e.seq).chain(self.touched.values().copied()).max().unwrap_or(0);
         if depth == Depth::Since {

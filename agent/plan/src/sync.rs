@@ -332,7 +332,8 @@ impl Sync {
         let Some(pool) = self.pools.get_mut(id) else {
             return false;
         };
-        let Some(changed) = pool.read_ended(read, result, now, &self.timing, &mut self.rng) else {
+        let Some(changed) = pool.read_ended(read, result, self.epoch.as_deref(), (now, &self.timing, &mut self.rng))
+        else {
             return false;
         };
         if changed {
@@ -365,9 +366,9 @@ impl Sync {
             return;
         }
         for (id, pool) in self.pools.iter_mut().filter(|(id, _)| self.subscription.has(id)) {
-            if let Some(from) = pool.start_read(now, self.reads + 1) {
+            if let Some((from, plain)) = pool.start_read(now, self.reads + 1) {
                 self.reads += 1;
-                effects.push(Effect::ReadPool { pool: id.clone(), from, read: self.reads });
+                effects.push(Effect::ReadPool { pool: id.clone(), from, read: self.reads, plain });
             }
         }
     }

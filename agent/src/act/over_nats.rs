@@ -67,8 +67,8 @@ impl OverNats {
         match effect {
             Effect::ReadMeta => self.beside.start(kind, async move { read::meta(&link).await }),
             Effect::ReadAssignment => self.beside.start(kind, async move { read::assignment(&link).await }),
-            Effect::ReadPool { pool, from, read } => {
-                self.beside.start(kind, async move { read::pool(&link, pool, from, read).await });
+            Effect::ReadPool { pool, from, read, plain } => {
+                self.beside.start(kind, async move { read::pool(&link, pool, from, read, plain).await });
             }
             Effect::Subscribe(pools) => self.subscriptions.push(pools),
             Effect::PublishEvent(event) => self.words.push(Word::Event(event)),

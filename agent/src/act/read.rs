@@ -19,8 +19,11 @@ pub(super) async fn assignment(link: &Link) -> Fact {
 }
 
 /// The keys of a pool.
-pub(super) async fn pool(link: &Link, pool: PoolId, from: u64, read: u64) -> Fact {
+pub(super) async fn pool(link: &Link, pool: PoolId, from: u64, read: u64, plain: bool) -> Fact {
     count(metric::READS, &[if from <= 1 { "full" } else { "delta" }], 1);
-    let result = done("read-pool", link.read_pool(&pool, from).await);
+    let result = done("read-pool", link.read_pool(&pool, from, plain).await);
+    if result.as_ref().is_ok_and(|content| content.snapshot.is_some()) {
+        count(metric::READS, &["snapshot"], 1);
+    }
     Fact::PoolRead { pool, read, result }
 }

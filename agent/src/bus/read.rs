@@ -2,19 +2,24 @@
 //!
 //! Owns the filters and the decoding of what is stored.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use daemon::bus::{ByApiSubject, ByBody, Operation, Stored as Read};
+use daemon::compress::inflate;
 use node_plan::fact::{PoolContent, Stored, StoredIntent};
-use shared::message::{Assignment, Intent, Message, Meta};
+use shared::message::snapshot::MAX_BYTES;
+use shared::message::{Assignment, Intent, Message, Meta, Snapshot, SnapshotIntent, header};
 use shared::name::{ClusterId, PoolId};
-use shared::subject::{Bucket, IntentsKey, assignment_key};
+use shared::subject::{Bucket, IntentsKey, assignment_key, parse_snapshot_key, snapshot_keys};
 use tracing::warn;
 
 use super::link::{Failure, Link};
 
 /// Keys of one page: the server queues a whole page in memory.
 const PAGE: u32 = 256;
+/// Chunks of a snapshot of one page.
+const SNAPSHOT_PAGE: u32 = 16;
 
 impl Link {
     /// `_meta`; `None` if it is absent.
@@ -34,8 +39,43 @@ impl Link {
         document(self.bus.direct_get_last(&stream, &subject, ByApiSubject).await?)
     }
 
-    /// Every key of a pool written at `from` or later, markers included.
-    pub async fn read_pool(&self, pool: &PoolId, from: u64) -> Result<PoolContent, Failure> {
+    /// Every key of a pool written at `from` or later, markers included. Unless `plain`, a snapshot of the pool may stand
+    /// for all keys up to its head.
+    pub async fn read_pool(&self, pool: &PoolId, from: u64, plain: bool) -> Result<PoolContent, Failure> {
+        let snapshot = if from <= 1 && !plain { self.read_snapshot(pool).await? } else { None };
+        let Some(Snapshot { epoch, head, intents, .. }) = snapshot else {
+            return Ok(PoolContent { entries: self.read_keys(pool, from).await?, snapshot: None });
+        };
+        let held = |intent: SnapshotIntent| StoredIntent {
+            id: intent.val.id.clone(),
+            seq: intent.seq,
+            value: Some(Stored::Intent(intent.val)),
+        };
+        let mut entries: Vec<StoredIntent> = intents.into_iter().map(held).collect();
+        entries.extend(self.read_keys(pool, head.saturating_add(1)).await?);
+        Ok(PoolContent { entries, snapshot: Some(epoch) })
+    }
+
+    /// The snapshot of a pool, if there is one that is whole.
+    async fn read_snapshot(&self, pool: &PoolId) -> Result<Option<Snapshot>, Failure> {
+        let stream = Bucket::Intents.stream(&self.cluster);
+        let filter = Bucket::Intents.subject(&self.cluster, &snapshot_keys(pool));
+        let batch = self.bus.direct_get_batch(&stream, &filter, 1, SNAPSHOT_PAGE).await?;
+        let chunks = batch.messages.iter().filter(|stored| stored.operation() == Operation::Put).filter_map(|stored| {
+            let (of, number) = parse_snapshot_key(Bucket::Intents.key_of(&self.cluster, &stored.subject)?)?;
+            (of == *pool).then_some((number, stored))
+        });
+        Ok(match assemble(pool, &chunks.collect()) {
+            None => None,
+            Some(Ok(snapshot)) => Some(snapshot),
+            Some(Err(why)) => {
+                warn!(%pool, why, "a snapshot is of no use; the keys are read one by one");
+                None
+            }
+        })
+    }
+
+    async fn read_keys(&self, pool: &PoolId, from: u64) -> Result<Vec<StoredIntent>, Failure> {
         let stream = Bucket::Intents.stream(&self.cluster);
         let filter = Bucket::Intents.subject(&self.cluster, &IntentsKey::all_of(pool));
         let batch = self.bus.direct_get_batch(&stream, &filter, from, PAGE).await?;
@@ -44,8 +84,31 @@ impl Link {
             .messages
             .iter()
             .filter_map(|stored| entry(&self.cluster, pool, &stored.subject, stored.seq, body(stored).as_deref()));
-        Ok(PoolContent { entries: entries.collect() })
+        Ok(entries.collect())
     }
+}
+
+/// Puts the chunks of a snapshot together; `None` if there is none. They are written one after the other, so some may be
+/// of another one than the first.
+fn assemble(pool: &PoolId, chunks: &BTreeMap<usize, &Read>) -> Option<Result<Snapshot, String>> {
+    let first = chunks.get(&0)?;
+    let (count, head) = (first.headers.number(header::CHUNKS)?, first.headers.number(header::TO)?);
+    let mut packed = Vec::new();
+    for number in 0..usize::try_from(count).unwrap_or(usize::MAX) {
+        match chunks.get(&number).filter(|chunk| chunk.headers.number(header::TO) == Some(head)) {
+            Some(chunk) => packed.extend_from_slice(&chunk.payload),
+            None => return Some(Err(format!("chunk {number} of {count} is missing, or of another one"))),
+        }
+    }
+    let plain = inflate(&packed, MAX_BYTES).map_err(|error| error.to_string());
+    let snapshot = plain.and_then(|plain| Snapshot::decode(&plain).map_err(|error| error.to_string()));
+    Some(snapshot.and_then(|snapshot| {
+        if snapshot.pool == *pool && snapshot.head == head {
+            Ok(snapshot)
+        } else {
+            Err(format!("it is of pool {} at {}", snapshot.pool, snapshot.head))
+        }
+    }))
 }
 
 fn document<T: Message>(stored: Option<Read>) -> Result<Option<T>, Failure> {

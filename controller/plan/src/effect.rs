@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 use shared::machine::Kind;
-use shared::message::{Assignment, Beat, Control, Intent, Message as _, Meta};
+use shared::message::{Assignment, Beat, Control, Intent, Message as _, Meta, Snapshot};
 use shared::name::{ImageKey, NodeName, PoolId};
 use shared::reason::Reason;
 use shared::subject::IntentsKey;
@@ -58,6 +58,8 @@ pub enum Effect {
     },
     /// Publish a pulse; not acknowledged.
     PublishBeat(Beat),
+    /// Write a pool down as a whole, under keys of its own; not acknowledged: the next one says more.
+    WriteSnapshot(Box<Snapshot>),
     /// Apply our labels to a Node: exactly these, ours that are missing here are removed. Outcome:
     /// `Fact::NodeLabelled`.
     LabelNode {
@@ -220,6 +222,7 @@ impl Kind for Effect {
             Self::WriteIntents(_) => "write-intents",
             Self::WriteAssignments { .. } => "write-assignments",
             Self::PublishBeat(_) => "publish-beat",
+            Self::WriteSnapshot(_) => "write-snapshot",
             Self::LabelNode { .. } => "label-node",
             Self::RequestInventory(_) => "request-inventory",
             Self::WriteSetStatus(_) => "write-set-status",

@@ -30,6 +30,8 @@ pub struct Settings {
     pub linger: Duration,
     /// Whether sets of images are watched.
     pub sets: bool,
+    /// What is written down for agents that have nothing.
+    pub snapshots: SnapshotSettings,
     /// The pod: `by` in `_meta`.
     pub instance: String,
     /// The controller's version: `ctl.status` tells it.
@@ -41,6 +43,20 @@ impl Settings {
     pub fn sources(&self) -> impl Iterator<Item = Source> {
         let sets = self.sets.then_some(Source::Sets);
         Source::FIXED.into_iter().chain(sets).chain(self.kinds.iter().cloned().map(Source::Workloads))
+    }
+}
+
+/// Snapshots of pools.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct SnapshotSettings {
+    /// A pool of fewer intents gets none: its keys are read as fast.
+    pub least: u64,
+}
+
+impl Default for SnapshotSettings {
+    fn default() -> Self {
+        Self { least: 128 }
     }
 }
 

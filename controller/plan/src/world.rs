@@ -44,6 +44,7 @@ use crate::select::{Reading, Rules};
 use crate::set::{SetView, StatusPace};
 use crate::settings::Settings;
 use crate::silence::Silence;
+use crate::snapshot::Snapshots;
 use crate::suspect::Suspects;
 use crate::switch::Switch;
 
@@ -95,6 +96,7 @@ pub struct World {
     /// Whether everything was paused at the last step.
     was_paused: bool,
     beats: Beats,
+    snapshots: Snapshots,
     pace: Pace,
     status_pace: StatusPace,
     silence: Silence,
@@ -169,6 +171,7 @@ impl World {
             switch: Switch::default(),
             was_paused: false,
             beats: Beats::default(),
+            snapshots: Snapshots::default(),
             pace,
             status_pace: StatusPace::default(),
             silence: Silence::default(),

@@ -17,7 +17,9 @@ use shared::reason::Reason;
 use tokio::sync::{Semaphore, mpsc};
 use tracing::error;
 
-use super::{Peers, assignments, beat, control, intents, node_label, reply, request, set_status, term, workload_event};
+use super::{
+    Peers, assignments, beat, control, intents, node_label, reply, request, set_status, snapshot, term, workload_event,
+};
 use crate::leader::tenure::Tenure;
 
 /// Effects that may wait in the lane. While NATS is slow beats are dropped beyond it: the next ones say the same.
@@ -116,6 +118,9 @@ impl Dispatch<Effect> for Dispatcher {
             }
             Effect::PostEvent(event) => {
                 self.tasks.spawn_effect(kind, workload_event::post(peers, tenure, kind, *event));
+            }
+            Effect::WriteSnapshot(written) => {
+                self.tasks.spawn_effect(kind, snapshot::write(peers, tenure, kind, written));
             }
             Effect::RequestInventory(node) => {
                 self.tasks.spawn_effect(kind, request::inventory(peers, tenure, kind, node));

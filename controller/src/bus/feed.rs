@@ -7,7 +7,7 @@ use cluster_plan::Fact;
 use cluster_plan::fact::{Newer, Stored, StoredValue};
 use shared::message::DecodeError;
 use shared::reason::Reason;
-use shared::subject::Bucket;
+use shared::subject::{Bucket, parse_snapshot_key};
 use tracing::warn;
 
 use super::refused;
@@ -60,6 +60,10 @@ impl Undecodable {
 /// One stored key; `body` is `None` for a marker. `None` for a key of no meaning: nothing is to be known of it.
 pub fn stored<F: Feed>(key: &str, seq: u64, body: Option<&[u8]>) -> Option<Stored<F::Key, F::Doc>> {
     let Some(parsed) = F::key(key) else {
+        // What is derived from the others is for agents alone.
+        if F::BUCKET == Bucket::Intents && parse_snapshot_key(key).is_some() {
+            return None;
+        }
         refused(F::KIND, Reason::Invalid);
         warn!(bucket = F::BUCKET.word(), key, "a key that follows no rule is ignored; remove it with `nats kv del`");
         return None;

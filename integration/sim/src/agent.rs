@@ -4,14 +4,14 @@
 
 use agent::bus::read::entry;
 use agent::bus::receive::{Incoming, fact};
-use node_plan::fact::PoolContent;
+use node_plan::fact::{PoolContent, Stored, StoredIntent};
 use node_plan::{Effect, Fact};
 use shared::machine::Kind as _;
 use shared::message::inventory::INVENTORY_TTL;
-use shared::message::{Message as _, SCHEMA, header};
+use shared::message::{Message as _, SCHEMA, Snapshot, SnapshotIntent, header};
 use shared::name::PoolId;
 use shared::reason::Reason;
-use shared::subject::{Bucket, IntentsKey, Subject, assignment_key, inventory_key};
+use shared::subject::{Bucket, IntentsKey, Subject, assignment_key, inventory_key, snapshot_key};
 
 use super::bus::{Body, Write};
 use super::connection::Wire;
@@ -109,7 +109,7 @@ impl Universe {
                     );
                 });
             }
-            Effect::ReadPool { pool, from, read } => self.read_page(node, pool, from, read, Vec::new()),
+            Effect::ReadPool { pool, from, read, plain } => self.read_pool(node, pool, from, read, plain),
             Effect::Pull { id, image, deadline } => {
                 let deadline = Us::try_from(deadline.as_micros()).unwrap_or(Us::MAX);
                 self.pull(node, incarnation, id, image, deadline);
@@ -158,12 +158,33 @@ impl Universe {
         Ok(stream.keys.get(key).and_then(|message| message.body.clone()))
     }
 
+    /// Reads a pool; unless `plain`, what stands in its snapshot first, as `Link::read_pool` does.
+    fn read_pool(&mut self, node: usize, pool: PoolId, from: u64, read: u64, plain: bool) {
+        if plain || from > 1 {
+            return self.read_page(node, pool, from, read, None, Vec::new());
+        }
+        let key = snapshot_key(&pool, 0);
+        self.request(
+            Who::Agent(node),
+            move |u| u.last(Bucket::Intents, &key),
+            move |u, answer| match answer.and_then(|answer| answer) {
+                Ok(body) => {
+                    let snapshot = body.and_then(|body| Snapshot::decode(&body).ok());
+                    let next = snapshot.as_ref().map_or(from, |snapshot| snapshot.head + 1);
+                    u.read_page(node, pool, next, read, snapshot, Vec::new());
+                }
+                Err(reason) => u.tell(node, Fact::PoolRead { pool, read, result: Err(reason) }),
+            },
+        );
+    }
+
     fn read_page(
         &mut self,
         node: usize,
         pool: PoolId,
         from: u64,
         read: u64,
+        snapshot: Option<Snapshot>,
         mut read_so_far: Vec<(String, u64, Option<Body>)>,
     ) {
         let prefix = format!("{pool}.i.");
@@ -179,9 +200,9 @@ impl Universe {
                         let next = page.last().map_or(from, |(_, message)| message.seq + 1);
                         read_so_far.extend(page.into_iter().map(|(key, message)| (key, message.seq, message.body)));
                         if left > 0 {
-                            return u.read_page(node, pool, next, read, read_so_far);
+                            return u.read_page(node, pool, next, read, snapshot, read_so_far);
                         }
-                        Ok(u.content(&pool, &read_so_far))
+                        Ok(u.content(&pool, snapshot, &read_so_far))
                     }
                     Ok(None) => Err(Reason::Unknown),
                     Err(reason) => Err(reason),
@@ -191,12 +212,19 @@ impl Universe {
         );
     }
 
-    fn content(&self, pool: &PoolId, read: &[(String, u64, Option<Body>)]) -> PoolContent {
+    fn content(&self, pool: &PoolId, snapshot: Option<Snapshot>, read: &[(String, u64, Option<Body>)]) -> PoolContent {
+        let epoch = snapshot.as_ref().map(|snapshot| snapshot.epoch.clone());
+        let held = |intent: SnapshotIntent| StoredIntent {
+            id: intent.val.id.clone(),
+            seq: intent.seq,
+            value: Some(Stored::Intent(intent.val)),
+        };
+        let before = snapshot.into_iter().flat_map(|snapshot| snapshot.intents).map(held);
         let entries = read.iter().filter_map(|(key, seq, body)| {
             let subject = Bucket::Intents.subject(&self.cluster, key);
             entry(&self.cluster, pool, &subject, *seq, body.as_deref())
         });
-        PoolContent { entries: entries.collect() }
+        PoolContent { entries: before.chain(entries).collect(), snapshot: epoch }
     }
 
     /// What the trace says of a fact.
@@ -244,7 +272,9 @@ impl Universe {
             Effect::Pull { id, image, .. } => format!("pull {id} {image}"),
             Effect::RemoveImage { image, .. } => format!("remove-image {image}"),
             Effect::CancelPull(id) => format!("cancel-pull {id}"),
-            Effect::ReadPool { pool, from, read } => format!("read-pool {pool} from {from} #{read}"),
+            Effect::ReadPool { pool, from, read, plain } => {
+                format!("read-pool {pool} from {from} #{read} plain {plain}")
+            }
             Effect::PublishEvent(event) => format!("event n {} {} {}", event.n, event.st, event.id),
             Effect::PutInventory(i) => {
                 format!("put-inventory n {} uid {} complete {} {:?}", i.n, i.uid, i.complete, short(&i.content))

@@ -391,7 +391,7 @@ impl Universe {
                 self.deeds += 1;
                 self.check_set_status(number, write);
             }
-            E::PublishBeat(_) | E::ReleaseLease | E::RequestInventory(_) | E::Reply { .. } => {}
+            E::PublishBeat(_) | E::WriteSnapshot(_) | E::ReleaseLease | E::RequestInventory(_) | E::Reply { .. } => {}
         }
     }
 

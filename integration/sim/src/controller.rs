@@ -17,7 +17,7 @@ use controller::bus::{Assignments, Intents, Inventories};
 use shared::machine::Kind as _;
 use shared::message::{Beat, Message as _, SCHEMA, header};
 use shared::reason::Reason;
-use shared::subject::{Bucket, IntentsKey, RequestVerb, Subject, assignment_key};
+use shared::subject::{Bucket, IntentsKey, RequestVerb, Subject, assignment_key, snapshot_key};
 
 use super::bus::{Body, Write};
 use super::connection::Wire;
@@ -281,6 +281,11 @@ impl Universe {
             Effect::LabelNode { node, uid, labels } => self.label_node(number, incarnation, node, uid, labels),
             Effect::WriteSetStatus(write) => self.write_set_status(number, incarnation, *write),
             Effect::PostEvent(event) => self.post_event(number, incarnation, *event),
+            Effect::WriteSnapshot(snapshot) => {
+                let key = snapshot_key(&snapshot.pool, 0);
+                let write = Write { key, expected: None, body: Some(snapshot.encode().into()), ttl: None };
+                self.request(Who::Controller(number), move |u| u.write(Bucket::Intents, write), |_, _| {});
+            }
             Effect::RequestInventory(node) => {
                 let subject = Subject::Request(node, RequestVerb::Inventory).print(&self.cluster);
                 let headers = vec![(header::SCHEMA, SCHEMA.to_string())];

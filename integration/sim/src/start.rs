@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use cluster_plan::{EventSettings, LabelSettings, World};
+use cluster_plan::{EventSettings, LabelSettings, SnapshotSettings, World};
 use jiff::SignedDuration;
 use node_plan::gc::{GcMode, GcSettings};
 use node_plan::{Identity, NodeState};
@@ -116,6 +116,8 @@ impl Universe {
             // Few, so that some have to wait, and soon again.
             events: EventSettings { per_minute: EVENTS, repeat: Duration::from_mins(2), ..EventSettings::default() },
             sets: true,
+            // Universes are small.
+            snapshots: SnapshotSettings { least: 2 },
             instance: format!("pod-{number}"),
             version: "1".to_owned(),
             ..cluster_plan::Settings::default()

@@ -57,7 +57,7 @@ impl Describe for Effect {
             Self::ReadMeta => "read _meta".to_owned(),
             Self::ReadAssignment => "read the assignment".to_owned(),
             Self::Subscribe(pools) => format!("subscribe to {}", list(pools)),
-            Self::ReadPool { pool, from, read } => format!("read {read} of pool {pool} from #{from}"),
+            Self::ReadPool { pool, from, read, .. } => format!("read {read} of pool {pool} from #{from}"),
             Self::Pull { image, deadline, .. } => format!("pull {image} within {deadline:?}"),
             Self::CancelPull(id) => format!("cancel the pull of {id}"),
             Self::ListImages => "list the runtime's images".to_owned(),

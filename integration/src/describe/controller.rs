@@ -110,6 +110,9 @@ impl Describe for Effect {
             Self::WriteAssignments { writes, .. } => {
                 format!("write assignments: {}", list(writes.iter().map(assignment_write)))
             }
+            Self::WriteSnapshot(snapshot) => {
+                format!("snapshot of pool {} head={} count={}", snapshot.pool, snapshot.head, snapshot.intents.len())
+            }
             Self::PublishBeat(beat) => format!("beat of pool {} head={} count={}", beat.pool, beat.head, beat.count),
             Self::LabelNode { node, labels, .. } => {
                 format!("label {node}: {}", list(labels.iter().map(|(key, value)| format!("{key}={value}"))))

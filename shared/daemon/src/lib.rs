@@ -6,6 +6,7 @@
 pub mod admin;
 pub mod bus;
 pub mod clock;
+pub mod compress;
 pub mod config;
 pub mod driver;
 pub mod inspect;

@@ -61,7 +61,7 @@ fn contents() -> impl Strategy<Value = PoolContent> {
             _ => Some(Stored::Intent(std::sync::Arc::new(intent(name)))),
         },
     });
-    prop::collection::vec(entry, 0..6).prop_map(|entries| PoolContent { entries })
+    prop::collection::vec(entry, 0..6).prop_map(|entries| PoolContent { entries, snapshot: None })
 }
 
 fn assignments() -> impl Strategy<Value = Assignment> {

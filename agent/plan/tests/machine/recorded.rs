@@ -64,7 +64,10 @@ fn beat() -> Beat {
 
 fn content() -> PoolContent {
     let values = [None, Some(Stored::Undecodable), Some(Stored::Intent(std::sync::Arc::new(intent("a"))))];
-    PoolContent { entries: values.map(|value| StoredIntent { id: key("a"), seq: 1, value }).into() }
+    PoolContent {
+        entries: values.map(|value| StoredIntent { id: key("a"), seq: 1, value }).into(),
+        snapshot: Some("e".into()),
+    }
 }
 
 /// A row for each variant: its shape and a sample. A variant without a row does not compile.

@@ -1,6 +1,6 @@
 //! The rules of `protocol.md` section 5, one by one.
 
-use node_plan::fact::PoolContent;
+use node_plan::fact::{PoolContent, Stored, StoredIntent};
 use node_plan::{Effect, Fact};
 use rstest::rstest;
 use shared::message::intent::Keep;
@@ -682,4 +682,63 @@ fn a_pool_that_could_not_be_subscribed_to_is_tried_again_and_the_others_are_read
     world.subscriptions_hang = false;
     world.run(secs(80));
     assert!(world.reads().contains(&("auto-0123456789".to_owned(), 1)));
+}
+
+/// A snapshot of the pool that holds one intent.
+fn snapshot(epoch: &str, name: &str, seq: u64) -> PoolContent {
+    let value = Some(Stored::Intent(std::sync::Arc::new(intent(name))));
+    PoolContent { entries: vec![StoredIntent { id: key(name), seq, value }], snapshot: Some(epoch.to_owned()) }
+}
+
+fn plain_reads(world: &World) -> Vec<bool> {
+    let plain =
+        world.log.iter().filter_map(|(_, e)| if let Effect::ReadPool { plain, .. } = e { Some(*plain) } else { None });
+    plain.collect()
+}
+
+#[test]
+fn a_snapshot_and_what_was_written_since_are_the_pool() {
+    let mut world = World::new();
+    world.assign(&["all"]);
+    let seq = world.put("all", intent("x"));
+    world.put("all", intent("y"));
+    world.snapshot = Some(snapshot(&world.meta().epoch, "x", seq));
+    world.step();
+    world.connect();
+    world.run(secs(20));
+    world.send_beat("all");
+    assert_eq!(plain_reads(&world), [false]);
+    assert!(world.is_in_step("all"));
+    assert_eq!(world.pulls().len(), 2);
+}
+
+#[test]
+fn of_a_snapshot_of_another_epoch_nothing_is_believed() {
+    let mut world = World::new();
+    world.assign(&["all"]);
+    world.put("all", intent("x"));
+    world.snapshot = Some(snapshot("another", "z", 1));
+    world.step();
+    world.connect();
+    world.run(secs(20));
+    assert_eq!(plain_reads(&world), [false, true]);
+    assert_eq!(world.pulls(), ["x"]);
+}
+
+#[test]
+fn what_a_snapshot_has_wrong_is_put_right_by_reading_the_keys() {
+    let mut world = World::new();
+    world.assign(&["all"]);
+    let seq = world.put("all", intent("x"));
+    world.snapshot = Some(snapshot(&world.meta().epoch, "z", seq));
+    world.step();
+    world.connect();
+    world.run(secs(20));
+    assert!(!world.is_in_step("all"));
+    for _ in 0..4 {
+        world.send_beat("all");
+        world.run(secs(15));
+    }
+    assert!(world.is_in_step("all"));
+    assert_eq!(plain_reads(&world).iter().filter(|plain| !**plain).count(), 1, "{:?}", plain_reads(&world));
 }

@@ -103,6 +103,8 @@ pub(crate) struct World {
     pub(crate) spread_ms: u64,
     keys: BTreeMap<Key, (u64, Option<Intent>)>,
     undecodable: BTreeSet<Key>,
+    /// What stands in the snapshot of every pool, if there is one.
+    pub(crate) snapshot: Option<PoolContent>,
     deltas: BTreeMap<PoolId, u64>,
     pub(crate) assignment: Option<Assignment>,
     // the runtime
@@ -161,6 +163,7 @@ impl World {
             spread_ms: 0,
             keys: BTreeMap::new(),
             undecodable: BTreeSet::new(),
+            snapshot: None,
             deltas: BTreeMap::new(),
             assignment: None,
             images: BTreeMap::new(),
@@ -353,6 +356,17 @@ impl World {
         self.tell(Fact::Beat(beat));
     }
 
+    /// What a read finds: unless it is plain, the snapshot and what was written since.
+    fn read_by_snapshot(&self, of: &PoolId, from: u64, plain: bool) -> PoolContent {
+        let Some(snapshot) = self.snapshot.as_ref().filter(|_| from <= 1 && !plain) else {
+            return self.read(of, from);
+        };
+        let head = snapshot.entries.iter().map(|entry| entry.seq).max().unwrap_or(0);
+        let mut content = snapshot.clone();
+        content.entries.extend(self.read(of, head + 1).entries);
+        content
+    }
+
     fn read(&self, of: &PoolId, from: u64) -> PoolContent {
         let mut entries: Vec<StoredIntent> = self
             .keys
@@ -371,7 +385,7 @@ impl World {
             })
             .collect();
         entries.sort_by_key(|entry| entry.seq);
-        PoolContent { entries }
+        PoolContent { entries, snapshot: None }
     }
 
     // --- time ---
@@ -452,8 +466,8 @@ impl World {
             Effect::ReadAssignment => Fact::AssignmentRead(self.nats(|| self.assignment.clone())),
             Effect::Subscribe(_) if self.subscriptions_hang => return None,
             Effect::Subscribe(pools) => Fact::Subscribed(pools),
-            Effect::ReadPool { pool, from, read } => {
-                let result = self.nats(|| self.read(&pool, from));
+            Effect::ReadPool { pool, from, read, plain } => {
+                let result = self.nats(|| self.read_by_snapshot(&pool, from, plain));
                 Fact::PoolRead { pool, read, result }
             }
             Effect::Pull { id, image, .. } => {

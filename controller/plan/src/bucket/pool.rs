@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use serde_json::Value;
-use shared::message::Intent;
+use shared::message::{Intent, SnapshotIntent};
 use shared::name::{ImageKey, PoolId};
 use shared::pool_set::{PoolSet, PoolSummary};
 
@@ -69,6 +69,16 @@ impl PoolBucket {
     /// Every key that holds something.
     pub(crate) fn live(&self) -> impl Iterator<Item = (&ImageKey, &Key<Arc<Intent>>)> {
         self.intents.iter().filter(|(_, key)| key.held != Held::Nothing)
+    }
+
+    /// Every intent with its sequence, as they are stored; `None` if one of them is not known.
+    pub(crate) fn written(&self) -> Option<Vec<SnapshotIntent>> {
+        self.live()
+            .map(|(_, key)| match (key.held, &key.good) {
+                (Held::Value, Some(intent)) => Some(SnapshotIntent { seq: key.seq, val: Arc::clone(intent) }),
+                _ => None,
+            })
+            .collect()
     }
 
     /// How many keys hold something.

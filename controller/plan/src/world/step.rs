@@ -7,10 +7,11 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use shared::machine::{Moment, Now};
-use shared::message::Beat;
+use shared::message::{Beat, Snapshot};
 use shared::name::{NodeName, PoolId};
 
 use super::World;
+use crate::bucket::PoolBucket;
 use crate::diff::{self, Buckets};
 use crate::effect::{Effect, IntentBatch};
 use crate::evidence::{NodeEvidence, Scope};
@@ -48,6 +49,7 @@ impl World {
             self.write_intents(now.mono, effects);
             self.write_assignments(now.mono, effects);
             self.beat(now, effects);
+            self.write_snapshots(now.mono, effects);
             effects.extend(self.evidence.take_requests().into_iter().map(Effect::RequestInventory));
         }
         if self.leadership.leads().is_some() {
@@ -193,6 +195,23 @@ impl World {
                 spread_ms: u64::try_from(spread.as_millis()).unwrap_or(u64::MAX),
                 ts: now.wall,
             }));
+        }
+    }
+
+    /// Writes large pools down as a whole. One that holds what cannot be read here gets none.
+    fn write_snapshots(&mut self, now: Moment, effects: &mut Vec<Effect>) {
+        let Some(meta) = self.leadership.leads().filter(|_| self.is_settled()) else {
+            return;
+        };
+        let head = self.intents.head();
+        let pools = self.intents.pools().map(|(id, pool)| (id, pool.summary(head)));
+        for id in self.snapshots.due(pools, self.settings.snapshots.least, now) {
+            let intents = self.intents.pool(&id).and_then(PoolBucket::written).unwrap_or_default();
+            if intents.is_empty() {
+                continue;
+            }
+            let (epoch, term) = (meta.epoch.clone(), meta.term);
+            effects.push(Effect::WriteSnapshot(Box::new(Snapshot { epoch, term, pool: id, head, intents })));
         }
     }
 

@@ -349,7 +349,11 @@ impl Stage {
                 let result = self.faults.pop().map_or(Ok(()), Err);
                 self.tell(Fact::EventPosted { workload: event.workload, id: event.id, result });
             }
-            Effect::PublishBeat(_) | Effect::RequestInventory(_) | Effect::ReleaseLease | Effect::Reply { .. } => {}
+            Effect::PublishBeat(_)
+            | Effect::WriteSnapshot(_)
+            | Effect::RequestInventory(_)
+            | Effect::ReleaseLease
+            | Effect::Reply { .. } => {}
         }
     }
 

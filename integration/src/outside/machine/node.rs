@@ -141,8 +141,8 @@ impl Play {
                 Fact::AssignmentRead(self.document::<Assignment>(Bucket::Assign, &assignment_key(&self.name)))
             }
             Effect::Subscribe(pools) => Fact::Subscribed(pools),
-            Effect::ReadPool { pool, from, read } => {
-                let result = Ok(PoolContent { entries: self.entries(&pool, from) });
+            Effect::ReadPool { pool, from, read, .. } => {
+                let result = Ok(PoolContent { entries: self.entries(&pool, from), snapshot: None });
                 Fact::PoolRead { pool, read, result }
             }
             Effect::ListImages => Fact::Images(Ok(self.images.clone())),
