@@ -18,7 +18,7 @@ mod reply;
 mod request;
 mod reread;
 pub mod set_status;
-mod snapshot;
+pub mod snapshot;
 mod term;
 mod workload_event;
 

@@ -1,7 +1,7 @@
 //! Snapshots of pools, against a real NATS server with agents in an account of their own.
 //!
 //! Shows: the controller writes a large pool down; an agent that reads by the snapshot knows the same as one that reads every
-//! key, also after intents came and went since; a snapshot that is damaged, incomplete or of another pool is of no use to
+//! key, also after intents came and went since; a pool that becomes small loses its own; a snapshot that is damaged, incomplete or of another pool is of no use to
 //! it, and then it reads the keys. The permissions and accounts are those of agents that know nothing of snapshots.
 
 use std::collections::BTreeMap;
@@ -9,7 +9,6 @@ use std::time::Duration;
 
 use agent::bus::Link;
 use anyhow::{Context as _, Result, anyhow, ensure};
-use async_nats::HeaderMap;
 use daemon::bus::NatsConfig;
 use daemon::config::SecretFile;
 use daemon::supervise::Tasks;
@@ -17,13 +16,12 @@ use integration::eventually::eventually;
 use integration::installation::{Installation, InstallationSpec, agent_user};
 use integration::run::scenario;
 use node_plan::fact::PoolContent;
-use shared::message::header;
 use shared::name::{ClusterId, ImageKey, NodeName, PoolId};
 
 const TEST: Duration = Duration::from_mins(3);
 const SOON: Duration = Duration::from_mins(1);
 const NODE: &str = "n1";
-const CHUNK: &str = "$KV.warm-default-intents.all.snap.0";
+const SNAPSHOT: &str = "$KV.warm-default-intents.all.snap";
 
 async fn link(installation: &Installation, tasks: &Tasks) -> Result<Link> {
     let user = agent_user(NODE);
@@ -103,23 +101,40 @@ fn who_reads_by_a_snapshot_knows_what_the_keys_say_and_a_bad_one_is_passed_over(
         installation.undeploy("default", "a").await?;
         ensure!(until(&link, 123).await?, "the snapshot is still of use");
 
+        // A small pool has none, nor the keys of one. (After half a minute: it was written just now.)
+        for name in ["b", "c"] {
+            installation.undeploy("default", name).await?;
+        }
+        until(&link, 43).await?;
+        eventually("the snapshot is taken away", SOON, async || {
+            let (_, is_used) = both(&link).await?;
+            anyhow::Ok((!is_used).then_some(()))
+        })
+        .await?;
+        for name in ["f", "g", "h"] {
+            deploy(&installation, name, 40).await?;
+        }
+        until(&link, 163).await?;
+        eventually("a snapshot is written again", SOON, async || {
+            let (_, is_used) = both(&link).await?;
+            anyhow::Ok(is_used.then_some(()))
+        })
+        .await?;
+
         // Nobody but a controller may write there, so it is somebody with all rights who spoils it; a controller would put
         // it right.
         installation.controller.process.kill()?;
         let admin = async_nats::ConnectOptions::with_user_and_password("admin".into(), "admin".into())
             .connect(installation.cluster.nats.url())
             .await?;
-        for (head, chunks, body) in [("1", "1", "junk"), ("1", "2", "half"), ("x", "1", "")] {
-            let mut headers = HeaderMap::new();
-            headers.insert(header::TO, head);
-            headers.insert(header::CHUNKS, chunks);
-            admin.publish_with_headers(CHUNK, headers, body.into()).await?;
+        for (key, body) in [("0", "junk"), ("head", "junk"), ("head", "{}")] {
+            admin.publish(format!("{SNAPSHOT}.{key}"), body.into()).await?;
             admin.flush().await?;
             let spoilt = eventually("the junk is stored", SOON, async || {
                 let (live, is_used) = both(&link).await?;
                 if is_used { Err(anyhow!("the snapshot is of use")) } else { Ok(Some(live)) }
             });
-            ensure!(spoilt.await?.len() == 123, "a bad snapshot takes intents away");
+            ensure!(spoilt.await?.len() == 163, "a bad snapshot takes intents away");
         }
         Ok(())
     })

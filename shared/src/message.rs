@@ -26,7 +26,7 @@ pub use heartbeat::Heartbeat;
 pub use intent::Intent;
 pub use inventory::{Content, Disk, Exception, Inventory, Runtime};
 pub use meta::Meta;
-pub use snapshot::{Snapshot, SnapshotIntent};
+pub use snapshot::{Snapshot, SnapshotHead, SnapshotIntent};
 
 use crate::text::shown;
 
@@ -50,8 +50,6 @@ pub mod header {
     pub const TO: &str = "Warm-To";
     /// Over how many milliseconds reads of what follows are to be spread.
     pub const SPREAD_MS: &str = "Warm-Spread-Ms";
-    /// How many chunks a snapshot has.
-    pub const CHUNKS: &str = "Warm-Chunks";
     /// Time to live of a stored message.
     pub const TTL: &str = "Nats-TTL";
     /// Stands on a message that a stream delivered: never on one of ours.
@@ -99,6 +97,7 @@ pub const KINDS: &[KindWord] = &[
     Intent::KIND,
     Inventory::KIND,
     Meta::KIND,
+    SnapshotHead::KIND,
     "request",
     "definition",
 ];
@@ -128,16 +127,15 @@ pub trait Message: Serialize + DeserializeOwned {
 
     /// Checks the version, then the shape.
     fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
-        refuse_newer(Self::KIND, bytes)?;
-        serde_json::from_slice(bytes).map_err(|source| DecodeError::Json { what: Self::KIND, source })
+        #[derive(Deserialize)]
+        struct Version {
+            v: u32,
+        }
+        let json = |source| DecodeError::Json { what: Self::KIND, source };
+        let Version { v } = serde_json::from_slice(bytes).map_err(json)?;
+        if v > SCHEMA {
+            return Err(DecodeError::Newer { what: Self::KIND, version: v });
+        }
+        serde_json::from_slice(bytes).map_err(json)
     }
-}
-
-fn refuse_newer(what: &'static str, bytes: &[u8]) -> Result<(), DecodeError> {
-    #[derive(Deserialize)]
-    struct Version {
-        v: u32,
-    }
-    let Version { v } = serde_json::from_slice(bytes).map_err(|source| DecodeError::Json { what, source })?;
-    if v > SCHEMA { Err(DecodeError::Newer { what, version: v }) } else { Ok(()) }
 }

@@ -52,6 +52,15 @@ impl PoolSummary {
     pub fn is_same_set(&self, other: &Self) -> bool {
         self.count == other.count && self.digest == other.digest
     }
+
+    /// That of these ids of a pool, each of which comes once.
+    pub fn over<'a>(pool: &PoolId, head: u64, ids: impl Iterator<Item = (&'a ImageKey, u64)>) -> Self {
+        ids.fold(Self { head, ..Self::default() }, |mut summary, (id, sequence)| {
+            summary.count += 1;
+            summary.digest.0 ^= term(pool, id, sequence);
+            summary
+        })
+    }
 }
 
 /// Live intents of one pool with their sequences; keeps count and digest in O(1) a change.
@@ -70,10 +79,10 @@ impl PoolSet {
 
     /// Inserts or moves an id to `sequence`; gives the sequence it had.
     pub fn insert(&mut self, id: ImageKey, sequence: u64) -> Option<u64> {
-        let new = self.term(&id, sequence);
+        let new = term(&self.pool, &id, sequence);
         let old = self.sequences.get(&id).copied();
         if let Some(old) = old {
-            self.digest.0 ^= self.term(&id, old);
+            self.digest.0 ^= term(&self.pool, &id, old);
         }
         self.digest.0 ^= new;
         self.sequences.insert(id, sequence);
@@ -83,7 +92,7 @@ impl PoolSet {
     /// Removes an id; gives the sequence it had.
     pub fn remove(&mut self, id: &ImageKey) -> Option<u64> {
         let old = self.sequences.remove(id)?;
-        self.digest.0 ^= self.term(id, old);
+        self.digest.0 ^= term(&self.pool, id, old);
         Some(old)
     }
 
@@ -114,19 +123,15 @@ impl PoolSet {
 
     /// The summary over the ids whose sequence is at most `head`: what the set was if the rest came later.
     pub fn summary_up_to(&self, head: u64) -> PoolSummary {
-        let mut summary = PoolSummary { head, ..PoolSummary::default() };
-        for (id, sequence) in self.iter().filter(|(_, s)| *s <= head) {
-            summary.count += 1;
-            summary.digest.0 ^= self.term(id, sequence);
-        }
-        summary
+        PoolSummary::over(&self.pool, head, self.iter().filter(|(_, sequence)| *sequence <= head))
     }
+}
 
-    fn term(&self, id: &ImageKey, sequence: u64) -> u64 {
-        let mut bytes = format!("{}.i.{id}", self.pool).into_bytes();
-        bytes.extend_from_slice(&sequence.to_be_bytes());
-        xxh3_64(&bytes)
-    }
+/// What one intent adds to the digest.
+fn term(pool: &PoolId, id: &ImageKey, sequence: u64) -> u64 {
+    let mut bytes = format!("{pool}.i.{id}").into_bytes();
+    bytes.extend_from_slice(&sequence.to_be_bytes());
+    xxh3_64(&bytes)
 }
 
 #[cfg(test)]

@@ -220,6 +220,8 @@ pub enum IntentsKey {
     Definition(PoolId),
     /// An intent.
     Intent(PoolId, ImageKey),
+    /// The head of a pool's snapshot.
+    Snapshot(PoolId),
 }
 
 impl IntentsKey {
@@ -234,6 +236,7 @@ impl IntentsKey {
         let tokens: Vec<&str> = key.split('.').collect();
         match tokens.as_slice() {
             [pool, "def"] => PoolId::parse(pool).ok().map(Self::Definition),
+            [pool, "snap", "head"] => PoolId::parse(pool).ok().map(Self::Snapshot),
             [pool, "i", id] => Some(Self::Intent(PoolId::parse(pool).ok()?, ImageKey::parse(id).ok()?)),
             _ => None,
         }
@@ -252,6 +255,7 @@ impl fmt::Display for IntentsKey {
             Self::Control => f.write_str("_ctl"),
             Self::Definition(pool) => write!(f, "{pool}.def"),
             Self::Intent(pool, id) => write!(f, "{pool}.i.{id}"),
+            Self::Snapshot(pool) => write!(f, "{pool}.snap.head"),
         }
     }
 }
@@ -269,20 +273,20 @@ impl From<IntentsKey> for String {
     }
 }
 
-/// The key of a chunk of a pool's snapshot in the intents bucket, `<pool>.snap.<chunk>`.
-pub fn snapshot_key(pool: &PoolId, chunk: usize) -> String {
-    format!("{pool}.snap.{chunk}")
+/// The key of a chunk of a pool's snapshot, `<pool>.snap.<number>`.
+pub fn snapshot_chunk(pool: &PoolId, number: u64) -> String {
+    format!("{pool}.snap.{number}")
 }
 
-/// The wildcard over the chunks of a pool's snapshot.
+/// The wildcard over head and chunks of a pool's snapshot.
 pub fn snapshot_keys(pool: &PoolId) -> String {
     format!("{pool}.snap.*")
 }
 
 /// Pool and number of a chunk's key.
-pub fn parse_snapshot_key(key: &str) -> Option<(PoolId, usize)> {
+pub fn parse_snapshot_chunk(key: &str) -> Option<(PoolId, u64)> {
     let (pool, number) = key.split_once(".snap.")?;
-    let chunk = number.parse().ok().filter(|chunk: &usize| chunk.to_string() == number)?;
+    let chunk = number.parse().ok().filter(|chunk: &u64| chunk.to_string() == number)?;
     Some((PoolId::parse(pool).ok()?, chunk))
 }
 
@@ -363,10 +367,10 @@ mod tests {
         #[test]
         fn bucket_keys_are_reversible(node in node_names(), pool in "[a-z0-9-]{1,63}", image in ".{0,20}") {
             let pool = PoolId::parse(&pool).unwrap();
-            for key in [IntentsKey::Meta, IntentsKey::Control, IntentsKey::Definition(pool.clone()), IntentsKey::Intent(pool.clone(), ImageKey::of(&image))] {
+            for key in [IntentsKey::Meta, IntentsKey::Control, IntentsKey::Definition(pool.clone()), IntentsKey::Snapshot(pool.clone()), IntentsKey::Intent(pool.clone(), ImageKey::of(&image))] {
                 prop_assert_eq!(IntentsKey::parse(&key.to_string()), Some(key));
             }
-            prop_assert_eq!(parse_snapshot_key(&snapshot_key(&pool, 17)), Some((pool.clone(), 17)));
+            prop_assert_eq!(parse_snapshot_chunk(&snapshot_chunk(&pool, 17)), Some((pool.clone(), 17)));
             prop_assert_eq!(parse_assignment_key(&assignment_key(&node)), Some(node.clone()));
             prop_assert_eq!(parse_inventory_key(&inventory_key(&node)), Some(node));
         }

@@ -2,16 +2,15 @@
 //!
 //! Owns the filters and the decoding of what is stored.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use daemon::bus::{ByApiSubject, ByBody, Operation, Stored as Read};
-use daemon::compress::inflate;
+/// For who has the keys of a snapshot from elsewhere than a [`Link`].
+pub use daemon::snapshot::unpack;
 use node_plan::fact::{PoolContent, Stored, StoredIntent};
-use shared::message::snapshot::MAX_BYTES;
-use shared::message::{Assignment, Intent, Message, Meta, Snapshot, SnapshotIntent, header};
+use shared::message::{Assignment, Intent, Message, Meta, Snapshot, SnapshotIntent};
 use shared::name::{ClusterId, PoolId};
-use shared::subject::{Bucket, IntentsKey, assignment_key, parse_snapshot_key, snapshot_keys};
+use shared::subject::{Bucket, IntentsKey, assignment_key, snapshot_keys};
 use tracing::warn;
 
 use super::link::{Failure, Link};
@@ -46,11 +45,6 @@ impl Link {
         let Some(Snapshot { epoch, head, intents, .. }) = snapshot else {
             return Ok(PoolContent { entries: self.read_keys(pool, from).await?, snapshot: None });
         };
-        let held = |intent: SnapshotIntent| StoredIntent {
-            id: intent.val.id.clone(),
-            seq: intent.seq,
-            value: Some(Stored::Intent(intent.val)),
-        };
         let mut entries: Vec<StoredIntent> = intents.into_iter().map(held).collect();
         entries.extend(self.read_keys(pool, head.saturating_add(1)).await?);
         Ok(PoolContent { entries, snapshot: Some(epoch) })
@@ -61,18 +55,14 @@ impl Link {
         let stream = Bucket::Intents.stream(&self.cluster);
         let filter = Bucket::Intents.subject(&self.cluster, &snapshot_keys(pool));
         let batch = self.bus.direct_get_batch(&stream, &filter, 1, SNAPSHOT_PAGE).await?;
-        let chunks = batch.messages.iter().filter(|stored| stored.operation() == Operation::Put).filter_map(|stored| {
-            let (of, number) = parse_snapshot_key(Bucket::Intents.key_of(&self.cluster, &stored.subject)?)?;
-            (of == *pool).then_some((number, stored))
+        let keys = batch.messages.iter().filter(|stored| stored.operation() == Operation::Put).filter_map(|stored| {
+            let key = Bucket::Intents.key_of(&self.cluster, &stored.subject)?;
+            Some((key, stored.payload.as_ref()))
         });
-        Ok(match assemble(pool, &chunks.collect()) {
-            None => None,
-            Some(Ok(snapshot)) => Some(snapshot),
-            Some(Err(why)) => {
-                warn!(%pool, why, "a snapshot is of no use; the keys are read one by one");
-                None
-            }
-        })
+        Ok(unpack(pool, keys).unwrap_or_else(|error| {
+            warn!(%pool, %error, "a snapshot is of no use; the keys are read one by one");
+            None
+        }))
     }
 
     async fn read_keys(&self, pool: &PoolId, from: u64) -> Result<Vec<StoredIntent>, Failure> {
@@ -88,27 +78,9 @@ impl Link {
     }
 }
 
-/// Puts the chunks of a snapshot together; `None` if there is none. They are written one after the other, so some may be
-/// of another one than the first.
-fn assemble(pool: &PoolId, chunks: &BTreeMap<usize, &Read>) -> Option<Result<Snapshot, String>> {
-    let first = chunks.get(&0)?;
-    let (count, head) = (first.headers.number(header::CHUNKS)?, first.headers.number(header::TO)?);
-    let mut packed = Vec::new();
-    for number in 0..usize::try_from(count).unwrap_or(usize::MAX) {
-        match chunks.get(&number).filter(|chunk| chunk.headers.number(header::TO) == Some(head)) {
-            Some(chunk) => packed.extend_from_slice(&chunk.payload),
-            None => return Some(Err(format!("chunk {number} of {count} is missing, or of another one"))),
-        }
-    }
-    let plain = inflate(&packed, MAX_BYTES).map_err(|error| error.to_string());
-    let snapshot = plain.and_then(|plain| Snapshot::decode(&plain).map_err(|error| error.to_string()));
-    Some(snapshot.and_then(|snapshot| {
-        if snapshot.pool == *pool && snapshot.head == head {
-            Ok(snapshot)
-        } else {
-            Err(format!("it is of pool {} at {}", snapshot.pool, snapshot.head))
-        }
-    }))
+/// An intent of a snapshot, as if it had been read under its own key.
+pub fn held(intent: SnapshotIntent) -> StoredIntent {
+    StoredIntent { id: intent.val.id.clone(), seq: intent.seq, value: Some(Stored::Intent(intent.val)) }
 }
 
 fn document<T: Message>(stored: Option<Read>) -> Result<Option<T>, Failure> {

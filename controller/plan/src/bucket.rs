@@ -11,7 +11,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use serde_json::Value;
-use shared::message::{Control, Intent, Meta};
+use shared::message::{Control, Intent, Meta, SnapshotHead};
 use shared::name::{ImageKey, PoolId};
 use shared::subject::IntentsKey;
 
@@ -213,6 +213,7 @@ impl IntentsBucket {
             IntentsKey::Control => Some(self.control.seq()),
             IntentsKey::Definition(pool) => self.pools.get(pool).map(|p| p.definition().seq),
             IntentsKey::Intent(pool, id) => self.pools.get(pool).and_then(|p| p.intent(id)).map(|k| k.seq),
+            IntentsKey::Snapshot(pool) => self.pools.get(pool).map(|p| p.snapshot().seq),
         };
         seq.unwrap_or_default()
     }
@@ -256,7 +257,7 @@ impl IntentsBucket {
     fn keys(&self) -> Vec<IntentsKey> {
         let of_pools = self.pools.iter().flat_map(|(id, pool)| {
             let intents = pool.intents().map(|(i, _)| IntentsKey::Intent(id.clone(), i.clone()));
-            intents.chain([IntentsKey::Definition(id.clone())])
+            intents.chain([IntentsKey::Definition(id.clone()), IntentsKey::Snapshot(id.clone())])
         });
         of_pools.chain([IntentsKey::Meta, IntentsKey::Control]).collect()
     }
@@ -314,6 +315,7 @@ impl IntentsBucket {
                 changed
             }
             IntentsKey::Definition(pool) => self.of(pool).take_definition(seq, only(value, as_definition)),
+            IntentsKey::Snapshot(pool) => self.of(pool).take_snapshot(seq, only(value, as_snapshot)),
             IntentsKey::Intent(pool, id) => {
                 let head = self.head;
                 let bucket = self.of(pool);
@@ -359,6 +361,10 @@ fn as_control(doc: IntentsDoc) -> Option<Control> {
 
 fn as_definition(doc: IntentsDoc) -> Option<Value> {
     if let IntentsDoc::Definition(value) = doc { Some(value) } else { None }
+}
+
+fn as_snapshot(doc: IntentsDoc) -> Option<SnapshotHead> {
+    if let IntentsDoc::Snapshot(head) = doc { Some(head) } else { None }
 }
 
 fn as_intent(doc: IntentsDoc) -> Option<Arc<Intent>> {

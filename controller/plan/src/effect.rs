@@ -58,8 +58,26 @@ pub enum Effect {
     },
     /// Publish a pulse; not acknowledged.
     PublishBeat(Beat),
-    /// Write a pool down as a whole, under keys of its own; not acknowledged: the next one says more.
-    WriteSnapshot(Box<Snapshot>),
+    /// Write a pool down as a whole, under keys of its own; the watch tells what came of it.
+    WriteSnapshot {
+        /// All of it.
+        snapshot: Box<Snapshot>,
+        /// How many chunks the one that is there has: those that are not needed any more go.
+        before: u64,
+        /// Time to live of purge markers.
+        #[serde(with = "shared::duration")]
+        marker_ttl: Duration,
+    },
+    /// Take the snapshot of a pool away; the watch tells what came of it.
+    PurgeSnapshot {
+        /// The pool.
+        pool: PoolId,
+        /// How many chunks it has.
+        chunks: u64,
+        /// Time to live of purge markers.
+        #[serde(with = "shared::duration")]
+        marker_ttl: Duration,
+    },
     /// Apply our labels to a Node: exactly these, ours that are missing here are removed. Outcome:
     /// `Fact::NodeLabelled`.
     LabelNode {
@@ -222,7 +240,8 @@ impl Kind for Effect {
             Self::WriteIntents(_) => "write-intents",
             Self::WriteAssignments { .. } => "write-assignments",
             Self::PublishBeat(_) => "publish-beat",
-            Self::WriteSnapshot(_) => "write-snapshot",
+            Self::WriteSnapshot { .. } => "write-snapshot",
+            Self::PurgeSnapshot { .. } => "purge-snapshot",
             Self::LabelNode { .. } => "label-node",
             Self::RequestInventory(_) => "request-inventory",
             Self::WriteSetStatus(_) => "write-set-status",

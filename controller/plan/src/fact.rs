@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use shared::machine::Kind;
-use shared::message::{Assignment, Control, Event, Heartbeat, Intent, Inventory, KindWord, Meta};
+use shared::message::{Assignment, Control, Event, Heartbeat, Intent, Inventory, KindWord, Meta, SnapshotHead};
 use shared::name::{ImageKey, NodeName, PoolId};
 use shared::reason::Reason;
 use shared::subject::ControlVerb;
@@ -147,6 +147,8 @@ pub enum IntentsDoc {
     Definition(serde_json::Value),
     /// `<pool>.i.<id>`.
     Intent(Box<Intent>),
+    /// `<pool>.snap.head`.
+    Snapshot(SnapshotHead),
 }
 
 /// One fact.

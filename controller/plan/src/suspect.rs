@@ -42,7 +42,7 @@ impl Suspects {
     /// A stored key is another.
     pub(crate) fn key(&mut self, key: &IntentsKey) {
         match key {
-            IntentsKey::Meta | IntentsKey::Control => {}
+            IntentsKey::Meta | IntentsKey::Control | IntentsKey::Snapshot(_) => {}
             IntentsKey::Definition(pool) => self.pool(pool),
             IntentsKey::Intent(pool, id) => self.intent(pool, id),
         }

@@ -119,8 +119,11 @@ impl Dispatch<Effect> for Dispatcher {
             Effect::PostEvent(event) => {
                 self.tasks.spawn_effect(kind, workload_event::post(peers, tenure, kind, *event));
             }
-            Effect::WriteSnapshot(written) => {
-                self.tasks.spawn_effect(kind, snapshot::write(peers, tenure, kind, written));
+            Effect::WriteSnapshot { snapshot, before, marker_ttl } => {
+                self.tasks.spawn_effect(kind, snapshot::write(peers, tenure, kind, snapshot, (before, marker_ttl)));
+            }
+            Effect::PurgeSnapshot { pool, chunks, marker_ttl } => {
+                self.tasks.spawn_effect(kind, snapshot::purge(peers, tenure, kind, pool, (chunks, marker_ttl)));
             }
             Effect::RequestInventory(node) => {
                 self.tasks.spawn_effect(kind, request::inventory(peers, tenure, kind, node));

@@ -42,7 +42,8 @@ pub(super) async fn write_all(bus: &Bus, tenure: &Tenure, puts: Vec<Put>) -> Vec
         if in_flight.len() == IN_FLIGHT {
             results.extend(in_flight.next().await);
         }
-        in_flight.push_back(acknowledged(tenure.guard(send(bus, put)).await));
+        let Put { subject, expected, content } = put;
+        in_flight.push_back(acknowledged(tenure.guard(send(bus, subject, Some(expected), content)).await));
     }
     while let Some(result) = in_flight.next().await {
         results.push(result);
@@ -50,10 +51,11 @@ pub(super) async fn write_all(bus: &Bus, tenure: &Tenure, puts: Vec<Put>) -> Vec
     results
 }
 
-async fn send(bus: &Bus, put: Put) -> PutAck {
-    match put.content {
-        Content::Value(body) => bus.put(put.subject, &[], body, Some(put.expected)).await,
-        Content::Purge(ttl) => bus.purge(put.subject, ttl, Some(put.expected)).await,
+/// Sends one write; `expected` is the sequence that the subject must have, if that matters.
+pub(super) async fn send(bus: &Bus, subject: String, expected: Option<u64>, content: Content) -> PutAck {
+    match content {
+        Content::Value(body) => bus.put(subject, &[], body, expected).await,
+        Content::Purge(ttl) => bus.purge(subject, ttl, expected).await,
     }
 }
 

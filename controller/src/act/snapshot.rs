@@ -1,42 +1,54 @@
-//! Writing a pool down as a whole; nobody waits for it, and the next one says more.
+//! Writing a pool down as a whole, and taking that away; nobody waits for it, and the watch tells what came of it.
 //!
-//! Owns compression and chunks. The first chunk goes last: who finds it finds the others.
+//! Owns the order. The head goes last, and away first: who finds it finds the chunks.
 
-use bytes::Bytes;
-use daemon::compress::deflate;
-use shared::message::header;
-use shared::message::snapshot::{CHUNK, Snapshot};
-use shared::subject::{Bucket, snapshot_key};
+use std::time::Duration;
+
+/// What is written; for who stores it elsewhere than in NATS.
+pub use daemon::snapshot::pack;
+use shared::message::Snapshot;
+use shared::name::PoolId;
+use shared::subject::{Bucket, IntentsKey, snapshot_chunk};
 
 use super::Peers;
 use super::outcome::{NotDone, done};
+use super::puts::{Content, send};
 use crate::leader::tenure::Tenure;
 
-/// Writes `snapshot`.
-pub(super) async fn write(peers: Peers, tenure: Tenure, kind: &'static str, snapshot: Box<Snapshot>) {
-    let body = Bytes::from(deflate(&snapshot.encode()));
-    let chunks: Vec<Bytes> =
-        (0..body.len()).step_by(CHUNK).map(|at| body.slice(at..body.len().min(at + CHUNK))).collect();
-    let headers = [(header::TO, snapshot.head.to_string()), (header::CHUNKS, chunks.len().to_string())];
-    let mut ended: Result<(), NotDone> = Ok(());
-    for (number, chunk) in chunks.into_iter().enumerate().rev() {
-        let subject = Bucket::Intents.subject(&peers.cluster, &snapshot_key(&snapshot.pool, number));
-        ended = put(&peers, &tenure, subject, &headers, chunk).await;
-        if ended.is_err() {
-            break;
-        }
-    }
-    let _ = done(kind, ended);
+/// Writes `snapshot` over one of `before` chunks.
+pub(super) async fn write(
+    peers: Peers,
+    tenure: Tenure,
+    kind: &'static str,
+    snapshot: Box<Snapshot>,
+    (before, marker_ttl): (u64, Duration),
+) {
+    let pool = snapshot.pool.clone();
+    // Milliseconds a thousand intents, which no other task has to wait for.
+    let packed = tokio::task::spawn_blocking(move || pack(&snapshot)).await.unwrap_or_default();
+    let chunks = packed.len().saturating_sub(1) as u64;
+    let values = packed.into_iter().map(|(key, value)| (key, Content::Value(value)));
+    let rest = (chunks..before).map(|number| (snapshot_chunk(&pool, number), Content::Purge(marker_ttl)));
+    let _ = done(kind, all(&peers, &tenure, values.chain(rest)).await);
 }
 
-async fn put(
-    peers: &Peers,
-    tenure: &Tenure,
-    subject: String,
-    headers: &[(&str, String)],
-    chunk: Bytes,
-) -> Result<(), NotDone> {
-    let ack = tenure.guard(peers.bus.put(subject, headers, chunk, None)).await?;
-    ack.await?;
+/// Takes away the snapshot of `pool`, which has so many chunks.
+pub(super) async fn purge(
+    peers: Peers,
+    tenure: Tenure,
+    kind: &'static str,
+    pool: PoolId,
+    (chunks, marker_ttl): (u64, Duration),
+) {
+    let head = IntentsKey::Snapshot(pool.clone()).to_string();
+    let keys = std::iter::once(head).chain((0..chunks).map(|number| snapshot_chunk(&pool, number)));
+    let _ = done(kind, all(&peers, &tenure, keys.map(|key| (key, Content::Purge(marker_ttl)))).await);
+}
+
+async fn all(peers: &Peers, tenure: &Tenure, puts: impl Iterator<Item = (String, Content)>) -> Result<(), NotDone> {
+    for (key, content) in puts {
+        let subject = Bucket::Intents.subject(&peers.cluster, &key);
+        tenure.guard(send(&peers.bus, subject, None, content)).await?.await?;
+    }
     Ok(())
 }

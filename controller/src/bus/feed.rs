@@ -7,7 +7,7 @@ use cluster_plan::Fact;
 use cluster_plan::fact::{Newer, Stored, StoredValue};
 use shared::message::DecodeError;
 use shared::reason::Reason;
-use shared::subject::{Bucket, parse_snapshot_key};
+use shared::subject::Bucket;
 use tracing::warn;
 
 use super::refused;
@@ -25,6 +25,11 @@ pub trait Feed: Send + 'static {
 
     /// The inverse of printing a key.
     fn key(key: &str) -> Option<Self::Key>;
+
+    /// Whether what stands under `key`, which is none of them, is derived from the others, for agents alone.
+    fn is_derived(_key: &str) -> bool {
+        false
+    }
 
     /// Decodes the document under `key`.
     fn decode(key: &Self::Key, body: &[u8]) -> Result<Self::Doc, Undecodable>;
@@ -60,8 +65,7 @@ impl Undecodable {
 /// One stored key; `body` is `None` for a marker. `None` for a key of no meaning: nothing is to be known of it.
 pub fn stored<F: Feed>(key: &str, seq: u64, body: Option<&[u8]>) -> Option<Stored<F::Key, F::Doc>> {
     let Some(parsed) = F::key(key) else {
-        // What is derived from the others is for agents alone.
-        if F::BUCKET == Bucket::Intents && parse_snapshot_key(key).is_some() {
+        if F::is_derived(key) {
             return None;
         }
         refused(F::KIND, Reason::Invalid);

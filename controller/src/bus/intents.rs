@@ -2,12 +2,12 @@
 
 use cluster_plan::Fact;
 use cluster_plan::fact::{IntentsDoc, Stored};
-use shared::message::{Control, DecodeError, Intent, Message as _, Meta, SCHEMA};
-use shared::subject::{Bucket, IntentsKey};
+use shared::message::{Control, DecodeError, Intent, Message as _, Meta, SCHEMA, SnapshotHead};
+use shared::subject::{Bucket, IntentsKey, parse_snapshot_chunk};
 
 use super::feed::{Feed, Undecodable};
 
-/// `_meta`, `_ctl`, `<pool>.def`, `<pool>.i.<id>`.
+/// `_meta`, `_ctl`, `<pool>.def`, `<pool>.i.<id>`, `<pool>.snap.head`.
 #[derive(Debug)]
 pub struct Intents;
 
@@ -19,6 +19,10 @@ impl Feed for Intents {
 
     fn key(key: &str) -> Option<IntentsKey> {
         IntentsKey::parse(key)
+    }
+
+    fn is_derived(key: &str) -> bool {
+        parse_snapshot_chunk(key).is_some()
     }
 
     fn decode(key: &IntentsKey, body: &[u8]) -> Result<IntentsDoc, Undecodable> {
@@ -34,6 +38,14 @@ impl Feed for Intents {
                         Err(DecodeError::Newer { what: "definition", version }.into())
                     }
                     _ => Ok(IntentsDoc::Definition(definition)),
+                }
+            }
+            IntentsKey::Snapshot(pool) => {
+                let head = SnapshotHead::decode(body)?;
+                if head.pool == *pool {
+                    Ok(IntentsDoc::Snapshot(head))
+                } else {
+                    Err(Undecodable::Foreign(format!("pool {}", head.pool)))
                 }
             }
             IntentsKey::Intent(_, id) => {

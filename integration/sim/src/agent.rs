@@ -2,16 +2,16 @@
 //!
 //! Owns what `agent/src/{act,bus}` do, without a runtime and without I/O; forms are checked by the same code.
 
-use agent::bus::read::entry;
+use agent::bus::read::{entry, held, unpack};
 use agent::bus::receive::{Incoming, fact};
-use node_plan::fact::{PoolContent, Stored, StoredIntent};
+use node_plan::fact::PoolContent;
 use node_plan::{Effect, Fact};
 use shared::machine::Kind as _;
 use shared::message::inventory::INVENTORY_TTL;
-use shared::message::{Message as _, SCHEMA, Snapshot, SnapshotIntent, header};
+use shared::message::{Message as _, SCHEMA, Snapshot, header};
 use shared::name::PoolId;
 use shared::reason::Reason;
-use shared::subject::{Bucket, IntentsKey, Subject, assignment_key, inventory_key, snapshot_key};
+use shared::subject::{Bucket, IntentsKey, Subject, assignment_key, inventory_key, snapshot_keys};
 
 use super::bus::{Body, Write};
 use super::connection::Wire;
@@ -163,16 +163,19 @@ impl Universe {
         if plain || from > 1 {
             return self.read_page(node, pool, from, read, None, Vec::new());
         }
-        let key = snapshot_key(&pool, 0);
+        let of = pool.clone();
+        let prefix = snapshot_keys(&pool).trim_end_matches('*').to_owned();
         self.request(
             Who::Agent(node),
-            move |u| u.last(Bucket::Intents, &key),
-            move |u, answer| match answer.and_then(|answer| answer) {
-                Ok(body) => {
-                    let snapshot = body.and_then(|body| Snapshot::decode(&body).ok());
+            move |u| u.store.page(Bucket::Intents, &prefix, 1, PAGE),
+            move |u, answer| match answer {
+                Ok(Some((keys, _))) => {
+                    let live = keys.iter().filter_map(|(key, message)| Some((key.as_str(), message.body.as_deref()?)));
+                    let snapshot = unpack(&of, live).ok().flatten();
                     let next = snapshot.as_ref().map_or(from, |snapshot| snapshot.head + 1);
                     u.read_page(node, pool, next, read, snapshot, Vec::new());
                 }
+                Ok(None) => u.tell(node, Fact::PoolRead { pool, read, result: Err(Reason::Unknown) }),
                 Err(reason) => u.tell(node, Fact::PoolRead { pool, read, result: Err(reason) }),
             },
         );
@@ -214,11 +217,6 @@ impl Universe {
 
     fn content(&self, pool: &PoolId, snapshot: Option<Snapshot>, read: &[(String, u64, Option<Body>)]) -> PoolContent {
         let epoch = snapshot.as_ref().map(|snapshot| snapshot.epoch.clone());
-        let held = |intent: SnapshotIntent| StoredIntent {
-            id: intent.val.id.clone(),
-            seq: intent.seq,
-            value: Some(Stored::Intent(intent.val)),
-        };
         let before = snapshot.into_iter().flat_map(|snapshot| snapshot.intents).map(held);
         let entries = read.iter().filter_map(|(key, seq, body)| {
             let subject = Bucket::Intents.subject(&self.cluster, key);

@@ -391,7 +391,12 @@ impl Universe {
                 self.deeds += 1;
                 self.check_set_status(number, write);
             }
-            E::PublishBeat(_) | E::WriteSnapshot(_) | E::ReleaseLease | E::RequestInventory(_) | E::Reply { .. } => {}
+            E::PublishBeat(_)
+            | E::WriteSnapshot { .. }
+            | E::PurgeSnapshot { .. }
+            | E::ReleaseLease
+            | E::RequestInventory(_)
+            | E::Reply { .. } => {}
         }
     }
 

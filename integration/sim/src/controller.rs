@@ -11,13 +11,14 @@ use cluster_plan::effect::{AssignmentWrite, IntentBatch, IntentChange, IntentWri
 use cluster_plan::fact::{Stored, StoredValue};
 use cluster_plan::{Effect, Fact, World};
 use controller::act::delta::deltas;
+use controller::act::snapshot::pack;
 use controller::bus::feed::{Feed, stored};
 use controller::bus::receive::{Refusal, fact};
 use controller::bus::{Assignments, Intents, Inventories};
 use shared::machine::Kind as _;
 use shared::message::{Beat, Message as _, SCHEMA, header};
 use shared::reason::Reason;
-use shared::subject::{Bucket, IntentsKey, RequestVerb, Subject, assignment_key, snapshot_key};
+use shared::subject::{Bucket, IntentsKey, RequestVerb, Subject, assignment_key, snapshot_chunk};
 
 use super::bus::{Body, Write};
 use super::connection::Wire;
@@ -281,10 +282,17 @@ impl Universe {
             Effect::LabelNode { node, uid, labels } => self.label_node(number, incarnation, node, uid, labels),
             Effect::WriteSetStatus(write) => self.write_set_status(number, incarnation, *write),
             Effect::PostEvent(event) => self.post_event(number, incarnation, *event),
-            Effect::WriteSnapshot(snapshot) => {
-                let key = snapshot_key(&snapshot.pool, 0);
-                let write = Write { key, expected: None, body: Some(snapshot.encode().into()), ttl: None };
-                self.request(Who::Controller(number), move |u| u.write(Bucket::Intents, write), |_, _| {});
+            Effect::WriteSnapshot { snapshot, before, .. } => {
+                let keys = pack(&snapshot);
+                let chunks = keys.len().saturating_sub(1) as u64;
+                let rest = (chunks..before).map(|number| (snapshot_chunk(&snapshot.pool, number), None));
+                let puts = keys.into_iter().map(|(key, value)| (key, Some(Body::from(value.as_ref()))));
+                self.put_one_by_one(number, puts.chain(rest).collect());
+            }
+            Effect::PurgeSnapshot { pool, chunks, .. } => {
+                let head = IntentsKey::Snapshot(pool.clone()).to_string();
+                let chunks = (0..chunks).map(|number| snapshot_chunk(&pool, number));
+                self.put_one_by_one(number, std::iter::once(head).chain(chunks).map(|key| (key, None)).collect());
             }
             Effect::RequestInventory(node) => {
                 let subject = Subject::Request(node, RequestVerb::Inventory).print(&self.cluster);
@@ -317,6 +325,21 @@ impl Universe {
                 }
             }
         }
+    }
+
+    /// Writes the keys of a snapshot, each when the one before it is acknowledged.
+    fn put_one_by_one(&mut self, number: usize, mut puts: VecDeque<(String, Option<Body>)>) {
+        let Some((key, body)) = puts.pop_front() else { return };
+        let write = Write { key, expected: None, body, ttl: None };
+        self.request(
+            Who::Controller(number),
+            move |u| u.write(Bucket::Intents, write),
+            move |u, written| {
+                if matches!(written, Ok(Ok(_))) {
+                    u.put_one_by_one(number, puts);
+                }
+            },
+        );
     }
 
     fn write_intents(&mut self, number: usize, batch: Box<IntentBatch>) {

@@ -110,7 +110,8 @@ impl Describe for Effect {
             Self::WriteAssignments { writes, .. } => {
                 format!("write assignments: {}", list(writes.iter().map(assignment_write)))
             }
-            Self::WriteSnapshot(snapshot) => {
+            Self::PurgeSnapshot { pool, .. } => format!("drop the snapshot of pool {pool}"),
+            Self::WriteSnapshot { snapshot, .. } => {
                 format!("snapshot of pool {} head={} count={}", snapshot.pool, snapshot.head, snapshot.intents.len())
             }
             Self::PublishBeat(beat) => format!("beat of pool {} head={} count={}", beat.pool, beat.head, beat.count),

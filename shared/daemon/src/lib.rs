@@ -6,13 +6,13 @@
 pub mod admin;
 pub mod bus;
 pub mod clock;
-pub mod compress;
 pub mod config;
 pub mod driver;
 pub mod inspect;
 pub mod metrics;
 pub mod record;
 pub mod replies;
+pub mod snapshot;
 pub mod supervise;
 pub mod telemetry;
 pub mod tls;

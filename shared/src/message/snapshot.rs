@@ -1,28 +1,54 @@
-//! The snapshot: all intents of a pool as of one head, so that who has nothing reads one message instead of a thousand.
+//! The snapshot: all intents of a pool as of one head, so that who has nothing reads one document instead of a thousand.
+//!
+//! Owns its two halves: the head, a message under a key of its own, and the body, one JSON a line. How the body is compressed
+//! and cut into keys is `daemon::snapshot`'s.
 
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::{DecodeError, Intent, SCHEMA};
+use super::{DecodeError, Intent, Message};
 use crate::name::PoolId;
-use crate::pool_set::{PoolSet, SetDigest};
+use crate::pool_set::{PoolSummary, SetDigest};
 
-/// Longest body that is taken, before compression.
-pub const MAX_BYTES: u64 = 128 * 1024 * 1024;
-/// Bytes of one chunk: with its headers below what the bucket takes.
-pub const CHUNK: usize = 48 * 1024;
+/// What a snapshot is of, under `<pool>.snap.head`. It is written after its chunks: who finds it finds them.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct SnapshotHead {
+    /// The epoch.
+    pub epoch: String,
+    /// The term of the controller that wrote it.
+    pub term: u64,
+    /// The pool.
+    pub pool: PoolId,
+    /// Last sequence of the intents stream that is taken in.
+    pub head: u64,
+    /// How many intents there are.
+    pub count: u64,
+    /// The digest over them.
+    pub digest: SetDigest,
+    /// How many keys hold the body: `<pool>.snap.0` and on.
+    pub chunks: u64,
+}
 
-const KIND: &str = "snapshot";
+impl Message for SnapshotHead {
+    const KIND: &'static str = "snapshot";
+}
 
-/// Under `<pool>.snap.<chunk>` of the intents bucket, compressed. Its serde form is for recordings; what crosses NATS is
-/// [`Snapshot::encode`].
+impl SnapshotHead {
+    /// The set.
+    pub fn summary(&self) -> PoolSummary {
+        PoolSummary { head: self.head, count: self.count, digest: self.digest }
+    }
+}
+
+/// All intents of a pool.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Snapshot {
     /// The epoch.
     pub epoch: String,
-    /// The term of the controller that wrote it.
+    /// The term of the controller that writes it.
     pub term: u64,
     /// The pool.
     pub pool: PoolId,
@@ -42,79 +68,57 @@ pub struct SnapshotIntent {
     pub val: Arc<Intent>,
 }
 
-#[derive(Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct First {
-    v: u32,
-    epoch: String,
-    term: u64,
-    pool: PoolId,
-    head: u64,
-    count: u64,
-    digest: SetDigest,
-}
-
 impl Snapshot {
-    /// One JSON a line: what it is of, with count and digest, then the intents.
-    pub fn encode(&self) -> Vec<u8> {
-        let summary = self.set().summary(self.head);
-        let first = First {
-            v: SCHEMA,
-            epoch: self.epoch.clone(),
-            term: self.term,
-            pool: self.pool.clone(),
-            head: self.head,
-            count: summary.count,
-            digest: summary.digest,
-        };
-        let mut body = serde_json::to_vec(&first).unwrap_or_default();
+    /// The head of a body of so many chunks.
+    pub fn head(&self, chunks: u64) -> SnapshotHead {
+        let PoolSummary { head, count, digest } = self.summary();
+        let (epoch, term, pool) = (self.epoch.clone(), self.term, self.pool.clone());
+        SnapshotHead { epoch, term, pool, head, count, digest, chunks }
+    }
+
+    /// One intent a line.
+    pub fn body(&self) -> Vec<u8> {
+        let mut body = Vec::new();
         for intent in &self.intents {
-            body.push(b'\n');
+            // As of every message: no type of it fails to serialise.
             body.extend(serde_json::to_vec(intent).unwrap_or_default());
+            body.push(b'\n');
         }
         body
     }
 
-    /// The inverse. What does not add up to its own count and digest is refused.
+    /// The inverse. What does not add up to count and digest of the head is refused.
     ///
     /// # Errors
-    /// It is of a newer form, damaged, or forged.
-    pub fn decode(body: &[u8]) -> Result<Self, DecodeError> {
-        let json = |source| DecodeError::Json { what: KIND, source };
+    /// It is damaged, or of another head.
+    pub fn of(head: SnapshotHead, body: &[u8]) -> Result<Self, DecodeError> {
+        let json = |source| DecodeError::Json { what: SnapshotHead::KIND, source };
         let invalid = |text: &str| json(serde::de::Error::custom(text));
-        let mut lines = body.split(|byte| *byte == b'\n');
-        let first = lines.next().unwrap_or_default();
-        super::refuse_newer(KIND, first)?;
-        let First { epoch, term, pool, head, count, digest, .. } = serde_json::from_slice(first).map_err(json)?;
         let mut intents = Vec::new();
-        for line in lines {
+        for line in body.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
             let intent: SnapshotIntent = serde_json::from_slice(line).map_err(json)?;
-            if intent.seq > head || !intent.val.is_of_its_id() {
+            if intent.seq > head.head || !intent.val.is_of_its_id() {
                 return Err(invalid("an intent is newer than the head, or of another image than its id"));
             }
             intents.push(intent);
         }
+        let is = head.summary();
+        let SnapshotHead { epoch, term, pool, head, .. } = head;
         let snapshot = Self { epoch, term, pool, head, intents };
-        let set = snapshot.set().summary(head);
-        if (set.count, set.digest) != (count, digest) {
-            return Err(invalid("it does not add up to its count and digest"));
+        if !snapshot.summary().is_same_set(&is) {
+            return Err(invalid("it does not add up to the count and digest of its head"));
         }
         Ok(snapshot)
     }
 
-    fn set(&self) -> PoolSet {
-        let mut set = PoolSet::new(self.pool.clone());
-        for intent in &self.intents {
-            set.insert(intent.val.id.clone(), intent.seq);
-        }
-        set
+    fn summary(&self) -> PoolSummary {
+        PoolSummary::over(&self.pool, self.head, self.intents.iter().map(|intent| (&intent.val.id, intent.seq)))
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::message::Message as _;
 
     fn snapshot(images: u64) -> Snapshot {
         let intent = |n: u64| {
@@ -123,38 +127,33 @@ mod tests {
             let body = format!(r#"{{"v":1,"id":"{id}","image":"{image}","owners":["Deployment/a/b"]}}"#);
             SnapshotIntent { seq: n + 1, val: Arc::new(Intent::decode(body.as_bytes()).unwrap()) }
         };
-        Snapshot {
-            epoch: "e".into(),
-            term: 3,
-            pool: PoolId::all(),
-            head: images + 5,
-            intents: (0..images).map(intent).collect(),
-        }
+        let intents = (0..images).map(intent).collect();
+        Snapshot { epoch: "e".into(), term: 3, pool: PoolId::all(), head: images + 5, intents }
     }
 
     #[test]
-    fn decoding_is_the_inverse_of_encoding() {
+    fn head_and_body_are_the_snapshot() {
         for images in [0, 1, 300] {
-            assert_eq!(Snapshot::decode(&snapshot(images).encode()).unwrap(), snapshot(images));
+            let snapshot = snapshot(images);
+            let head = SnapshotHead::decode(&snapshot.head(1).encode()).unwrap();
+            assert_eq!((head.count, head.head), (images, images + 5));
+            assert_eq!(Snapshot::of(head, &snapshot.body()).unwrap(), snapshot);
         }
     }
 
     #[test]
     fn one_that_lacks_an_intent_or_tells_of_another_is_refused() {
-        let body = String::from_utf8(snapshot(3).encode()).unwrap();
-        let (whole, _) = body.rsplit_once('\n').unwrap();
-        assert!(Snapshot::decode(whole.as_bytes()).is_err(), "the last line is missing");
-        for (from, to) in [("\"seq\":2", "\"seq\":4"), ("image-1:1", "image-9:1"), ("\"head\":8", "\"head\":2")] {
-            let changed = body.replace(from, to);
+        let (head, body) = (snapshot(3).head(1), String::from_utf8(snapshot(3).body()).unwrap());
+        let refused = |head: SnapshotHead, body: &str| Snapshot::of(head, body.as_bytes()).is_err();
+        let (first, _) = body.split_once('\n').unwrap();
+        assert!(refused(head.clone(), first), "two lines are missing");
+        assert!(refused(head.clone(), ""));
+        assert!(refused(SnapshotHead { head: 2, ..head.clone() }, &body), "one is newer");
+        assert!(refused(SnapshotHead { pool: PoolId::parse("auto-0").unwrap(), ..head.clone() }, &body));
+        for (from, to) in [("\"seq\":2", "\"seq\":4"), ("image-1:1", "image-9:1"), ("{", "[")] {
+            let changed = body.replacen(from, to, 1);
             assert_ne!(changed, body);
-            assert!(Snapshot::decode(changed.as_bytes()).is_err(), "{from} -> {to}");
+            assert!(refused(head.clone(), &changed), "{from} -> {to}");
         }
-        assert!(Snapshot::decode(b"").is_err());
-    }
-
-    #[test]
-    fn a_newer_form_is_said_to_be_newer() {
-        let body = String::from_utf8(snapshot(1).encode()).unwrap().replacen("\"v\":1", "\"v\":2", 1);
-        assert!(matches!(Snapshot::decode(body.as_bytes()), Err(DecodeError::Newer { version: 2, .. })));
     }
 }

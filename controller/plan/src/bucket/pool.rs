@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use serde_json::Value;
-use shared::message::{Intent, SnapshotIntent};
+use shared::message::{Intent, SnapshotHead, SnapshotIntent};
 use shared::name::{ImageKey, PoolId};
 use shared::pool_set::{PoolSet, PoolSummary};
 
@@ -20,6 +20,7 @@ const HISTORY: usize = 256;
 #[derive(Debug, Clone)]
 pub(crate) struct PoolBucket {
     definition: Key<Value>,
+    snapshot: Key<SnapshotHead>,
     intents: BTreeMap<ImageKey, Key<Arc<Intent>>>,
     /// Live intents, undecodable ones included: agents count them too.
     set: PoolSet,
@@ -43,6 +44,7 @@ impl PoolBucket {
     pub(super) fn new(pool: PoolId) -> Self {
         Self {
             definition: Key::default(),
+            snapshot: Key::default(),
             intents: BTreeMap::new(),
             set: PoolSet::new(pool),
             born: BTreeMap::new(),
@@ -54,6 +56,11 @@ impl PoolBucket {
     /// The document for people.
     pub(crate) fn definition(&self) -> &Key<Value> {
         &self.definition
+    }
+
+    /// What its snapshot is of.
+    pub(crate) fn snapshot(&self) -> &Key<SnapshotHead> {
+        &self.snapshot
     }
 
     /// One key.
@@ -101,6 +108,10 @@ impl PoolBucket {
 
     pub(super) fn take_definition(&mut self, seq: u64, value: StoredValue<Value>) -> bool {
         self.definition.take(seq, value)
+    }
+
+    pub(super) fn take_snapshot(&mut self, seq: u64, value: StoredValue<SnapshotHead>) -> bool {
+        self.snapshot.take(seq, value)
     }
 
     pub(super) fn take_intent(&mut self, id: &ImageKey, seq: u64, value: StoredValue<Arc<Intent>>) -> bool {

@@ -76,7 +76,6 @@ impl World {
             }
             Fact::Disconnected => {
                 self.connected = false;
-                self.snapshots.forget();
                 self.silence.disconnected();
                 self.intents.overtaken();
                 self.assigned.overtaken();
@@ -340,7 +339,6 @@ impl World {
             }
             self.ledger.renewed();
             self.beats.restart();
-            self.snapshots.forget();
             self.silence.leads(now);
             self.status_pace.leads(self.sets.keys(), now);
             self.stale.intents = true;

@@ -16,6 +16,7 @@ use crate::diff::{self, Buckets};
 use crate::effect::{Effect, IntentBatch};
 use crate::evidence::{NodeEvidence, Scope};
 use crate::silence::Candidate;
+use crate::snapshot::Due;
 
 impl World {
     /// Everything that is to be done now.
@@ -49,7 +50,7 @@ impl World {
             self.write_intents(now.mono, effects);
             self.write_assignments(now.mono, effects);
             self.beat(now, effects);
-            self.write_snapshots(now.mono, effects);
+            self.keep_snapshots(now.mono, effects);
             effects.extend(self.evidence.take_requests().into_iter().map(Effect::RequestInventory));
         }
         if self.leadership.leads().is_some() {
@@ -198,20 +199,27 @@ impl World {
         }
     }
 
-    /// Writes large pools down as a whole. One that holds what cannot be read here gets none.
-    fn write_snapshots(&mut self, now: Moment, effects: &mut Vec<Effect>) {
+    /// Writes large pools down as a whole, as often as there is a step: each beat is one. A pool that holds what cannot be read
+    /// here gets none.
+    fn keep_snapshots(&mut self, now: Moment, effects: &mut Vec<Effect>) {
         let Some(meta) = self.leadership.leads().filter(|_| self.is_settled()) else {
             return;
         };
-        let head = self.intents.head();
-        let pools = self.intents.pools().map(|(id, pool)| (id, pool.summary(head)));
-        for id in self.snapshots.due(pools, self.settings.snapshots.least, now) {
-            let intents = self.intents.pool(&id).and_then(PoolBucket::written).unwrap_or_default();
-            if intents.is_empty() {
-                continue;
+        let (head, marker_ttl) = (self.intents.head(), self.settings.timing.marker_ttl);
+        let ours = self.intents.pools().filter(|(_, pool)| pool.snapshot().is_ours());
+        let pools = ours.map(|(id, pool)| (id, pool.summary(head), pool.snapshot().value()));
+        for (id, due) in self.snapshots.due(pools, (self.settings.snapshots.least, &meta.epoch), now) {
+            match due {
+                Due::Purge(chunks) => effects.push(Effect::PurgeSnapshot { pool: id, chunks, marker_ttl }),
+                Due::Write(before) => {
+                    let Some(intents) = self.intents.pool(&id).and_then(PoolBucket::written) else {
+                        continue;
+                    };
+                    let (epoch, term) = (meta.epoch.clone(), meta.term);
+                    let snapshot = Box::new(Snapshot { epoch, term, pool: id, head, intents });
+                    effects.push(Effect::WriteSnapshot { snapshot, before, marker_ttl });
+                }
             }
-            let (epoch, term) = (meta.epoch.clone(), meta.term);
-            effects.push(Effect::WriteSnapshot(Box::new(Snapshot { epoch, term, pool: id, head, intents })));
         }
     }
 

@@ -350,7 +350,8 @@ impl Stage {
                 self.tell(Fact::EventPosted { workload: event.workload, id: event.id, result });
             }
             Effect::PublishBeat(_)
-            | Effect::WriteSnapshot(_)
+            | Effect::WriteSnapshot { .. }
+            | Effect::PurgeSnapshot { .. }
             | Effect::RequestInventory(_)
             | Effect::ReleaseLease
             | Effect::Reply { .. } => {}

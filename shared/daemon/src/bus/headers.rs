@@ -29,7 +29,7 @@ impl Headers {
     }
 
     /// A number that the server appended.
-    pub fn number(&self, name: &str) -> Option<u64> {
+    pub(super) fn number(&self, name: &str) -> Option<u64> {
         self.last(name)?.parse().ok()
     }
 
