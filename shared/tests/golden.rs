@@ -10,7 +10,7 @@ use serde_json::Value;
 use shared::message::assignment::{MAX_POOLS, Pressure};
 use shared::message::{
     Assignment, Beat, Content, Control, DecodeError, Delta, DeltaChange, DeltaEntry, Event, Heartbeat, Intent,
-    Inventory, Message, Meta,
+    Inventory, Message, Meta, Snapshot, SnapshotHead,
 };
 use shared::name::{NodeName, PoolId};
 use shared::reason::Reason;
@@ -44,6 +44,9 @@ fn every_released_message_decodes_and_is_written_back_the_same() {
     assert_eq!(meta.term, 4);
     let control: Control = survives("control.json", &[]);
     assert!(control.paused && control.by == "ops@example.com");
+    let head: SnapshotHead = survives("snapshot.head.json", &[]);
+    let snapshot = Snapshot::of(head.clone(), golden("snapshot.body.txt").as_bytes()).unwrap();
+    assert_eq!((snapshot.head(head.chunks), snapshot.intents[0].seq), (head, 1_841));
     let beat: Beat = survives("beat.json", &[]);
     assert_eq!((beat.summary().count, beat.digest.0), (12, 0x00ff_00ff_00ff_00ff));
     let event: Event = survives("event.json", &[]);
