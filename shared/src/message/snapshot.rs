@@ -3,6 +3,7 @@
 //! Owns its two halves: the head, a message under a key of its own, and the body, one JSON a line. How the body is compressed
 //! and cut into keys is `daemon::snapshot`'s.
 
+use std::io::BufRead;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
@@ -87,16 +88,17 @@ impl Snapshot {
         body
     }
 
-    /// The inverse. What does not add up to count and digest of the head is refused.
+    /// The inverse, a line at a time. What does not add up to count and digest of the head is refused.
     ///
     /// # Errors
     /// It is damaged, or of another head.
-    pub fn of(head: SnapshotHead, body: &[u8]) -> Result<Self, DecodeError> {
+    pub fn of(head: SnapshotHead, mut body: impl BufRead) -> Result<Self, DecodeError> {
         let json = |source| DecodeError::Json { what: SnapshotHead::KIND, source };
         let invalid = |text: &str| json(serde::de::Error::custom(text));
-        let mut intents = Vec::new();
-        for line in body.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
-            let intent: SnapshotIntent = serde_json::from_slice(line).map_err(json)?;
+        let (mut intents, mut line) = (Vec::new(), Vec::new());
+        while body.read_until(b'\n', &mut line).map_err(|error| json(serde_json::Error::io(error)))? > 0 {
+            let intent: SnapshotIntent = serde_json::from_slice(&line).map_err(json)?;
+            line.clear();
             if intent.seq > head.head || !intent.val.is_of_its_id() {
                 return Err(invalid("an intent is newer than the head, or of another image than its id"));
             }
@@ -137,7 +139,7 @@ mod tests {
             let snapshot = snapshot(images);
             let head = SnapshotHead::decode(&snapshot.head(1).encode()).unwrap();
             assert_eq!((head.count, head.head), (images, images + 5));
-            assert_eq!(Snapshot::of(head, &snapshot.body()).unwrap(), snapshot);
+            assert_eq!(Snapshot::of(head, snapshot.body().as_slice()).unwrap(), snapshot);
         }
     }
 
