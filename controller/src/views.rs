@@ -16,8 +16,10 @@ use serde_json::Value;
 use shared::machine::{Moment, Now};
 use tokio::sync::watch;
 
-/// Counting every pair of node and image is dear in a large cluster, so it is done at most this often …
+/// Counting every pair of node and image is dear in a large cluster, so it is done at most this often, …
 const GAUGES: Duration = Duration::from_secs(2);
+/// … nor more often than this for each node: every ten seconds with 10,000, which is soon enough for any scrape, …
+const GAUGES_OF_NODE: Duration = Duration::from_millis(1);
 /// … and at least this often, so that the last change shows.
 const REFRESH: Duration = Duration::from_secs(5);
 
@@ -63,7 +65,8 @@ impl Show {
             }
             changed
         });
-        if self.gauged.is_none_or(|at| now.mono.since(at) >= GAUGES) {
+        let every = GAUGES.max(GAUGES_OF_NODE.saturating_mul(u32::try_from(world.nodes()).unwrap_or(u32::MAX)));
+        if self.gauged.is_none_or(|at| now.mono.since(at) >= every) {
             self.gauged = Some(now.mono);
             for (metric, labels, value) in world.gauges() {
                 let labels: Vec<&str> = labels.iter().map(AsRef::as_ref).collect();

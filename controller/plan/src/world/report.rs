@@ -133,6 +133,11 @@ impl World {
         )
     }
 
+    /// How many nodes get an agent.
+    pub fn nodes(&self) -> usize {
+        self.plan.nodes.len()
+    }
+
     /// Counts for metrics: the metric, the values of its labels, the value.
     pub fn gauges(&self) -> Vec<(Metric, Vec<Cow<'static, str>>, f64)> {
         let count = |n: usize| n as f64;
