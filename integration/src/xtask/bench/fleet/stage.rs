@@ -183,7 +183,10 @@ fn start(run: &Run, installation: &Installation, program: PathBuf) -> Result<(Pr
     let user = agent_user("*");
     let password = run.write("fleet/nats-password", &user)?;
     let config = json!({
-        "nats": { "urls": [installation.cluster.nats.url()], "user": user, "passwordFile": password },
+        "nats": { "urls": [installation.cluster.nats.url()], "user": user, "passwordFile": password,
+            // All agents share the machine: who waits for its processors is not to ask again, which an agent on a node of its own
+            // would not have to.
+            "requestTimeout": "60s" },
         "cluster": "default",
     });
     let config = run.write("fleet/fleet.json", serde_json::to_vec_pretty(&config)?)?;
