@@ -7,6 +7,8 @@ mod meter;
 mod phase;
 mod stage;
 
+use std::time::Duration;
+
 use anyhow::{Result, ensure};
 use serde_json::{Map, Value, json};
 
@@ -49,6 +51,10 @@ pub(super) struct Args {
     /// The controller's `labels.perSecond`. The default of the product, 20, takes 500 s for 10,000 nodes.
     #[arg(long, default_value_t = 500)]
     labels_per_second: u32,
+    /// The agents' `nats.requestTimeout`. They share this machine: at the product's default, thousands that wait for its
+    /// processors ask again and double the work, which agents on nodes of their own would not.
+    #[arg(long, default_value = "5s", value_parser = shared::duration::parse)]
+    request_timeout: Duration,
     /// Agents are in the account of the controller.
     #[arg(long)]
     one_account: bool,

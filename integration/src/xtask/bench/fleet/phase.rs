@@ -22,6 +22,8 @@ const ONE: Duration = Duration::from_mins(2);
 const REST: Duration = Duration::from_millis(500);
 /// Nothing was labelled for so long: it is done.
 const QUIET: Duration = Duration::from_secs(10);
+/// Two heartbeats: by then each agent has confirmed what it reported, and is at rest.
+const CONFIRMED: Duration = Duration::from_mins(1);
 /// How long workloads come and go.
 const CHURN: u32 = 30;
 const PATCHES: &str = "patch nodes";
@@ -132,7 +134,8 @@ impl<'a> Phases<'a> {
 
     /// Nothing happens.
     pub(super) async fn idle(&mut self, for_seconds: u64) -> Result<Value> {
-        say(&format!("{for_seconds} s at rest"));
+        say(&format!("{for_seconds} s at rest, after {CONFIRMED:?}"));
+        tokio::time::sleep(CONFIRMED).await;
         let before = self.read().await?;
         tokio::time::sleep(Duration::from_secs(for_seconds)).await;
         let after = self.read().await?;

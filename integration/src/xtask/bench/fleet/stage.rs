@@ -53,7 +53,7 @@ impl Stage {
             let programs = installation.programs().clone();
             tokio::task::spawn_blocking(move || programs.fleet()).await.context("building the fleet")??
         };
-        let (process, socket) = start(run, &installation, program)?;
+        let (process, socket) = start(run, &installation, program, args)?;
         let mut process = process;
         let client = process
             .until_ready(Duration::from_secs(30), async || Client::connect(&socket).await.map(Some))
@@ -179,14 +179,12 @@ pub(super) fn key(name: &str) -> Result<ImageKey> {
     Ok(Reference::parse(&image(name))?.key())
 }
 
-fn start(run: &Run, installation: &Installation, program: PathBuf) -> Result<(Process, PathBuf)> {
+fn start(run: &Run, installation: &Installation, program: PathBuf, args: &Args) -> Result<(Process, PathBuf)> {
     let user = agent_user("*");
     let password = run.write("fleet/nats-password", &user)?;
     let config = json!({
         "nats": { "urls": [installation.cluster.nats.url()], "user": user, "passwordFile": password,
-            // All agents share the machine: who waits for its processors is not to ask again, which an agent on a node of its own
-            // would not have to.
-            "requestTimeout": "60s" },
+            "requestTimeout": format!("{}ms", args.request_timeout.as_millis()) },
         "cluster": "default",
     });
     let config = run.write("fleet/fleet.json", serde_json::to_vec_pretty(&config)?)?;
