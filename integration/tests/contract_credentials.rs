@@ -313,7 +313,9 @@ fn a_user_that_expires_while_connected_is_disconnected_until_the_file_is_replace
 
         let next = world.user()?;
         next.write(&file)?;
-        // In the second in which the user expires the server may let it in once more, and cut it off again.
+        // Until the second of its expiry is over the server lets the user in and cuts it off at once: it refuses when "now"
+        // is greater than `exp`, in whole seconds (nats-io/jwt, claims.go, `Validate`), while the timer is set for
+        // `exp - now`, which is then 0 (nats-server, client.go, `setExpiration`). So the number of connections is not ours.
         ensure!(connected(&mut status).await? >= 2);
         round_trip(&bus, "two").await?;
         eventually("the server knows the new user only", SOON, async || {
