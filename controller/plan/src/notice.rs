@@ -200,7 +200,7 @@ impl Notices {
 
     /// Takes in what is the case now: everything that fails, and whatever else of [`Notices::images`] is still wanted. For
     /// `patience` after the first look, a failure that no agent has just met is taken for one that was told by whoever was
-    /// here before.
+    /// here before; of what cannot be used, only what the first look finds is.
     pub(crate) fn see(
         &mut self,
         mut all: BTreeMap<Subject, Seen>,
@@ -208,6 +208,7 @@ impl Notices {
         patience: Duration,
         now: Moment,
     ) {
+        let is_first = self.began.is_none();
         let is_early = *self.began.get_or_insert(now) + patience > now;
         let met = std::mem::take(&mut self.met);
         self.entries.retain(|subject, entry| {
@@ -240,16 +241,17 @@ impl Notices {
             !entry.is_over(settings, now)
         });
         for (subject, seen) in all {
-            let (is_news, notice) = match &seen.condition {
+            let (is_old, notice) = match &seen.condition {
                 Condition::Failing(failing) => {
-                    (failing.is_news || met.contains(&subject.1), Notice::Failed(failing.why))
+                    let is_news = failing.is_news || met.contains(&subject.1);
+                    (is_early && !is_news, Notice::Failed(failing.why))
                 }
-                Condition::Unusable(_) => (false, Notice::Unusable),
+                // Objects are known whole before the first look, where what agents say comes by and by.
+                Condition::Unusable(_) => (is_first, Notice::Unusable),
                 Condition::Recovering | Condition::Warm(_) => continue,
             };
-            let is_old = (is_early && !is_news).then_some(notice);
             let mut entry = Entry::new(seen, now);
-            if let Some(notice) = is_old {
+            if is_old {
                 entry.said(notice, now);
             }
             self.entries.insert(subject, entry);

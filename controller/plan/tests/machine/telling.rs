@@ -267,8 +267,8 @@ fn what_cannot_be_used_of_a_workload_is_told_on_it_once_until_it_is_other() {
     let mut stage = led();
     stage.report("n1", 1, &[]);
     stage.report("n2", 1, &[]);
-    // What is wrong already when a controller begins was told by whoever was there before.
-    stage.pass(Duration::from_mins(5));
+    // The first look: what is wrong already when a controller begins was told by whoever was there before.
+    stage.pass(Duration::from_secs(10));
     let deploy = |stage: &mut Stage, images: &[&str]| {
         stage.learn(Fact::Workload(Change::Upsert(deployment("odd"), Ok(workload(images)))))
     };
@@ -291,4 +291,12 @@ fn what_cannot_be_used_of_a_workload_is_told_on_it_once_until_it_is_other() {
     assert_eq!(told.iter().map(|e| e.notice).collect::<Vec<_>>(), [Notice::Unusable], "other words are news");
     deploy(&mut stage, &["nginx"]);
     assert!(said(&stage.pass(Duration::from_hours(2))).is_empty());
+}
+
+#[test]
+fn what_could_not_be_used_when_a_controller_began_is_no_news() {
+    let mut stage = with(EventSettings::default());
+    stage.want("odd", workload(&["Bad//Ref"]));
+    stage.start();
+    assert!(said(&stage.pass(Duration::from_mins(10))).is_empty());
 }
