@@ -26,7 +26,7 @@ pub use heartbeat::Heartbeat;
 pub use intent::Intent;
 pub use inventory::{Content, Disk, Exception, Inventory, Runtime};
 pub use meta::Meta;
-pub use snapshot::{Snapshot, SnapshotHead, SnapshotIntent};
+pub use snapshot::{PartialSnapshot, Snapshot, SnapshotHead, SnapshotIntent};
 
 use crate::text::shown;
 

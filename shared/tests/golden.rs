@@ -10,7 +10,7 @@ use serde_json::Value;
 use shared::message::assignment::{MAX_POOLS, Pressure};
 use shared::message::{
     Assignment, Beat, Content, Control, DecodeError, Delta, DeltaChange, DeltaEntry, Event, Heartbeat, Intent,
-    Inventory, Message, Meta, Snapshot, SnapshotHead,
+    Inventory, Message, Meta, PartialSnapshot, SnapshotHead,
 };
 use shared::name::{NodeName, PoolId};
 use shared::reason::Reason;
@@ -45,7 +45,9 @@ fn every_released_message_decodes_and_is_written_back_the_same() {
     let control: Control = survives("control.json", &[]);
     assert!(control.paused && control.by == "ops@example.com");
     let head: SnapshotHead = survives("snapshot.head.json", &[]);
-    let snapshot = Snapshot::of(head.clone(), golden("snapshot.body.txt").as_bytes()).unwrap();
+    let mut snapshot = PartialSnapshot::of(head.clone());
+    snapshot.take(golden("snapshot.body.txt").as_bytes()).unwrap();
+    let snapshot = snapshot.whole().unwrap();
     assert_eq!((snapshot.head(head.chunks), snapshot.intents[0].seq), (head, 1_841));
     let beat: Beat = survives("beat.json", &[]);
     assert_eq!((beat.summary().count, beat.digest.0), (12, 0x00ff_00ff_00ff_00ff));

@@ -4,13 +4,13 @@
 //! head. Never trusts a length that it was told.
 
 use std::collections::BTreeMap;
-use std::io::{BufReader, Read as _, Write as _};
+use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
 
 use bytes::Bytes;
 use flate2::Compression;
 use flate2::read::ZlibDecoder;
 use flate2::write::ZlibEncoder;
-use shared::message::{DecodeError, Message as _, Snapshot, SnapshotHead};
+use shared::message::{DecodeError, Message as _, PartialSnapshot, Snapshot, SnapshotHead};
 use shared::name::PoolId;
 use shared::subject::{IntentsKey, parse_snapshot_chunk, snapshot_chunk};
 
@@ -30,7 +30,10 @@ pub enum Useless {
         /// How many there should be.
         of: u64,
     },
-    /// Head or body cannot be read, or do not belong together: damaged, of different snapshots, or too long.
+    /// The chunks are damaged, or of different snapshots.
+    #[error("it cannot be decompressed: {0}")]
+    Damaged(#[from] io::Error),
+    /// Head or body cannot be read, or do not belong together; or it is too long.
     #[error(transparent)]
     Form(#[from] DecodeError),
     /// The head speaks of another pool.
@@ -79,8 +82,14 @@ pub fn unpack<'a>(
         let chunk = chunks.get(&number).ok_or(Useless::Missing { number, of: head.chunks })?;
         packed.extend_from_slice(chunk);
     }
-    let body = ZlibDecoder::new(packed.as_slice()).take(LONGEST);
-    Ok(Some(Snapshot::of(head, BufReader::new(body))?))
+    // Line by line: the body is never held beside the intents that it becomes.
+    let mut body = BufReader::new(ZlibDecoder::new(packed.as_slice()).take(LONGEST));
+    let (mut snapshot, mut line) = (PartialSnapshot::of(head), Vec::new());
+    while body.read_until(b'\n', &mut line)? > 0 {
+        snapshot.take(&line)?;
+        line.clear();
+    }
+    Ok(Some(snapshot.whole()?))
 }
 
 fn deflate(plain: &[u8]) -> Vec<u8> {
@@ -137,7 +146,10 @@ mod tests {
         assert!(matches!(read(&keys[1..]), Err(Useless::Missing { number: 0, .. })));
         assert!(read(&keys[..keys.len() - 1]).unwrap().is_none(), "without a head there is none");
         let last = keys.len() - 2;
-        assert!(matches!(with(last, &other[last].1), Err(Useless::Form(_))), "a chunk of another one");
+        assert!(
+            matches!(with(last, &other[last].1), Err(Useless::Damaged(_) | Useless::Form(_))),
+            "a chunk of another one"
+        );
         assert!(matches!(with(keys.len() - 1, &other.last().unwrap().1), Err(Useless::Form(_))), "another head");
         assert!(matches!(with(keys.len() - 1, &Bytes::from_static(b"junk")), Err(Useless::Form(_))));
         let foreign = pack(&Snapshot { pool: PoolId::parse("auto-0123456789").unwrap(), ..snapshot(1) });

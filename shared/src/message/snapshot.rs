@@ -3,7 +3,6 @@
 //! Owns its two halves: the head, a message under a key of its own, and the body, one JSON a line. How the body is compressed
 //! and cut into keys is `daemon::snapshot`'s.
 
-use std::io::BufRead;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
@@ -88,34 +87,58 @@ impl Snapshot {
         body
     }
 
-    /// The inverse, a line at a time. What does not add up to count and digest of the head is refused.
-    ///
-    /// # Errors
-    /// It is damaged, or of another head.
-    pub fn of(head: SnapshotHead, mut body: impl BufRead) -> Result<Self, DecodeError> {
-        let json = |source| DecodeError::Json { what: SnapshotHead::KIND, source };
-        let invalid = |text: &str| json(serde::de::Error::custom(text));
-        let (mut intents, mut line) = (Vec::new(), Vec::new());
-        while body.read_until(b'\n', &mut line).map_err(|error| json(serde_json::Error::io(error)))? > 0 {
-            let intent: SnapshotIntent = serde_json::from_slice(&line).map_err(json)?;
-            line.clear();
-            if intent.seq > head.head || !intent.val.is_of_its_id() {
-                return Err(invalid("an intent is newer than the head, or of another image than its id"));
-            }
-            intents.push(intent);
-        }
-        let is = head.summary();
-        let SnapshotHead { epoch, term, pool, head, .. } = head;
-        let snapshot = Self { epoch, term, pool, head, intents };
-        if !snapshot.summary().is_same_set(&is) {
-            return Err(invalid("it does not add up to the count and digest of its head"));
-        }
-        Ok(snapshot)
-    }
-
     fn summary(&self) -> PoolSummary {
         PoolSummary::over(&self.pool, self.head, self.intents.iter().map(|intent| (&intent.val.id, intent.seq)))
     }
+}
+
+/// A snapshot that is read line by line: the inverse of [`Snapshot::head`] and [`Snapshot::body`].
+#[derive(Debug)]
+pub struct PartialSnapshot {
+    snapshot: Snapshot,
+    is: PoolSummary,
+}
+
+impl PartialSnapshot {
+    /// That of a head, without a line yet.
+    pub fn of(head: SnapshotHead) -> Self {
+        let is = head.summary();
+        let SnapshotHead { epoch, term, pool, head, .. } = head;
+        Self { snapshot: Snapshot { epoch, term, pool, head, intents: Vec::new() }, is }
+    }
+
+    /// Takes one line.
+    ///
+    /// # Errors
+    /// It is no intent, newer than the head, or of another image than its id.
+    pub fn take(&mut self, line: &[u8]) -> Result<(), DecodeError> {
+        let intent: SnapshotIntent = serde_json::from_slice(line).map_err(json)?;
+        if intent.seq > self.is.head || !intent.val.is_of_its_id() {
+            return Err(json(invalid("an intent is newer than the head, or of another image than its id")));
+        }
+        self.snapshot.intents.push(intent);
+        Ok(())
+    }
+
+    /// All of it.
+    ///
+    /// # Errors
+    /// The lines do not add up to count and digest of the head.
+    pub fn whole(self) -> Result<Snapshot, DecodeError> {
+        if self.snapshot.summary().is_same_set(&self.is) {
+            Ok(self.snapshot)
+        } else {
+            Err(json(invalid("it does not add up to the count and digest of its head")))
+        }
+    }
+}
+
+fn json(source: serde_json::Error) -> DecodeError {
+    DecodeError::Json { what: SnapshotHead::KIND, source }
+}
+
+fn invalid(text: &str) -> serde_json::Error {
+    serde::de::Error::custom(text)
 }
 
 #[cfg(test)]
@@ -133,20 +156,26 @@ mod tests {
         Snapshot { epoch: "e".into(), term: 3, pool: PoolId::all(), head: images + 5, intents }
     }
 
+    fn read(head: SnapshotHead, body: &[u8]) -> Result<Snapshot, DecodeError> {
+        let mut read = PartialSnapshot::of(head);
+        body.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()).try_for_each(|line| read.take(line))?;
+        read.whole()
+    }
+
     #[test]
     fn head_and_body_are_the_snapshot() {
         for images in [0, 1, 300] {
             let snapshot = snapshot(images);
             let head = SnapshotHead::decode(&snapshot.head(1).encode()).unwrap();
             assert_eq!((head.count, head.head), (images, images + 5));
-            assert_eq!(Snapshot::of(head, snapshot.body().as_slice()).unwrap(), snapshot);
+            assert_eq!(read(head, &snapshot.body()).unwrap(), snapshot);
         }
     }
 
     #[test]
     fn one_that_lacks_an_intent_or_tells_of_another_is_refused() {
         let (head, body) = (snapshot(3).head(1), String::from_utf8(snapshot(3).body()).unwrap());
-        let refused = |head: SnapshotHead, body: &str| Snapshot::of(head, body.as_bytes()).is_err();
+        let refused = |head: SnapshotHead, body: &str| read(head, body.as_bytes()).is_err();
         let (first, _) = body.split_once('\n').unwrap();
         assert!(refused(head.clone(), first), "two lines are missing");
         assert!(refused(head.clone(), ""));
