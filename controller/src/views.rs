@@ -18,9 +18,9 @@ use tokio::sync::watch;
 
 /// Counting every pair of node and image is dear in a large cluster, so it is done at most this often, …
 const GAUGES: Duration = Duration::from_secs(2);
-/// … nor more often than this for each node: every ten seconds with 10,000, which is soon enough for any scrape, …
+/// … nor more often than this for each node: every ten seconds with 10,000, which is soon enough for any scrape.
 const GAUGES_OF_NODE: Duration = Duration::from_millis(1);
-/// … and at least this often, so that the last change shows.
+/// The machine is shown at least this often, so that the last change does not wait for the next one.
 const REFRESH: Duration = Duration::from_secs(5);
 
 /// `/state` and `/state/table`.

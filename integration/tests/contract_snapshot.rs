@@ -1,8 +1,9 @@
 //! Snapshots of pools, against a real NATS server with agents in an account of their own.
 //!
 //! Shows: the controller writes a large pool down; an agent that reads by the snapshot knows the same as one that reads every
-//! key, also after intents came and went since; a pool that becomes small loses its own; a snapshot that is damaged, incomplete or of another pool is of no use to
-//! it, and then it reads the keys. The permissions and accounts are those of agents that know nothing of snapshots.
+//! key, also after intents came and went since; a pool that becomes small loses its own; a snapshot that is damaged,
+//! incomplete or of another pool is of no use to it, and then it reads the keys. The permissions and accounts are those of
+//! agents that know nothing of snapshots.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -21,7 +22,7 @@ use shared::name::{ClusterId, ImageKey, NodeName, PoolId};
 const TEST: Duration = Duration::from_mins(3);
 const SOON: Duration = Duration::from_mins(1);
 const NODE: &str = "n1";
-const SNAPSHOT: &str = "$KV.warm-default-intents.all.snap";
+const BUCKET: &str = "warm-default-intents";
 
 async fn link(installation: &Installation, tasks: &Tasks) -> Result<Link> {
     let user = agent_user(NODE);
@@ -124,12 +125,8 @@ fn who_reads_by_a_snapshot_knows_what_the_keys_say_and_a_bad_one_is_passed_over(
         // Nobody but a controller may write there, so it is somebody with all rights who spoils it; a controller would put
         // it right.
         installation.controller.process.kill()?;
-        let admin = async_nats::ConnectOptions::with_user_and_password("admin".into(), "admin".into())
-            .connect(installation.cluster.nats.url())
-            .await?;
         for (key, body) in [("0", "junk"), ("head", "junk"), ("head", "{}")] {
-            admin.publish(format!("{SNAPSHOT}.{key}"), body.into()).await?;
-            admin.flush().await?;
+            installation.cluster.nats.cli("admin", &["kv", "put", BUCKET, &format!("all.snap.{key}"), body]).await?;
             let spoilt = eventually("the junk is stored", SOON, async || {
                 let (live, is_used) = both(&link).await?;
                 if is_used { Err(anyhow!("the snapshot is of use")) } else { Ok(Some(live)) }

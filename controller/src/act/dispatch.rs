@@ -120,10 +120,15 @@ impl Dispatch<Effect> for Dispatcher {
                 self.tasks.spawn_effect(kind, workload_event::post(peers, tenure, kind, *event));
             }
             Effect::WriteSnapshot { snapshot, before, marker_ttl } => {
-                self.tasks.spawn_effect(kind, snapshot::write(peers, tenure, kind, snapshot, (before, marker_ttl)));
+                // Some 5 ms for a thousand intents, at most twice a minute for a pool: in the task, not in the loop.
+                self.tasks.spawn_effect(kind, async move {
+                    let changes = snapshot::writes(&snapshot, before);
+                    snapshot::carry_out(peers, tenure, kind, changes, marker_ttl).await;
+                });
             }
             Effect::PurgeSnapshot { pool, chunks, marker_ttl } => {
-                self.tasks.spawn_effect(kind, snapshot::purge(peers, tenure, kind, pool, (chunks, marker_ttl)));
+                let changes = snapshot::purges(&pool, chunks);
+                self.tasks.spawn_effect(kind, snapshot::carry_out(peers, tenure, kind, changes, marker_ttl));
             }
             Effect::RequestInventory(node) => {
                 self.tasks.spawn_effect(kind, request::inventory(peers, tenure, kind, node));

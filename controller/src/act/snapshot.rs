@@ -4,8 +4,8 @@
 
 use std::time::Duration;
 
-/// What is written; for who stores it elsewhere than in NATS.
-pub use daemon::snapshot::pack;
+use bytes::Bytes;
+use daemon::snapshot::pack;
 use shared::message::Snapshot;
 use shared::name::PoolId;
 use shared::subject::{Bucket, IntentsKey, snapshot_chunk};
@@ -15,39 +15,39 @@ use super::outcome::{NotDone, done};
 use super::puts::{Content, send};
 use crate::leader::tenure::Tenure;
 
-/// Writes `snapshot` over one of `before` chunks.
-pub(super) async fn write(
-    peers: Peers,
-    tenure: Tenure,
-    kind: &'static str,
-    snapshot: Box<Snapshot>,
-    (before, marker_ttl): (u64, Duration),
-) {
-    let pool = snapshot.pool.clone();
-    // Some 5 ms for a thousand intents, at most twice a minute.
-    let packed = pack(&snapshot);
+/// A key with what is to stand under it; `None` purges it.
+pub type Change = (String, Option<Bytes>);
+
+/// What writes `snapshot` over one of `before` chunks, in this order.
+pub fn writes(snapshot: &Snapshot, before: u64) -> Vec<Change> {
+    let packed = pack(snapshot);
     let chunks = packed.len().saturating_sub(1) as u64;
-    let values = packed.into_iter().map(|(key, value)| (key, Content::Value(value)));
-    let rest = (chunks..before).map(|number| (snapshot_chunk(&pool, number), Content::Purge(marker_ttl)));
-    let _ = done(kind, all(&peers, &tenure, values.chain(rest)).await);
+    let rest = (chunks..before).map(|number| (snapshot_chunk(&snapshot.pool, number), None));
+    packed.into_iter().map(|(key, value)| (key, Some(value))).chain(rest).collect()
 }
 
-/// Takes away the snapshot of `pool`, which has so many chunks.
-pub(super) async fn purge(
+/// What takes a snapshot of so many chunks away, in this order.
+pub fn purges(pool: &PoolId, chunks: u64) -> Vec<Change> {
+    let head = IntentsKey::Snapshot(pool.clone()).to_string();
+    let chunks = (0..chunks).map(|number| snapshot_chunk(pool, number));
+    std::iter::once(head).chain(chunks).map(|key| (key, None)).collect()
+}
+
+/// Carries the changes out, one after the other.
+pub(super) async fn carry_out(
     peers: Peers,
     tenure: Tenure,
     kind: &'static str,
-    pool: PoolId,
-    (chunks, marker_ttl): (u64, Duration),
+    changes: Vec<Change>,
+    marker_ttl: Duration,
 ) {
-    let head = IntentsKey::Snapshot(pool.clone()).to_string();
-    let keys = std::iter::once(head).chain((0..chunks).map(|number| snapshot_chunk(&pool, number)));
-    let _ = done(kind, all(&peers, &tenure, keys.map(|key| (key, Content::Purge(marker_ttl)))).await);
+    let _ = done(kind, all(&peers, &tenure, changes, marker_ttl).await);
 }
 
-async fn all(peers: &Peers, tenure: &Tenure, puts: impl Iterator<Item = (String, Content)>) -> Result<(), NotDone> {
-    for (key, content) in puts {
+async fn all(peers: &Peers, tenure: &Tenure, changes: Vec<Change>, marker_ttl: Duration) -> Result<(), NotDone> {
+    for (key, value) in changes {
         let subject = Bucket::Intents.subject(&peers.cluster, &key);
+        let content = value.map_or(Content::Purge(marker_ttl), Content::Value);
         tenure.guard(send(&peers.bus, subject, None, content)).await?.await?;
     }
     Ok(())

@@ -11,14 +11,14 @@ use cluster_plan::effect::{AssignmentWrite, IntentBatch, IntentChange, IntentWri
 use cluster_plan::fact::{Stored, StoredValue};
 use cluster_plan::{Effect, Fact, World};
 use controller::act::delta::deltas;
-use controller::act::snapshot::pack;
+use controller::act::snapshot::{self, Change};
 use controller::bus::feed::{Feed, stored};
 use controller::bus::receive::{Refusal, fact};
 use controller::bus::{Assignments, Intents, Inventories};
 use shared::machine::Kind as _;
 use shared::message::{Beat, Message as _, SCHEMA, header};
 use shared::reason::Reason;
-use shared::subject::{Bucket, IntentsKey, RequestVerb, Subject, assignment_key, snapshot_chunk};
+use shared::subject::{Bucket, IntentsKey, RequestVerb, Subject, assignment_key};
 
 use super::bus::{Body, Write};
 use super::connection::Wire;
@@ -283,16 +283,10 @@ impl Universe {
             Effect::WriteSetStatus(write) => self.write_set_status(number, incarnation, *write),
             Effect::PostEvent(event) => self.post_event(number, incarnation, *event),
             Effect::WriteSnapshot { snapshot, before, .. } => {
-                let keys = pack(&snapshot);
-                let chunks = keys.len().saturating_sub(1) as u64;
-                let rest = (chunks..before).map(|number| (snapshot_chunk(&snapshot.pool, number), None));
-                let puts = keys.into_iter().map(|(key, value)| (key, Some(Body::from(value.as_ref()))));
-                self.put_one_by_one(number, puts.chain(rest).collect());
+                self.put_one_by_one(number, snapshot::writes(&snapshot, before).into());
             }
             Effect::PurgeSnapshot { pool, chunks, .. } => {
-                let head = IntentsKey::Snapshot(pool.clone()).to_string();
-                let chunks = (0..chunks).map(|number| snapshot_chunk(&pool, number));
-                self.put_one_by_one(number, std::iter::once(head).chain(chunks).map(|key| (key, None)).collect());
+                self.put_one_by_one(number, snapshot::purges(&pool, chunks).into());
             }
             Effect::RequestInventory(node) => {
                 let subject = Subject::Request(node, RequestVerb::Inventory).print(&self.cluster);
@@ -328,8 +322,9 @@ impl Universe {
     }
 
     /// Writes the keys of a snapshot, each when the one before it is acknowledged.
-    fn put_one_by_one(&mut self, number: usize, mut puts: VecDeque<(String, Option<Body>)>) {
-        let Some((key, body)) = puts.pop_front() else { return };
+    fn put_one_by_one(&mut self, number: usize, mut puts: VecDeque<Change>) {
+        let Some((key, value)) = puts.pop_front() else { return };
+        let body = value.map(|value| Body::from(value.as_ref()));
         let write = Write { key, expected: None, body, ttl: None };
         self.request(
             Who::Controller(number),
