@@ -65,8 +65,7 @@ impl HttpProxy {
 
     async fn before(name: &str, server: Server, log: &RequestLog) -> Result<Self> {
         let port = Port::free()?;
-        let address = port.address();
-        let listener = TcpListener::bind(address).await.with_context(|| format!("listening on {address}"))?;
+        let listener = port.listen().await?;
         let shared = Arc::new(Shared { name: name.into(), server, log: log.clone(), rules: Rules::default() });
         let server = tokio::spawn(serve(listener, Arc::clone(&shared)));
         Ok(Self { port, shared, server })

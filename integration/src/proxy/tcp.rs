@@ -71,7 +71,7 @@ pub struct Connection {
 
 /// A proxy in front of one server, on a port of its own that stays the same.
 pub struct TcpProxy {
-    port: Port,
+    port: Arc<Port>,
     mode: watch::Sender<Mode>,
     listening: watch::Receiver<bool>,
     log: Log,
@@ -81,12 +81,12 @@ pub struct TcpProxy {
 impl TcpProxy {
     /// Starts passing everything on to `target`.
     pub async fn start(target: SocketAddr) -> Result<Self> {
-        let port = Port::free()?;
-        let listener = listen(port.address()).await?;
+        let port = Arc::new(Port::free()?);
+        let listener = port.listen().await?;
         let (mode, modes) = watch::channel(Mode::Pass);
         let (said, listening) = watch::channel(true);
         let log = Log::default();
-        let front = Front { address: port.address(), target, modes, listening: said, log: log.clone() };
+        let front = Front { port: Arc::clone(&port), target, modes, listening: said, log: log.clone() };
         let server = tokio::spawn(front.serve(listener));
         Ok(Self { port, mode, listening, log, server })
     }
@@ -197,7 +197,7 @@ impl Drop for Line {
 
 /// The accepting side.
 struct Front {
-    address: SocketAddr,
+    port: Arc<Port>,
     target: SocketAddr,
     modes: watch::Receiver<Mode>,
     listening: watch::Sender<bool>,
@@ -216,7 +216,7 @@ impl Front {
                 // They see the mode themselves and end.
                 while connections.join_next().await.is_some() {}
             } else if listener.is_none() {
-                listener = listen(self.address).await.ok();
+                listener = self.port.listen().await.ok();
             }
             self.listening.send_replace(listener.is_some());
             tokio::select! {
@@ -230,10 +230,6 @@ impl Front {
             }
         }
     }
-}
-
-async fn listen(address: SocketAddr) -> Result<TcpListener> {
-    TcpListener::bind(address).await.with_context(|| format!("listening on {address}"))
 }
 
 async fn accept(listener: Option<&TcpListener>) -> Option<std::io::Result<TcpStream>> {
