@@ -5,6 +5,7 @@
 
 pub mod act;
 pub mod app;
+pub mod begun;
 pub mod bus;
 pub mod config;
 pub mod cri;

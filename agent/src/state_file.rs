@@ -15,6 +15,8 @@ use shared::text::{CLIP, shown};
 use tokio::io::AsyncWriteExt as _;
 use tracing::{info, warn};
 
+use crate::begun::Begun;
+
 const NAME: &str = "state.json";
 /// What cannot be used is kept under this name, for people.
 const BAD: &str = "state.json.bad";
@@ -64,12 +66,19 @@ pub struct InUse {
 #[derive(Debug, Clone)]
 pub struct StateFile {
     folder: PathBuf,
+    begun: Begun,
 }
 
 impl StateFile {
     /// In `folder`, which is made when it is first needed.
     pub fn new(folder: impl Into<PathBuf>) -> Self {
-        Self { folder: folder.into() }
+        let folder = folder.into();
+        Self { begun: Begun::new(&folder), folder }
+    }
+
+    /// The notes of pulls beside it.
+    pub fn begun(&self) -> &Begun {
+        &self.begun
     }
 
     /// The folder.
@@ -77,9 +86,21 @@ impl StateFile {
         &self.folder
     }
 
-    /// What was written last, less the entries that cannot be used. `None` if nothing was, or if nothing of it can be used:
-    /// then everything is learned anew. In both cases the log says why, and the file is kept aside.
+    /// What was written last, less the entries that cannot be used, and the pulls that began after that. `None` if there is
+    /// neither: then everything is learned anew. The log says why nothing of the file can be used, and it is kept aside.
     pub async fn load(&self) -> Option<Persisted> {
+        let persisted = self.load_file().await;
+        let begun = self.begun.load();
+        if begun.is_empty() {
+            return persisted;
+        }
+        info!(count = begun.len(), "pulls had begun when the last run ended");
+        let mut persisted = persisted.unwrap_or(Persisted { v: VERSION, ..Persisted::default() });
+        persisted.begin(begun);
+        Some(persisted)
+    }
+
+    async fn load_file(&self) -> Option<Persisted> {
         let path = self.folder.join(NAME);
         let shown = path.display();
         let bytes = match tokio::fs::read(&path).await {
@@ -147,7 +168,8 @@ impl StateFile {
                 Err(source) => return Err(StateError { what: "removing", path, source }),
             }
         }
-        Ok(removed)
+        let failed = |source| StateError { what: "removing notes in", path: self.folder.clone(), source };
+        Ok(removed + self.begun.remove().map_err(failed)?)
     }
 
     async fn set_aside(&self) {
@@ -288,9 +310,10 @@ mod tests {
         let forgetting = std::thread::spawn(move || crate::forget::forget(&path));
         // The last write of an agent that ends.
         file.save(&state(1)).await.unwrap();
-        assert_eq!(content(folder.path()), ["of-others", "state.json", "state.json.bad"]);
+        file.begun().note("example.com/a:1").write().await.unwrap();
+        assert_eq!(content(folder.path()), ["begun", "of-others", "state.json", "state.json.bad"]);
         drop(running);
-        assert_eq!(forgetting.join().unwrap().unwrap(), 2);
+        assert_eq!(forgetting.join().unwrap().unwrap(), 3);
         assert_eq!(content(folder.path()), ["of-others"]);
     }
 
@@ -341,6 +364,23 @@ mod tests {
         );
         assert_eq!(content(folder.path()), ["state.json", "state.json.bad"]);
         assert_eq!(std::fs::read_to_string(folder.path().join(BAD)).unwrap(), bad);
+    }
+
+    #[tokio::test]
+    async fn a_pull_that_began_after_the_last_save_is_known_whatever_became_of_the_file() {
+        for is_lost in [false, true] {
+            let folder = tempfile::tempdir().unwrap();
+            let file = StateFile::new(folder.path());
+            file.save(&state(5)).await.unwrap();
+            file.begun().note("example.com/a:1").write().await.unwrap();
+            if is_lost {
+                std::fs::remove_file(folder.path().join(NAME)).unwrap();
+            }
+            let loaded = StateFile::new(folder.path()).load().await.unwrap();
+            assert_eq!((loaded.v, loaded.n), (VERSION, if is_lost { 0 } else { 5 }));
+            let begun: Vec<_> = loaded.setbacks.values().map(|s| (s.image.as_str(), s.begun, s.tries)).collect();
+            assert_eq!(begun, [("example.com/a:1", true, 0)]);
+        }
     }
 
     #[tokio::test]

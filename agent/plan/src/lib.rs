@@ -16,6 +16,7 @@ mod ack;
 mod age;
 mod assignment;
 mod beginning;
+mod begun;
 mod content;
 mod cut;
 mod doubt;

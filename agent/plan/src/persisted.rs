@@ -50,6 +50,16 @@ pub struct Persisted {
     pub ts: Option<jiff::Timestamp>,
 }
 
+impl Persisted {
+    /// Attempts at these canonical references began after it was written.
+    pub fn begin(&mut self, images: impl IntoIterator<Item = String>) {
+        for image in images {
+            let setback = self.setbacks.entry(ImageKey::of(&image));
+            setback.or_insert_with(|| Setback::begun(image)).begun = true;
+        }
+    }
+}
+
 /// What went wrong with a wanted image.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -96,6 +106,21 @@ pub struct LastAttempt {
 }
 
 impl Setback {
+    /// An attempt began, and that is all that is known.
+    pub(crate) fn begun(image: String) -> Self {
+        Self {
+            image,
+            digest: None,
+            secrets: Vec::new(),
+            tries: 0,
+            begun: true,
+            last: None,
+            evictions: 0,
+            evicted_ms: None,
+            hold_ms: None,
+        }
+    }
+
     /// The same after `passed` without this agent.
     pub(crate) fn later(mut self, passed: Duration) -> Self {
         let passed = millis(passed);

@@ -18,6 +18,7 @@ use shared::pool_set::PoolSummary;
 use shared::state::ImageState;
 
 use crate::ack;
+use crate::begun::Begun;
 use crate::disk::DiskSettings;
 use crate::effect::Effect;
 use crate::explain;
@@ -98,6 +99,7 @@ pub struct NodeState {
     setbacks: u64,
     /// What an earlier run knew of the images it wanted, until they are looked up.
     restored: BTreeMap<ImageKey, Setback>,
+    begun: Begun,
     /// Decided while learning: answers, events of evictions.
     outbox: Vec<Effect>,
 }
@@ -127,6 +129,7 @@ impl NodeState {
             wake: Some(now.mono),
             setbacks: 0,
             restored,
+            begun: Begun::default(),
             outbox: Vec::new(),
             settings,
         }
@@ -202,9 +205,11 @@ impl NodeState {
         }
         self.wanted_revision = self.follower.sync.revision();
         let wanted = wanted(&self.follower.identity.node, self.follower.sync.pools(), self.follower.sync.leaving());
-        // Of use once: what is not wanted now was not when it was written, or is of another node.
-        let restored = std::mem::take(&mut self.restored);
-        self.images.retain(|id, _| wanted.contains_key(id));
+        for (id, image) in self.images.extract_if(.., |id, _| !wanted.contains_key(id)) {
+            if image.is_begun {
+                self.begun.leave(id, image.want.image.clone(), now.mono);
+            }
+        }
         for (id, flight) in &mut self.flights {
             if !flight.is_cancelled && !wanted.contains_key(id) {
                 flight.is_cancelled = true;
@@ -219,10 +224,18 @@ impl NodeState {
                 }
             } else {
                 let mut image = Image::new(want, now);
-                if let Some(setback) = restored.get(&id) {
-                    image.restore(setback, now);
+                if let Some(setback) = self.restored.remove(&id) {
+                    image.restore(&setback, now);
                 }
+                image.is_begun |= self.begun.take(&id);
                 self.images.insert(id, image);
+            }
+        }
+        // Each is of use once, and but for what began none once every pool has been read: what is not wanted then was not
+        // when it was written, or is of another node.
+        if self.is_synced() {
+            for (id, setback) in std::mem::take(&mut self.restored).into_iter().filter(|(_, setback)| setback.begun) {
+                self.begun.leave(id, setback.image, now.mono);
             }
         }
     }
@@ -233,6 +246,9 @@ impl NodeState {
             return;
         }
         let is_all = std::mem::take(&mut self.is_look_due);
+        if is_all && self.begun.look(&self.runtime.listing, self.settings.timing.pull_deadline) {
+            self.setbacks += 1;
+        }
         let uid = self.follower.uid();
         let mut events = Vec::new();
         for (id, image) in self.images.iter_mut().filter(|(_, image)| is_all || image.is_unseen) {

@@ -15,6 +15,7 @@ use super::lane::Lane;
 use super::over_nats::OverNats;
 use super::pull::Pulls;
 use super::{look, remove, save};
+use crate::begun::Covered;
 use crate::bus::Link;
 use crate::cri::Client;
 use crate::state_file::StateFile;
@@ -35,7 +36,7 @@ pub struct Dispatcher {
     world: World,
     beside: Beside,
     nats: OverNats,
-    saves: Lane<Box<Persisted>>,
+    saves: Lane<(Box<Persisted>, Covered)>,
     pulls: Pulls,
 }
 
@@ -45,13 +46,13 @@ impl Dispatcher {
         let World { runtime, link, state } = world.clone();
         let saves = {
             let inbox = inbox.clone();
-            Lane::start(&tasks, "persist", move |persisted: Box<Persisted>| {
+            Lane::start(&tasks, "persist", move |(persisted, covered): (Box<Persisted>, Covered)| {
                 let (state, inbox) = (state.clone(), inbox.clone());
-                async move { inbox.send(save::save(&state, &persisted).await).await }
+                async move { inbox.send(save::save(&state, &persisted, covered).await).await }
             })
         };
         let nats = OverNats::new(link, inbox.clone(), tasks.clone());
-        let pulls = Pulls::new(runtime, inbox.clone(), clock, tasks.clone());
+        let pulls = Pulls::new(runtime, world.state.begun().clone(), inbox.clone(), clock, tasks.clone());
         Self { world, beside: Beside::new(inbox, tasks), nats, saves, pulls }
     }
 
@@ -83,7 +84,7 @@ impl Dispatch<Effect> for Dispatcher {
             }
             Effect::Pull { id, image, deadline } => self.pulls.start(id, image, deadline),
             Effect::CancelPull(id) => self.pulls.cancel(&id),
-            Effect::Persist(persisted) => self.saves.push(persisted),
+            Effect::Persist(persisted) => self.saves.push((persisted, self.world.state.begun().cover())),
             // Over NATS: taken already.
             Effect::ReadMeta
             | Effect::ReadAssignment

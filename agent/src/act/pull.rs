@@ -19,6 +19,7 @@ use shared::reason::Reason;
 use tokio::sync::oneshot;
 use tracing::{debug, info, warn};
 
+use crate::begun::Begun;
 use crate::cri::{Client, CriError, Pulled};
 
 const KIND: &str = "pull";
@@ -26,6 +27,7 @@ const KIND: &str = "pull";
 /// The pulls in flight.
 pub(super) struct Pulls {
     client: Client,
+    begun: Begun,
     inbox: Inbox<Fact>,
     clock: Clock,
     tasks: Tasks,
@@ -43,8 +45,8 @@ enum Dropped {
 }
 
 impl Pulls {
-    pub(super) fn new(client: Client, inbox: Inbox<Fact>, clock: Clock, tasks: Tasks) -> Self {
-        Self { client, inbox, clock, tasks, handles: BTreeMap::new(), in_flight: Arc::default() }
+    pub(super) fn new(client: Client, begun: Begun, inbox: Inbox<Fact>, clock: Clock, tasks: Tasks) -> Self {
+        Self { client, begun, inbox, clock, tasks, handles: BTreeMap::new(), in_flight: Arc::default() }
     }
 
     /// Starts one.
@@ -55,8 +57,13 @@ impl Pulls {
         let (client, inbox, stopwatch) = (self.client.clone(), self.inbox.clone(), self.clock.stopwatch());
         let shutdown = self.tasks.shutdown();
         let present = Present::enter(&self.in_flight);
+        let note = self.begun.note(&image);
         self.tasks.spawn_effect(KIND, async move {
             debug!(%image, ?deadline, "pulling");
+            if let Err(error) = note.write().await {
+                // It matters only if this process is killed at the wrong moment, and less than the image does.
+                warn!(%image, %error, "it is not noted that this pull begins");
+            }
             let ended = pull(&client, &image, deadline, cancelled, &shutdown).await;
             let took = stopwatch.elapsed();
             drop(present);

@@ -139,7 +139,8 @@ impl Checks {
     pub(super) fn told_list(&mut self, node: usize, asked: Us, images: Option<&[RuntimeImage]>) {
         let (Some(images), Some(agent)) = (images, self.agents.get_mut(&node)) else { return };
         agent.witness.retain(|_, (_, pulled)| *pulled >= asked);
-        for image in images {
+        // One without a digest was cut off: that is not to hold it.
+        for image in images.iter().filter(|image| !image.repo_digests.is_empty()) {
             let name = image.repo_tags.first().or(image.repo_digests.first());
             if let Some(name) = name.filter(|name| !agent.witness.contains_key(*name)) {
                 agent.witness.insert(name.clone(), (digests(image), 0));

@@ -27,6 +27,16 @@ pub(super) struct Held {
     pub(super) is_pinned: bool,
     /// The agent has pulled it.
     pub(super) is_ours: bool,
+    pub(super) names: Names,
+}
+
+/// By what it is known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Names {
+    /// Its tag and its digest, or the digest alone.
+    All,
+    /// Its tag: a pull was cut off before the digest was written.
+    Tag,
 }
 
 /// One machine.
@@ -39,6 +49,8 @@ pub(super) struct Host {
     /// Each fresh disk makes it another machine.
     pub(super) file: Option<Box<Persisted>>,
     pub(super) older: Option<Box<Persisted>>,
+    /// Notes of pulls beside the file, by the number of the pull.
+    pub(super) begun: BTreeMap<String, u64>,
     pub(super) images: BTreeMap<String, Held>,
     /// Ours that the kubelet evicted, and when, of which no list has told the agent: should somebody else pull one again
     /// meanwhile, nobody can tell.
@@ -68,6 +80,7 @@ impl Host {
             boots: 0,
             file: None,
             older: None,
+            begun: BTreeMap::new(),
             images: BTreeMap::new(),
             unseen: BTreeMap::new(),
             runtime_down: 0,
@@ -84,6 +97,7 @@ impl Host {
     /// Another machine of the same name.
     pub(super) fn renew(&mut self) {
         (self.file, self.older) = (None, None);
+        self.begun.clear();
         self.images.clear();
         (self.is_full, self.others) = (false, 0);
         self.boots += 1;
@@ -109,10 +123,11 @@ pub(super) const DISK: u64 = 20 * IMAGE;
 fn runtime_image(canonical: &str, held: &Held) -> Option<RuntimeImage> {
     let digest = &held.digest;
     let reference = Reference::parse(canonical).ok()?;
+    let named = (held.names == Names::All).then(|| format!("{}@{digest}", reference.repository()));
     Some(RuntimeImage {
         runtime_id: digest.to_string(),
         repo_tags: reference.tag().map(|_| canonical.to_owned()).into_iter().collect(),
-        repo_digests: vec![format!("{}@{digest}", reference.repository())],
+        repo_digests: named.into_iter().collect(),
         bytes: IMAGE,
         pinned: held.is_pinned,
     })
@@ -290,7 +305,8 @@ impl Universe {
         let digest = self.registry.digest(image);
         let (Some(digest), Some(host)) = (digest, self.host(node)) else { return };
         let image = reference(image);
-        let held = Held { digest, is_used: false, is_pinned, is_ours: host.unseen.contains_key(&image) };
+        let held =
+            Held { digest, is_used: false, is_pinned, is_ours: host.unseen.contains_key(&image), names: Names::All };
         host.images.entry(image).or_insert(held);
     }
 
@@ -300,6 +316,7 @@ impl Universe {
         host.pull_count += 1;
         let number = host.pull_count;
         host.pulls.insert(id.clone(), number);
+        host.begun.insert(image.clone(), number);
         let took = self.runtime_wait(node, 20 * MS, 400 * MS);
         let began = self.now;
         let wait = match super::node::number(&image).map(|n| self.registry.answer(n)) {
@@ -308,7 +325,7 @@ impl Universe {
             _ => took / 4,
         };
         self.after(wait.min(deadline), move |u| {
-            let result = u.conclude(node, &image);
+            let result = u.conclude(node, incarnation, &image);
             let took = std::time::Duration::from_micros(u.now - began);
             let result = match result {
                 Ok((image, before)) => Ok(PulledImage { image, before, took }),
@@ -319,10 +336,19 @@ impl Universe {
     }
 
     /// What is held then, and the id of what was held under the reference right before.
-    fn conclude(&mut self, node: usize, image: &str) -> Result<(RuntimeImage, Option<String>), Reason> {
+    fn conclude(
+        &mut self,
+        node: usize,
+        incarnation: u64,
+        image: &str,
+    ) -> Result<(RuntimeImage, Option<String>), Reason> {
+        let is_gone = self.incarnation(Who::Agent(node)) != Some(incarnation);
+        let is_cut_off = is_gone && self.dice.about(About::Runtime(node)).u8(0..3) == 0;
         let number = number(image).ok_or(Reason::NotFound)?;
         let (answer, digest) = (self.registry.answer(number), self.registry.digest(number));
         let host = self.host(node).filter(|host| host.runtime_down == 0).ok_or(Reason::RuntimeUnavailable)?;
+        // The runtime ends a pull whose caller is gone where it is. If no note is left nobody can tell.
+        let is_cut_off = is_cut_off && !is_by_digest(number) && host.begun.contains_key(image);
         match answer {
             Answer::Good if host.is_full => Err(Reason::NoSpace),
             Answer::Good => {
@@ -331,11 +357,13 @@ impl Universe {
                 // What somebody else had pulled is not ours for being asked for once more.
                 let is_ours = before.is_none_or(|held| held.is_ours || held.digest != digest);
                 let id = before.map(|held| held.digest.to_string());
+                let is_new = before.is_none_or(|held| held.names == Names::Tag);
                 let held = Held {
                     digest,
                     is_used: before.is_some_and(|held| held.is_used),
                     is_pinned: before.is_some_and(|held| held.is_pinned),
                     is_ours,
+                    names: if is_cut_off && is_new { Names::Tag } else { Names::All },
                 };
                 host.images.insert(image.to_owned(), held.clone());
                 Ok((runtime_image(image, &held).ok_or(Reason::Unknown)?, id))
@@ -378,12 +406,14 @@ impl Universe {
 
     pub(super) fn persist(&mut self, node: usize, incarnation: u64, persisted: Box<Persisted>) {
         let wait = self.dice.about(About::Disk(node)).u64(MS..8 * MS);
+        let covered = self.host(node).map(|host| host.begun.clone()).unwrap_or_default();
         self.later_at_agent(node, incarnation, wait, move |u| {
             let Some(host) = u.host(node) else { return };
             let result = if host.is_full {
                 Err(Reason::Storage)
             } else {
                 host.older = host.file.replace(persisted);
+                host.begun.retain(|image, number| covered.get(image) != Some(number));
                 Ok(())
             };
             u.tell_agent(node, incarnation, Fact::Persisted(result));

@@ -7,10 +7,12 @@ use std::time::Duration;
 use cluster_plan::{EventSettings, LabelSettings, SnapshotSettings, World};
 use jiff::SignedDuration;
 use node_plan::gc::{GcMode, GcSettings};
-use node_plan::{Identity, NodeState};
+use node_plan::persisted::VERSION;
+use node_plan::{Identity, NodeState, Persisted};
 
 use super::check::EVENTS;
 use super::dice::About;
+use super::node::Names;
 use super::process::{Clock, Process, Turn, Who};
 use super::queue::{MS, Us};
 use super::sabotage::Sabotage;
@@ -166,7 +168,11 @@ impl Universe {
             boot: format!("boot-{node}-{}", host.boots),
             agent_version: "1".to_owned(),
         };
-        let persisted = host.file.as_deref().cloned();
+        let mut persisted = host.file.as_deref().cloned();
+        if !host.begun.is_empty() {
+            let of_notes = Persisted { v: VERSION, ..Persisted::default() };
+            persisted.get_or_insert(of_notes).begin(host.begun.keys().cloned());
+        }
         let machine = NodeState::new(identity, settings, persisted, seed, now);
         host.agent = Some(Process::new(machine, host.incarnations, clock, Duration::ZERO));
         self.checks.agent_begins(node);
@@ -196,6 +202,11 @@ impl Universe {
             Disk::Kept => {}
             Disk::Lost => (host.file, host.older) = (None, None),
             Disk::Older => host.file = host.older.take(),
+        }
+        if disk != Disk::Kept {
+            // Without the notes, what was cut off cannot be told from what somebody has loaded by hand.
+            host.begun.clear();
+            host.images.values_mut().for_each(|held| held.names = Names::All);
         }
         self.forget(Who::Agent(node));
     }

@@ -27,6 +27,7 @@ impl NodeState {
 
     fn persisted(&self, now: Now) -> Persisted {
         let pools = self.follower.sync.pools().iter().map(|(id, pool)| (id.clone(), pool.content.store(pool.head())));
+        let setbacks = self.images.iter().filter_map(|(id, i)| Some((id.clone(), i.store(now.mono)?)));
         Persisted {
             v: VERSION,
             epoch: self.follower.sync.epoch().map(str::to_owned),
@@ -34,7 +35,7 @@ impl NodeState {
             assignment: self.follower.sync.assignment().cloned(),
             pools: pools.collect(),
             ledger: self.ledger.store(now.mono),
-            setbacks: self.images.iter().filter_map(|(id, i)| Some((id.clone(), i.store(now.mono)?))).collect(),
+            setbacks: self.begun.store().chain(self.restored.clone()).chain(setbacks).collect(),
             n: self.follower.n(),
             ts: Some(now.wall),
         }

@@ -215,3 +215,41 @@ fn an_image_without_a_digest_is_pulled_again_if_a_pull_of_ours_was_cut_off_and_i
         assert_eq!(world.state_of("x"), Some((ImageState::Warm, None)));
     }
 }
+
+/// A pull of ours was cut off when nobody wanted the image any more; then somebody does again.
+#[test]
+fn what_a_withdrawn_pull_left_is_not_taken_for_loaded_by_hand() {
+    for restarts in [false, true] {
+        let mut world = World::synced(&["all"]);
+        world.pulls_hang = true;
+        world.announce("all", intent("x"));
+        world.run(secs(1));
+        world.purge("all", "x");
+        world.send_delta("all");
+        world.run(secs(1));
+        world.images.insert("x".into(), RuntimeImage { repo_digests: vec![], ..held("x", "x") });
+        world.pulls_hang = false;
+        world.run(secs(120));
+        if restarts {
+            world.restart(7);
+            world.connect();
+            world.run(secs(120));
+        }
+        let before = world.pulls().len();
+        world.announce("all", intent("x"));
+        world.run(secs(1));
+        assert_eq!(world.pulls().len(), if restarts { 1 } else { before + 1 }, "restarts: {restarts}");
+        assert_eq!(world.events().last().unwrap().digest, Some(digest("x")));
+
+        // Known as a whole: what has no digest after that, somebody has loaded.
+        world.purge("all", "x");
+        world.send_delta("all");
+        world.run(secs(120));
+        world.images.insert("x".into(), RuntimeImage { repo_digests: vec![], ..held("x", "y") });
+        world.run(secs(120));
+        let before = world.pulls().len();
+        world.announce("all", intent("x"));
+        world.run(secs(1));
+        assert_eq!(world.pulls().len(), before, "restarts: {restarts}");
+    }
+}
