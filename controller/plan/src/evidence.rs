@@ -36,6 +36,8 @@ pub(crate) struct Evidence {
     patience: Duration,
     /// Whose reports are to be judged.
     unjudged: BTreeSet<NodeName>,
+    /// Whose inventory may have to be asked for.
+    contradicted: BTreeSet<NodeName>,
 }
 
 /// Which pools a node answers for: those planned for it and those its agent was last told.
@@ -83,6 +85,7 @@ impl Evidence {
             sizes: BTreeMap::new(),
             patience: heartbeat * MISSED,
             unjudged: BTreeSet::new(),
+            contradicted: BTreeSet::new(),
         }
     }
 
@@ -142,6 +145,9 @@ impl Evidence {
     pub(crate) fn heartbeat(&mut self, heartbeat: &Heartbeat, uid: Option<&str>, now: Moment) -> bool {
         let node = entry(&mut self.nodes, &heartbeat.node, uid);
         let changed = node.admits(&heartbeat.inst, heartbeat.n, now, self.patience) && node.heartbeat(heartbeat, now);
+        if node.requests() {
+            self.contradicted.insert(heartbeat.node.clone());
+        }
         if changed {
             self.unjudged.insert(heartbeat.node.clone());
         }
@@ -261,9 +267,10 @@ impl Evidence {
     }
 
     /// Nodes whose inventory is to be asked for; asked once each.
-    pub(crate) fn take_requests(&mut self) -> Vec<NodeName> {
-        let asked = self.nodes.iter_mut().filter_map(|(name, node)| node.take_request().then(|| name.clone()));
-        asked.collect()
+    pub(crate) fn take_requests(&mut self) -> BTreeSet<NodeName> {
+        let mut asked = std::mem::take(&mut self.contradicted);
+        asked.retain(|name| self.nodes.get_mut(name).is_some_and(NodeEvidence::take_request));
+        asked
     }
 
     /// Whether there is anything to judge at the next tick.

@@ -24,6 +24,8 @@ pub(crate) struct Pace {
     /// Nodes to be looked at.
     dirty: BTreeSet<NodeName>,
     nodes: BTreeMap<NodeName, Patched>,
+    /// Those of them whose patch was applied and is not yet seen on the Node.
+    unseen: BTreeSet<NodeName>,
     retries: Retries<NodeName>,
     rate: u64,
     tokens: u64,
@@ -78,6 +80,7 @@ impl Pace {
         Self {
             dirty: BTreeSet::new(),
             nodes: BTreeMap::new(),
+            unseen: BTreeSet::new(),
             retries: Retries::default(),
             rate,
             tokens: rate * PATCH,
@@ -98,6 +101,7 @@ impl Pace {
     pub(crate) fn forget(&mut self, node: &NodeName) {
         self.dirty.remove(node);
         self.nodes.remove(node);
+        self.unseen.remove(node);
         self.retries.succeeded(node);
         self.beyond.remove(node);
     }
@@ -127,6 +131,7 @@ impl Pace {
         let patched = self.nodes.get_mut(node).filter(|p| matches!(p.state, State::Applied(_)));
         if let Some(patched) = patched.filter(|p| !p.before.contains(shows)) {
             patched.end();
+            self.unseen.remove(node);
         }
     }
 
@@ -141,16 +146,23 @@ impl Pace {
     /// Gives the nodes that may be patched now, at most as many as there are tokens for. The caller says of each, by
     /// [`Pace::sent`] or [`Pace::rest`], what came of it.
     pub(crate) fn look(&mut self, window: Duration, patience: Duration, now: Moment) -> Vec<NodeName> {
-        for (node, patched) in &mut self.nodes {
-            if matches!(patched.state, State::Applied(at) if at + patience <= now) {
+        let (nodes, dirty) = (&mut self.nodes, &mut self.dirty);
+        self.unseen.retain(|node| match nodes.get_mut(node) {
+            Some(patched) if matches!(patched.state, State::Applied(at) if at + patience <= now) => {
                 patched.end();
-                self.dirty.insert(node.clone());
+                dirty.insert(node.clone());
+                false
             }
-        }
+            patched => patched.is_some(),
+        });
         let gained = u64::try_from(now.since(self.filled).as_millis()).unwrap_or(u64::MAX).saturating_mul(self.rate);
         self.tokens = self.tokens.saturating_add(gained).min(self.rate * PATCH);
         self.filled = self.filled.max(now);
         self.starved = None;
+        // A fleet that waits for tokens is not gone through at each step.
+        if self.dirty.is_empty() || !self.has_token(now) {
+            return Vec::new();
+        }
         self.dirty.iter().filter(|node| self.waits_until(node, window).is_none_or(|due| due <= now)).cloned().collect()
     }
 
@@ -200,6 +212,7 @@ impl Pace {
             before.push(last.labels);
         }
         before.retain(|b| *b != labels);
+        self.unseen.remove(node);
         self.nodes.insert(node.clone(), Patched { sent: now, labels, before, state: State::InFlight });
     }
 
@@ -220,6 +233,7 @@ impl Pace {
             self.retries.failed(node.clone(), reason, now, backoff, rng);
         } else {
             patched.state = State::Applied(now);
+            self.unseen.insert(node.clone());
             self.retries.succeeded(node);
         }
         self.dirty.insert(node.clone());
@@ -233,11 +247,13 @@ impl Pace {
 
     /// When the next look is due.
     pub(crate) fn next(&self, window: Duration, patience: Duration, now: Moment) -> Option<Moment> {
-        let waits = self.dirty.iter().filter_map(|node| self.waits_until(node, window)).filter(|due| *due > now);
-        let echoes = self.nodes.values().filter_map(|p| match p.state {
+        let echoes = self.unseen.iter().filter_map(|node| match self.nodes.get(node)?.state {
             State::Applied(at) => Some(at + patience),
             State::InFlight | State::Over => None,
         });
+        // Nothing is patched before there is a token again, whatever its window says.
+        let waits = self.dirty.iter().filter(|_| self.starved.is_none());
+        let waits = waits.filter_map(|node| self.waits_until(node, window)).filter(|due| *due > now);
         waits.chain(echoes).chain(self.starved).filter(|due| due.0 != u64::MAX).min()
     }
 

@@ -258,6 +258,11 @@ impl NodeEvidence {
         }
     }
 
+    /// Whether its inventory is to be asked for.
+    pub(super) fn requests(&self) -> bool {
+        self.request
+    }
+
     pub(super) fn take_request(&mut self) -> bool {
         std::mem::take(&mut self.request)
     }
