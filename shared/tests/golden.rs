@@ -40,6 +40,8 @@ fn every_released_message_decodes_and_is_written_back_the_same() {
     assert_eq!((intent.priority, intent.wave.open, intent.unqualified), (50, 65_536, true));
     let full: Intent = survives("intent.full.json", &["aFieldOfANewerPeer"]);
     assert_eq!((full.owners_total, full.keep.grace_sec, full.wave.permit), (31, 3600, true));
+    let refreshed: Intent = survives("intent.refresh.json", &[]);
+    assert_eq!((full.refresh_sec, refreshed.refresh_sec), (None, Some(21_600)));
     let meta: Meta = survives("meta.json", &[]);
     assert_eq!(meta.term, 4);
     let control: Control = survives("control.json", &[]);

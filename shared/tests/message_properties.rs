@@ -40,7 +40,8 @@ fn times() -> impl Strategy<Value = jiff::Timestamp> {
 fn intents() -> impl Strategy<Value = Intent> {
     let wave = (any::<u32>(), prop::collection::vec(text(), 0..3), any::<bool>())
         .prop_map(|(open, nodes, permit)| Wave { open, nodes, permit });
-    let numbers = (any::<u8>(), prop::option::of(any::<u64>()), any::<u64>(), any::<u64>(), any::<u64>());
+    let counts = (any::<u64>(), any::<u64>(), any::<u64>());
+    let numbers = (any::<u8>(), prop::option::of(any::<u64>()), prop::option::of(any::<u64>()), counts);
     let texts = (text(), prop::collection::vec(text(), 0..3), prop::collection::vec(text(), 0..3));
     (keys(), any::<bool>(), prop::option::of(digests()), wave, numbers, texts).prop_map(
         |(
@@ -48,11 +49,25 @@ fn intents() -> impl Strategy<Value = Intent> {
             unqualified,
             digest,
             wave,
-            (priority, bytes, grace_sec, owners_total, term),
+            (priority, bytes, refresh_sec, (grace_sec, owners_total, term)),
             (image, secrets, owners),
         )| {
             let keep = Keep { grace_sec };
-            Intent { id, image, unqualified, digest, priority, bytes, wave, secrets, keep, owners, owners_total, term }
+            Intent {
+                id,
+                image,
+                unqualified,
+                digest,
+                priority,
+                bytes,
+                wave,
+                secrets,
+                refresh_sec,
+                keep,
+                owners,
+                owners_total,
+                term,
+            }
         },
     )
 }

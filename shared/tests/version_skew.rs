@@ -34,6 +34,7 @@ fn to_agents() -> Vec<Case> {
     vec![
         case::<Intent>("intent.json", &["id", "image", "v"]),
         case::<Intent>("intent.full.json", &["id", "image", "v"]),
+        case::<Intent>("intent.refresh.json", &["id", "image", "v"]),
         case::<Meta>("meta.json", &["by", "cluster", "epoch", "streamCreated", "term", "v"]),
         case::<Control>("control.json", &["by", "paused", "since", "v"]),
         case::<Beat>("beat.json", &["count", "digest", "epoch", "head", "pool", "term", "ts", "v"]),

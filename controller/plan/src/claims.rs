@@ -51,6 +51,7 @@ struct Voice {
 /// What an owner says of all its images.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Terms {
+    refresh_sec: Option<u64>,
     is_open: bool,
     is_opted_in: bool,
     has_secrets: bool,
@@ -194,6 +195,7 @@ impl Claims {
             owners.values().any(|voice| voice.unqualified),
             owners.keys().map(AsRef::as_ref).collect(),
         );
+        want.refresh_sec = owners.values().filter_map(|voice| voice.terms.refresh_sec).min();
         want.is_open = owners.values().any(|voice| voice.terms.is_open);
         want.is_opted_in = owners.values().any(|voice| voice.terms.is_opted_in);
         let with_secrets = owners.iter().filter(|(_, voice)| voice.terms.has_secrets);
@@ -207,6 +209,7 @@ fn voice(reading: &Reading, claim: &Claim<'_>, image: &ReadImage, priority: u8) 
         priority,
         unqualified: image.unqualified,
         terms: Terms {
+            refresh_sec: reading.refresh_sec(),
             is_open: !reading.is_suspended(),
             is_opted_in: claim.is_opted_in,
             has_secrets: !reading.secrets().is_empty(),

@@ -47,6 +47,8 @@ pub(crate) struct Want<'a> {
     pub(crate) owners: Vec<&'a WorkloadKey>,
     /// Secrets that any owner names.
     pub(crate) secrets: BTreeSet<&'a String>,
+    /// The least of its owners that ask for it to be pulled again, in seconds.
+    pub(crate) refresh_sec: Option<u64>,
     /// Whether it is to be pulled for any owner. If not, it is kept where it is.
     pub(crate) is_open: bool,
     /// Whether any owner opted in by annotation.
@@ -55,8 +57,8 @@ pub(crate) struct Want<'a> {
 
 impl<'a> Want<'a> {
     pub(crate) fn new(image: &'a ReadImage, priority: u8, unqualified: bool, owners: Vec<&'a WorkloadKey>) -> Self {
-        let (secrets, is_open, is_opted_in) = (BTreeSet::new(), true, false);
-        Self { image, priority, unqualified, owners, secrets, is_open, is_opted_in }
+        let (secrets, refresh_sec, is_open, is_opted_in) = (BTreeSet::new(), None, true, false);
+        Self { image, priority, unqualified, owners, secrets, refresh_sec, is_open, is_opted_in }
     }
 
     /// Canonical pull reference.
@@ -75,6 +77,7 @@ impl<'a> Want<'a> {
         self.unqualified |= other.unqualified;
         self.owners.extend(&other.owners);
         self.secrets.extend(&other.secrets);
+        self.refresh_sec = [self.refresh_sec, other.refresh_sec].into_iter().flatten().min();
         self.is_open |= other.is_open;
         self.is_opted_in |= other.is_opted_in;
     }
@@ -129,6 +132,7 @@ fn add<'a>(
     for (id, image, priority) in &claim.images {
         let mut want = Want::new(image, *priority, image.unqualified, vec![key]);
         want.secrets = reading.secrets().iter().collect();
+        want.refresh_sec = reading.refresh_sec();
         (want.is_open, want.is_opted_in) = (!reading.is_suspended(), claim.is_opted_in);
         match pool.wants.get_mut(*id) {
             Some(there) => there.join(&want),

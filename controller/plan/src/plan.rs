@@ -190,6 +190,8 @@ pub(crate) fn intent(id: ImageKey, mut want: Want<'_>) -> Intent {
         bytes: None,
         // Where nobody asks for pulls it is closed: what is there is kept.
         wave: Wave { open: if want.is_open { Wave::all().open } else { 0 }, ..Wave::all() },
+        // What is named by its digest does not move.
+        refresh_sec: want.refresh_sec.filter(|_| want.digest().is_none()),
         secrets: want.secrets.into_iter().take(MAX_SECRETS).cloned().collect(),
         keep: Keep::default(),
         owners,

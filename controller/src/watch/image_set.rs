@@ -82,6 +82,7 @@ fn wants(meta: &Meta, spec: ImageSetSpec) -> Workload {
         priority: Some(spec.priority.to_string()),
         max_nodes: spec.max_nodes.map(|most| most.to_string()),
         secrets: spec.pull_secrets.into_iter().map(|secret| format!("{namespace}/{}", secret.name)).collect(),
+        refresh: spec.refresh,
         is_suspended: spec.suspend,
         is_named: true,
         ..Workload::default()
@@ -151,6 +152,7 @@ mod tests {
             "tolerations": [{ "operator": "Exists" }, { "key": "gpu", "value": "yes", "effect": "NoSchedule" }],
             "pullSecrets": [{ "name": "registry" }],
             "priority": 70,
+            "refresh": "1h30m",
             "suspend": true,
         }));
         let wants = view.wants;
@@ -158,7 +160,7 @@ mod tests {
         let positions: Vec<_> = wants.images.iter().map(|i| (i.position.as_str(), i.image.as_str())).collect();
         assert_eq!(positions, [("spec.images[0]", "a:1"), ("spec.images[1]", "b:2")]);
         assert_eq!((wants.secrets, wants.priority.as_deref()), (vec!["shop/registry".to_owned()], Some("70")));
-        assert_eq!(wants.warm.as_deref(), Some("true"));
+        assert_eq!((wants.warm.as_deref(), wants.refresh.as_deref()), (Some("true"), Some("1h30m")));
         let Constraint { node_selector, affinity, tolerations, .. } = wants.constraint;
         assert_eq!(node_selector["disk"], "ssd");
         let exists = MatchExpression { key: "gpu".to_owned(), operator: Operator::Exists, values: [].into() };
@@ -183,6 +185,6 @@ mod tests {
         let view = view(&json!({ "images": ["a"] }));
         assert_eq!(view.wants.constraint, Constraint::default());
         assert_eq!((view.wants.priority.as_deref(), view.wants.is_suspended), (Some("50"), false));
-        assert_eq!(view.status, None);
+        assert_eq!((view.wants.refresh, view.status), (None, None));
     }
 }

@@ -40,6 +40,9 @@ pub struct Intent {
     /// Up to [`MAX_SECRETS`] pull secrets as `namespace/name`: names, never credentials.
     #[serde(default)]
     pub secrets: Vec<String>,
+    /// Whoever holds the image pulls it again after so many seconds, since its tag may have moved; absent if nobody asks.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub refresh_sec: Option<u64>,
     /// How long the image is kept after withdrawal.
     #[serde(default)]
     pub keep: Keep,
@@ -117,6 +120,7 @@ impl Intent {
             && self.bytes == other.bytes
             && self.wave == other.wave
             && self.secrets == other.secrets
+            && self.refresh_sec == other.refresh_sec
             && self.keep == other.keep
     }
 }

@@ -62,6 +62,7 @@ pub(crate) fn intent(name: &str) -> Intent {
         bytes: None,
         wave: Wave::all(),
         secrets: vec![],
+        refresh_sec: None,
         keep: Keep::default(),
         owners: vec![],
         owners_total: 0,

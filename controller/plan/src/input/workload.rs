@@ -191,6 +191,9 @@ pub struct Workload {
     /// Secrets with registry credentials, as `namespace/name`.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub secrets: Vec<String>,
+    /// How often moving tags are to be looked up again, as `6h`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub refresh: Option<String>,
     /// Nothing is to be pulled for it; what is there is kept.
     #[serde(skip_serializing_if = "is_false")]
     pub is_suspended: bool,

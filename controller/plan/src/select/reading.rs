@@ -3,6 +3,7 @@
 //! Owns what of it cannot be used, and which position that stands in.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use shared::image::{Digest, Reference};
 use shared::message::intent::DEFAULT_PRIORITY;
@@ -12,6 +13,8 @@ use crate::input::{Constraint, Namespace, Workload};
 use crate::pool;
 
 const MAX_PRIORITY: u8 = 100;
+/// As the definition of sets has it: each refresh is a request to the registry from every node.
+const LEAST_REFRESH: Duration = Duration::from_mins(1);
 
 /// What one version of a workload says.
 #[derive(Debug, Clone, PartialEq)]
@@ -32,6 +35,8 @@ pub(crate) struct Reading {
     /// What CEL expressions say of the object.
     /// Names of secrets with credentials.
     secrets: Vec<String>,
+    /// After so many seconds whoever holds one of its images is to pull it again.
+    refresh_sec: Option<u64>,
     /// Nothing is to be pulled for it.
     is_suspended: bool,
     /// Somebody named the images by hand.
@@ -106,6 +111,11 @@ impl Reading {
         &self.secrets
     }
 
+    /// After how many seconds its images are to be pulled again: while nothing is to be pulled for it, never.
+    pub(crate) fn refresh_sec(&self) -> Option<u64> {
+        self.refresh_sec.filter(|_| !self.is_suspended)
+    }
+
     /// Whether nothing is to be pulled for it.
     pub(crate) fn is_suspended(&self) -> bool {
         self.is_suspended
@@ -157,6 +167,13 @@ pub(crate) fn read(workload: &Workload) -> Reading {
         }
         number
     });
+    let refresh_sec = workload.refresh.as_deref().and_then(|text| match refresh(text) {
+        Ok(seconds) => Some(seconds),
+        Err(problem) => {
+            problems.push(format!("spec.refresh: {problem}; tags are not looked up again"));
+            None
+        }
+    });
     let constraint = pool::normalise(&workload.constraint);
     Reading {
         uid: workload.uid.clone(),
@@ -168,11 +185,21 @@ pub(crate) fn read(workload: &Workload) -> Reading {
         labels: workload.labels.clone(),
         expressions: workload.expressions.clone(),
         secrets: workload.secrets.clone(),
+        refresh_sec,
         is_suspended: workload.is_suspended,
         is_named: workload.is_named,
         problems,
         tested: Tested::default(),
     }
+}
+
+/// How many seconds a duration is. The API server lets none pass that is no duration or below a minute.
+fn refresh(text: &str) -> Result<u64, String> {
+    let every = shared::duration::parse(text)?;
+    if every < LEAST_REFRESH {
+        return Err(format!("`{text}` is less than a minute"));
+    }
+    Ok(every.as_secs())
 }
 
 /// What the annotation says, if it is one of the two words.

@@ -48,7 +48,12 @@ fn told() -> ImageSet {
     };
     let image = SetImage { image: "nginx".to_owned(), problem: "p".to_owned(), ..SetImage::default() };
     let status = SetStatus { images: vec![image], conditions: vec![condition], ..SetStatus::default() };
-    let wants = Workload { is_suspended: true, secrets: vec!["shop/a".to_owned()], ..tolerant() };
+    let wants = Workload {
+        is_suspended: true,
+        secrets: vec!["shop/a".to_owned()],
+        refresh: Some("6h".to_owned()),
+        ..tolerant()
+    };
     ImageSet { wants, generation: 3, status: Some(status) }
 }
 

@@ -6,6 +6,7 @@ use cluster_plan::fact::Change;
 use cluster_plan::input::{ImageSet, Selection, SetKey, Workload};
 use cluster_plan::set::{ConditionStatus, SetStatus};
 use cluster_plan::{Effect, Fact, LabelMode, LabelSettings, Settings};
+use rstest::rstest;
 use shared::label::{image_label, set_label};
 use shared::name::PoolId;
 use shared::reason::Reason;
@@ -147,6 +148,50 @@ fn a_suspended_set_closes_what_nobody_else_wants_and_keeps_it() {
     stage.pass(Duration::from_secs(60));
     assert!(is_labelled(&stage, "base"), "what is there is kept");
     assert_eq!(ready(&stage, "base").0, ConditionStatus::True);
+}
+
+#[rstest]
+#[case::nobody_asks(&[(None, false)], None)]
+#[case::one_asks(&[(Some("6h"), false), (None, false)], Some(21_600))]
+#[case::the_least(&[(Some("6h"), false), (Some("1h30m"), false)], Some(5_400))]
+#[case::a_suspended_one_asks_for_nothing(&[(Some("6h"), false), (Some("1m"), true)], Some(21_600))]
+#[case::all_are_suspended(&[(Some("6h"), true)], None)]
+#[case::what_cannot_be_used_asks_for_nothing(&[(Some("6h"), false), (Some("soon"), false), (Some("59s"), false)], Some(21_600))]
+fn tags_are_looked_up_as_often_as_the_most_eager_set_asks(
+    #[case] asked: &[(Option<&str>, bool)],
+    #[case] expected: Option<u64>,
+) {
+    let pinned = format!("redis@sha256:{}", "a".repeat(64));
+    let mut stage = with_set(LabelSettings::default(), &[]);
+    stage.want("web", workload(&["nginx", &pinned]));
+    for (n, (refresh, is_suspended)) in asked.iter().enumerate() {
+        let mut wanted = wanting(&format!("s{n}"), &["nginx", &pinned]);
+        (wanted.wants.refresh, wanted.wants.is_suspended) = (refresh.map(ToOwned::to_owned), *is_suspended);
+        apply(&mut stage, &set(&format!("set-{n}")), wanted);
+    }
+    let held = stage.held(&PoolId::all());
+    assert_eq!(held[&key("nginx")].refresh_sec, expected);
+    assert_eq!(held[&key(&pinned)].refresh_sec, None, "what is named by its digest does not move");
+}
+
+#[test]
+fn another_refresh_is_written_and_an_unusable_one_is_told_of() {
+    let mut stage = with_set(LabelSettings::default(), &["nginx"]);
+    let refreshed = |stage: &Stage| stage.held(&PoolId::all())[&key("nginx")].refresh_sec;
+    for (generation, refresh, expected) in [(2, Some("1h"), Some(3_600)), (3, Some("2h"), Some(7_200)), (4, None, None)]
+    {
+        let mut wanted = wanting("s1", &["nginx"]);
+        (wanted.generation, wanted.wants.refresh) = (generation, refresh.map(ToOwned::to_owned));
+        apply(&mut stage, &set("base"), wanted);
+        assert_eq!(refreshed(&stage), expected);
+    }
+    let mut bad = wanting("s1", &["nginx"]);
+    (bad.generation, bad.wants.refresh) = (5, Some("30s".to_owned()));
+    apply(&mut stage, &set("base"), bad);
+    assert_eq!(refreshed(&stage), None);
+    let status = stage.world.summary(stage.now);
+    let said = status["invalid"][0]["problems"][0].as_str().unwrap_or_default();
+    assert!(said.starts_with("spec.refresh: `30s` is less than a minute"), "{status}");
 }
 
 #[test]

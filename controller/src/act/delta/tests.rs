@@ -20,6 +20,7 @@ fn intent(image: &str) -> Intent {
         bytes: None,
         wave: Wave::default(),
         secrets: Vec::new(),
+        refresh_sec: None,
         keep: Keep::default(),
         owners: Vec::new(),
         owners_total: 0,

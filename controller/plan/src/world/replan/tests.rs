@@ -70,9 +70,13 @@ fn workloads() -> impl Strategy<Value = Workload> {
     let limit = prop::option::weighted(0.3, prop::sample::select(&["1", "2", "3", "none"][..]));
     let class = prop::option::weighted(0.2, prop::sample::select(&["kata", "absent"][..]));
     let warm = prop::option::weighted(0.2, prop::sample::select(&["true", "false"][..]));
-    (0_u8..18, images, limit, class, warm).prop_map(|(kind, images, limit, class, warm)| {
-        let [max_nodes, runtime_class, warm] = [limit, class, warm].map(|text| text.map(ToOwned::to_owned));
-        Workload { warm, max_nodes, runtime_class, ..workload(kind, &images) }
+    let refresh = prop::option::weighted(0.3, prop::sample::select(&["1m", "1h", "soon"][..]));
+    let words = (limit, class, warm, refresh);
+    (0_u8..18, images, words, prop::bool::weighted(0.2)).prop_map(|(kind, images, words, is_suspended)| {
+        let (limit, class, warm, refresh) = words;
+        let [max_nodes, runtime_class, warm, refresh] =
+            [limit, class, warm, refresh].map(|text| text.map(ToOwned::to_owned));
+        Workload { warm, max_nodes, runtime_class, refresh, is_suspended, ..workload(kind, &images) }
     })
 }
 
