@@ -94,7 +94,8 @@ metrics! {
     SET_STATUS_WRITES = Counter Controller "warm_set_status_writes_total" ["outcome"] "Writes of the status of sets.";
     LABEL_PATCHES = Counter Controller "warm_label_patches_total" ["outcome"] "Patches of Node labels.";
     IMAGES = Gauge Agent "warm_images_objects" ["state"] "Wanted images on this node by state.";
-    PULLS = Counter Agent "warm_pulls_total" ["outcome", "reason"] "Pulls that ended.";
+    PULLS = Counter Agent "warm_pulls_total" ["outcome", "reason"] "Pulls of missing images that ended.";
+    REFRESHES = Counter Agent "warm_refreshes_total" ["outcome", "reason"] "Pulls of images that were there already, because their tag may have moved: same, moved, or how they failed.";
     PULL_SECONDS = Histogram Agent "warm_pull_seconds" [] "Time a successful pull takes.";
     PULL_BYTES = Counter Agent "warm_pull_bytes_total" [] "Size of pulled images as the runtime reports it.";
     PULLS_IN_FLIGHT = Gauge Agent "warm_pulls_in_flight_objects" [] "Pulls now in flight.";

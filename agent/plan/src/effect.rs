@@ -43,6 +43,9 @@ pub enum Effect {
         /// Drop the call after this long.
         #[serde(with = "shared::duration")]
         deadline: Duration,
+        /// The image is there; its tag may have moved.
+        #[serde(skip_serializing_if = "std::ops::Not::not")]
+        is_refresh: bool,
     },
     /// Drop the call of a pull in flight; it still ends with `Fact::Pulled`.
     CancelPull(ImageKey),

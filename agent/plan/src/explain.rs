@@ -12,6 +12,7 @@ use shared::wave::slot;
 use crate::image::Image;
 use crate::pool::Pool;
 use crate::pull::queue;
+use crate::refresh::period;
 use crate::state::NodeState;
 
 /// Everything, for `/state`.
@@ -27,7 +28,7 @@ pub(crate) fn summary(state: &NodeState, now: Now) -> Value {
         .iter()
         .map(|(id, flight)| {
             let seconds = now.mono.since(flight.since).as_secs();
-            (id.to_string(), json!({ "image": flight.image, "seconds": seconds, "cancelled": flight.is_cancelled }))
+            (id.to_string(), json!({ "image": flight.image, "seconds": seconds, "cancelled": flight.is_cancelled, "refresh": flight.is_refresh }))
         })
         .collect();
     json!({
@@ -147,13 +148,30 @@ fn details(state: &NodeState, id: &ImageKey, image: &Image, now: Now) -> Value {
         "pulling": state.flights.get(id).map(|flight| json!({
             "seconds": now.mono.since(flight.since).as_secs(),
             "cancelled": flight.is_cancelled,
+            "refresh": flight.is_refresh,
         })),
+        "refresh": refresh(state, image, now),
         "ledger": state.ledger.get(&image.want.image).map(|entry| entry.store(now.mono)),
     });
     if let (Value::Object(details), Value::Object(more)) = (&mut details, more) {
         details.extend(more);
     }
     details
+}
+
+/// When it is pulled again though it is there; null if nobody asks for that, or it cannot move.
+fn refresh(state: &NodeState, image: &Image, now: Now) -> Value {
+    let period = period(image, &state.settings.timing);
+    let last = image.refresh.age(now.mono).and_then(|age| now.wall.checked_sub(age).ok());
+    period.map_or(Value::Null, |period| {
+        json!({
+            "everySec": period.as_secs(),
+            "last": last,
+            "next": image.refresh.next().map(|due| due.wall),
+            "tries": image.refresh.tries,
+            "why": image.refresh.why,
+        })
+    })
 }
 
 /// What each pool says of it.
@@ -164,6 +182,7 @@ fn wishes(state: &NodeState, id: &ImageKey) -> Value {
             "retained": is_retained,
             "wave": intent.wave,
             "priority": intent.priority,
+            "refreshSec": intent.refresh_sec,
             "owners": intent.owners,
             "ownersTotal": intent.owners_total,
         })

@@ -15,6 +15,7 @@ use crate::age::{Age, millis};
 use crate::disk::footprint;
 use crate::persisted::{LastAttempt, Setback};
 use crate::presence::{Listing, Present};
+use crate::refresh::Refresh;
 use crate::want::{Gate, Want};
 
 /// Evictions of one image that are further apart than this do not count as repeated.
@@ -98,6 +99,8 @@ pub(crate) struct Image {
     evictions: u32,
     evicted: Option<Age>,
     pub(crate) attempt: Option<Attempt>,
+    /// When it is pulled again though it is there.
+    pub(crate) refresh: Refresh,
     /// An attempt began of which no success is known. containerd writes the tag of a pulled image before its digest: what
     /// has none is then what a pull left behind that was cut off, and not what somebody has loaded by hand.
     pub(crate) is_begun: bool,
@@ -133,6 +136,7 @@ impl Image {
             evictions: 0,
             evicted: None,
             attempt: None,
+            refresh: Refresh::default(),
             is_begun: false,
         }
     }
@@ -188,6 +192,7 @@ impl Image {
                 self.reference = Reference::parse(&want.image).ok();
             }
             self.forget_trouble();
+            self.refresh.forget_failures();
             self.is_unseen = true;
         }
         self.want = want;
@@ -213,15 +218,24 @@ impl Image {
         self.present.as_ref().and_then(|present| present.digest.as_ref())
     }
 
-    /// Compares with what the runtime holds.
-    pub(crate) fn look(&mut self, id: &ImageKey, listing: &Listing, now: Moment) -> Look {
+    /// Whether what its reference names may become another image: no digest says which it is.
+    pub(crate) fn may_move(&self) -> bool {
+        self.want.digest.is_none() && self.reference.as_ref().is_some_and(|reference| reference.digest().is_none())
+    }
+
+    /// Compares with what the runtime holds. While a refresh is in flight what has no digest is the tag on its way from one
+    /// image to the next, both of which are whole: it says nothing.
+    pub(crate) fn look(&mut self, id: &ImageKey, listing: &Listing, is_refreshing: bool, now: Moment) -> Look {
         self.is_unseen = false;
         let found = self
             .reference
             .as_ref()
             .and_then(|reference| listing.look(id, reference, self.want.digest.as_ref(), self.digest()));
+        if is_refreshing && self.digest().is_some() && found.as_ref().is_some_and(|found| found.digest.is_none()) {
+            return Look::Same;
+        }
         let was = std::mem::replace(&mut self.present, found);
-        self.is_begun &= self.digest().is_none();
+        self.is_begun &= is_refreshing || self.digest().is_none();
         if self.is_present() {
             self.forget_trouble();
             self.hold = None;
@@ -248,16 +262,29 @@ impl Image {
         }
     }
 
-    /// Whether a pull may start now.
-    pub(crate) fn may_pull(&self, climate: &Climate, now: Moment) -> bool {
+    /// Whether it may be pulled at all, as far as the node and the wish go.
+    pub(crate) fn is_open(&self, climate: &Climate) -> bool {
         climate.is_listed
             && !climate.is_paused
-            && !self.is_present()
             && !self.want.is_retained
             && self.reference.is_some()
             && self.want.gate == Gate::Open
             && climate.holds_back(self.want.bytes).is_none()
-            && self.next().is_none_or(|due| due.at <= now)
+    }
+
+    /// Whether it is missing and a pull may start now.
+    pub(crate) fn may_pull(&self, climate: &Climate, now: Moment) -> bool {
+        !self.is_present() && self.is_open(climate) && self.next().is_none_or(|due| due.at <= now)
+    }
+
+    /// Whether it is there and a refresh may start now.
+    pub(crate) fn may_refresh(&self, climate: &Climate, now: Moment) -> bool {
+        self.is_present() && self.refresh.is_due(now) && self.is_open(climate)
+    }
+
+    /// An attempt begins. One at what somebody has loaded by hand, and has no digest, makes that no less whole.
+    pub(crate) fn begin(&mut self) {
+        self.is_begun |= !self.is_present() || self.digest().is_some();
     }
 
     /// The state, with its reason.

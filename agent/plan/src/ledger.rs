@@ -31,6 +31,11 @@ pub(crate) struct Entry {
 }
 
 impl Entry {
+    /// When this agent last pulled it, by the wall clock.
+    pub(crate) fn pulled(&self) -> Timestamp {
+        self.pulled
+    }
+
     /// For how long nobody has wanted it.
     pub(crate) fn unwanted(&self, now: Moment) -> Option<Duration> {
         self.unwanted.map(|unwanted| unwanted.age.at(now))

@@ -29,6 +29,7 @@ mod presence;
 mod pull;
 mod ranges;
 mod reading;
+mod refresh;
 mod runtime;
 mod save;
 mod subscription;

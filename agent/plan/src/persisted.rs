@@ -41,6 +41,9 @@ pub struct Persisted {
     /// Wanted images that something stands in the way of, or that were evicted lately.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub setbacks: BTreeMap<ImageKey, Setback>,
+    /// Wanted images that are pulled again from time to time.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub refreshed: BTreeMap<ImageKey, Refreshed>,
     /// The counter of events and inventories at the time of writing.
     #[serde(default)]
     pub n: u64,
@@ -89,6 +92,34 @@ pub struct Setback {
     /// For how long no attempt starts because of them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hold_ms: Option<u64>,
+}
+
+/// When an image is pulled again, since its tag may have moved.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Refreshed {
+    /// The period that the next one was planned for; 0 if none is planned.
+    #[serde(default)]
+    pub every_ms: u64,
+    /// How long ago its last pull was, if that is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ago_ms: Option<u64>,
+    /// Refreshes that failed in a row.
+    #[serde(default)]
+    pub tries: u32,
+    /// For how long the next one does not start.
+    #[serde(default)]
+    pub wait_ms: u64,
+}
+
+impl Refreshed {
+    /// The same after `passed` without this agent.
+    pub(crate) fn later(mut self, passed: Duration) -> Self {
+        let passed = millis(passed);
+        self.ago_ms = self.ago_ms.map(|ms| ms.saturating_add(passed));
+        self.wait_ms = self.wait_ms.saturating_sub(passed);
+        self
+    }
 }
 
 /// How an attempt ended.

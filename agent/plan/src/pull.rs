@@ -34,21 +34,27 @@ pub(crate) struct Flight {
     pub(crate) is_cancelled: bool,
     /// What is wanted changed: a failure says nothing.
     pub(crate) is_outdated: bool,
+    /// The image was there when it began.
+    pub(crate) is_refresh: bool,
 }
 
 /// The pulls in flight.
 pub(crate) type Flights = BTreeMap<ImageKey, Flight>;
 
-/// What may start now, the first first: priority, then the smaller (unknown sizes last), then the key.
+/// What may start now, the first first: what is missing before what is there and refreshed, then priority, then the smaller
+/// (unknown sizes last), then the key.
 pub(crate) fn queue<'a>(
     images: &'a BTreeMap<ImageKey, Image>,
     flights: &Flights,
     climate: &Climate,
     now: Moment,
 ) -> Vec<(&'a ImageKey, &'a Image)> {
+    let may_start = |image: &Image| image.may_pull(climate, now) || image.may_refresh(climate, now);
     let mut queue: Vec<_> =
-        images.iter().filter(|(id, image)| !flights.contains_key(*id) && image.may_pull(climate, now)).collect();
-    queue.sort_by_key(|(id, image)| (Reverse(image.want.priority), image.want.bytes.unwrap_or(u64::MAX), *id));
+        images.iter().filter(|(id, image)| !flights.contains_key(*id) && may_start(image)).collect();
+    queue.sort_by_key(|(id, image)| {
+        (image.is_present(), Reverse(image.want.priority), image.want.bytes.unwrap_or(u64::MAX), *id)
+    });
     queue
 }
 
@@ -75,9 +81,16 @@ pub(crate) fn start(
         }
         climate.room = climate.room.map(|room| room.saturating_sub(bytes));
         let deadline = deadline(timing, image.want.bytes);
-        effects.push(Effect::Pull { id: id.clone(), image: image.want.image.clone(), deadline });
-        let flight =
-            Flight { image: image.want.image.clone(), since: now, bytes, is_cancelled: false, is_outdated: false };
+        let is_refresh = image.is_present();
+        effects.push(Effect::Pull { id: id.clone(), image: image.want.image.clone(), deadline, is_refresh });
+        let flight = Flight {
+            image: image.want.image.clone(),
+            since: now,
+            bytes,
+            is_cancelled: false,
+            is_outdated: false,
+            is_refresh,
+        };
         flights.insert(id.clone(), flight);
     }
     effects
@@ -95,6 +108,22 @@ fn backoff(timing: &Timing) -> Backoff {
 /// Whether another attempt is pointless until somebody changes something.
 pub(crate) fn is_refusal(reason: Reason) -> bool {
     matches!(reason, Reason::Unauthorized | Reason::Policy | Reason::ShortName | Reason::NoPlatform | Reason::Identity)
+}
+
+/// How long the next attempt waits after so many that failed in a row.
+pub(crate) fn wait_after(
+    tries: u32,
+    failure: &PullFailure,
+    timing: &Timing,
+    final_after: u32,
+    rng: &mut Rng,
+) -> Duration {
+    let wait = if is_refusal(failure.reason) || tries >= final_after {
+        timing.pull_final + random_up_to(timing.pull_final / 10, rng)
+    } else {
+        backoff(timing).equal_jitter(tries, rng)
+    };
+    wait.max(failure.retry_after.unwrap_or_default())
 }
 
 /// Writes a failed attempt into the image's record.
@@ -116,14 +145,8 @@ pub(crate) fn fail(
     }
     image.tries = image.tries.saturating_add(1);
     image.attempt = Some(Attempt { took: failure.took, number: image.tries });
-    let is_refused = is_refusal(failure.reason);
-    let wait = if is_refused || image.tries >= final_after {
-        timing.pull_final + random_up_to(timing.pull_final / 10, rng)
-    } else {
-        backoff(timing).equal_jitter(image.tries, rng)
-    };
-    let wait = wait.max(failure.retry_after.unwrap_or_default());
-    let st = if is_refused { ImageState::Refused } else { ImageState::Failed };
+    let wait = wait_after(image.tries, failure, timing, final_after, rng);
+    let st = if is_refusal(failure.reason) { ImageState::Refused } else { ImageState::Failed };
     image.trouble = Some(Trouble { st, why: failure.reason, next: Some(Due::after(now, wait)) });
 }
 

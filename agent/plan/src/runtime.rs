@@ -94,6 +94,11 @@ impl Runtime {
         self.is_observation_due = true;
     }
 
+    /// What it holds under a name was looked up at the registry, and is what it was.
+    pub(crate) fn confirmed(&mut self, id: ImageKey, image: RuntimeImage) {
+        self.listing.pulled(id, image);
+    }
+
     /// An image was removed now: what was asked for before says nothing of it.
     pub(crate) fn removed(&mut self, now: Moment) {
         (self.due, self.renewed) = (now, Some(now));

@@ -4,6 +4,7 @@
 
 mod learn;
 mod report;
+mod restored;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -17,6 +18,7 @@ use shared::name::{ImageKey, NodeName, PoolId};
 use shared::pool_set::PoolSummary;
 use shared::state::ImageState;
 
+use self::restored::Restored;
 use crate::ack;
 use crate::begun::Begun;
 use crate::disk::DiskSettings;
@@ -27,8 +29,9 @@ use crate::follower::Follower;
 use crate::gc::{self, Collector, GcSettings};
 use crate::image::{Climate, Image, Look};
 use crate::ledger::Ledger;
-use crate::persisted::{Persisted, Setback, VERSION};
-use crate::pull::{self, Flights};
+use crate::persisted::{Persisted, VERSION};
+use crate::pull::{self, Flight, Flights};
+use crate::refresh;
 use crate::runtime::Runtime;
 use crate::save::{Revisions, Saver};
 use crate::timing::Timing;
@@ -95,10 +98,10 @@ pub struct NodeState {
     is_look_due: bool,
     is_dirty: bool,
     wake: Option<Moment>,
-    /// Moves with each attempt that failed and each eviction.
+    /// Moves with each attempt that failed, each eviction, and each refresh that is planned.
     setbacks: u64,
     /// What an earlier run knew of the images it wanted, until they are looked up.
-    restored: BTreeMap<ImageKey, Setback>,
+    restored: Restored,
     begun: Begun,
     /// Decided while learning: answers, events of evictions.
     outbox: Vec<Effect>,
@@ -112,7 +115,7 @@ impl NodeState {
         let follower = Follower::new(identity, settings.timing.clone(), &mut persisted, &mut rng, now);
         let passed =
             persisted.ts.and_then(|ts| Duration::try_from(now.wall.duration_since(ts)).ok()).unwrap_or_default();
-        let restored = persisted.setbacks.into_iter().map(|(id, setback)| (id, setback.later(passed))).collect();
+        let restored = Restored::of(&mut persisted, passed);
         Self {
             follower,
             rng,
@@ -199,7 +202,7 @@ impl NodeState {
     }
 
     /// Brings `images` in line with what is wanted.
-    fn refresh(&mut self, now: Now, effects: &mut Vec<Effect>) {
+    fn align(&mut self, now: Now, effects: &mut Vec<Effect>) {
         if self.wanted_revision == self.follower.sync.revision() {
             return;
         }
@@ -224,18 +227,14 @@ impl NodeState {
                 }
             } else {
                 let mut image = Image::new(want, now);
-                if let Some(setback) = self.restored.remove(&id) {
-                    image.restore(&setback, now);
-                }
+                self.restored.give(&id, &mut image, now);
                 image.is_begun |= self.begun.take(&id);
                 self.images.insert(id, image);
             }
         }
-        // Each is of use once, and but for what began none once every pool has been read: what is not wanted then was not
-        // when it was written, or is of another node.
         if self.is_synced() {
-            for (id, setback) in std::mem::take(&mut self.restored).into_iter().filter(|(_, setback)| setback.begun) {
-                self.begun.leave(id, setback.image, now.mono);
+            for (id, image) in self.restored.end() {
+                self.begun.leave(id, image, now.mono);
             }
         }
     }
@@ -252,7 +251,8 @@ impl NodeState {
         let uid = self.follower.uid();
         let mut events = Vec::new();
         for (id, image) in self.images.iter_mut().filter(|(_, image)| is_all || image.is_unseen) {
-            match image.look(id, &self.runtime.listing, now.mono) {
+            let is_refreshing = self.flights.get(id).is_some_and(|flight| flight.is_refresh);
+            match image.look(id, &self.runtime.listing, is_refreshing, now.mono) {
                 Look::Same => {}
                 Look::Moved => {
                     events.push(ack::describe(
@@ -322,7 +322,9 @@ impl NodeState {
         let uid = self.follower.uid();
         let mut events = Vec::new();
         for (id, image) in &mut self.images {
-            let is_pulling = self.flights.get(id).is_some_and(|flight| !flight.is_cancelled);
+            // What is refreshed is there all the while: another word would take its label away.
+            let is_there = |flight: &Flight| flight.is_refresh && image.is_present();
+            let is_pulling = self.flights.get(id).is_some_and(|flight| !flight.is_cancelled && !is_there(flight));
             let to = image.judge(is_pulling, climate);
             events.extend(ack::transition(id, image, to, (&self.follower.identity, &uid), now));
         }
@@ -336,7 +338,7 @@ impl NodeState {
         [self.runtime.due(), self.runtime.disk.due(), self.saver.due(self.revisions(), timing.persist)]
             .into_iter()
             .flatten()
-            .chain(waiting.filter_map(|(_, image)| image.next().map(|due| due.at)))
+            .chain(waiting.flat_map(|(_, image)| [image.next(), image.refresh.next()]).flatten().map(|due| due.at))
             .chain(self.follower.timers())
             .filter(|at| *at > now)
             .min()
@@ -360,7 +362,7 @@ impl Machine for NodeState {
         self.is_dirty = false;
         let mut effects = std::mem::take(&mut self.outbox);
         self.follower.step(now.mono, &mut effects);
-        self.refresh(now, &mut effects);
+        self.align(now, &mut effects);
         self.runtime.step(now.mono, &mut effects);
         self.look(now, &mut effects);
         self.collect(now.mono, &mut effects);
@@ -369,11 +371,15 @@ impl Machine for NodeState {
         let climate = self.climate();
         let limit = if self.collector.is_removing() { 0 } else { self.limit() };
         let timing = &self.settings.timing;
+        let around = (&climate, timing, &self.ledger);
+        if refresh::plan(&mut self.images, &self.flights, around, now, &mut self.rng) {
+            self.setbacks += 1;
+        }
         let pulls = pull::start(&self.images, &mut self.flights, &climate, limit, timing, now.mono);
         for pull in &pulls {
             let Effect::Pull { id, .. } = pull else { continue };
             self.setbacks += 1;
-            self.images.entry(id.clone()).and_modify(|image| image.is_begun = true);
+            self.images.entry(id.clone()).and_modify(Image::begin);
         }
         self.judge(&climate, now, &mut effects);
         effects.extend(pulls);

@@ -27,6 +27,8 @@ pub(crate) enum Gate {
 pub(crate) struct Want {
     intent: Arc<Intent>,
     pub(crate) gate: Gate,
+    /// After so many seconds it is pulled again: the least that any pool asks for.
+    pub(crate) refresh_sec: Option<u64>,
     /// No intent that is known to be live names it: it is verified, not pulled and not reported.
     pub(crate) is_retained: bool,
 }
@@ -38,21 +40,24 @@ impl Want {
             (true, true) => Gate::Permit,
             (true, false) => Gate::Open,
         };
-        Self { intent: Arc::clone(intent), gate, is_retained }
+        Self { intent: Arc::clone(intent), gate, refresh_sec: intent.refresh_sec, is_retained }
     }
 
     /// The same image in another pool: a live intent beats a retained one, then the higher priority wins; a live wave
-    /// that admits is enough.
+    /// that admits is enough, and the most eager of the live ones says when it is pulled again.
     fn merge(&mut self, other: Self) {
-        let gate = match (self.is_retained, other.is_retained) {
-            (false, true) => self.gate,
-            (true, false) => other.gate,
-            _ => self.gate.min(other.gate),
+        let (gate, refresh_sec) = match (self.is_retained, other.is_retained) {
+            (false, true) => (self.gate, self.refresh_sec),
+            (true, false) => (other.gate, other.refresh_sec),
+            _ => {
+                let least = [self.refresh_sec, other.refresh_sec].into_iter().flatten().min();
+                (self.gate.min(other.gate), least)
+            }
         };
         if (!other.is_retained, other.priority) > (!self.is_retained, self.priority) {
             *self = other;
         }
-        self.gate = gate;
+        (self.gate, self.refresh_sec) = (gate, refresh_sec);
     }
 
     /// Whether an attempt at the one says something about the other.

@@ -82,7 +82,7 @@ impl Dispatch<Effect> for Dispatcher {
                     |world| async move { remove::remove(&world.runtime, image, &held, is_dry_run).await },
                 );
             }
-            Effect::Pull { id, image, deadline } => self.pulls.start(id, image, deadline),
+            Effect::Pull { id, image, deadline, is_refresh } => self.pulls.start(id, image, deadline, is_refresh),
             Effect::CancelPull(id) => self.pulls.cancel(&id),
             Effect::Persist(persisted) => self.saves.push((persisted, self.world.state.begun().cover())),
             // Over NATS: taken already.

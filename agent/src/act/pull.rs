@@ -50,7 +50,7 @@ impl Pulls {
     }
 
     /// Starts one.
-    pub(super) fn start(&mut self, id: ImageKey, image: String, deadline: Duration) {
+    pub(super) fn start(&mut self, id: ImageKey, image: String, deadline: Duration, is_refresh: bool) {
         self.handles.retain(|_, handle| !handle.is_closed());
         let (handle, cancelled) = oneshot::channel();
         self.handles.insert(id.clone(), handle);
@@ -59,7 +59,7 @@ impl Pulls {
         let present = Present::enter(&self.in_flight);
         let note = self.begun.note(&image);
         self.tasks.spawn_effect(KIND, async move {
-            debug!(%image, ?deadline, "pulling");
+            debug!(%image, ?deadline, is_refresh, "pulling");
             if let Err(error) = note.write().await {
                 // It matters only if this process is killed at the wrong moment, and less than the image does.
                 warn!(%image, %error, "it is not noted that this pull begins");
@@ -67,7 +67,7 @@ impl Pulls {
             let ended = pull(&client, &image, deadline, cancelled, &shutdown).await;
             let took = stopwatch.elapsed();
             drop(present);
-            let result = conclude(&image, ended, took);
+            let result = conclude(&image, is_refresh, ended, took);
             inbox.send(Fact::Pulled { id, result }).await;
         });
     }
@@ -98,15 +98,25 @@ async fn pull(
 
 fn conclude(
     image: &str,
+    is_refresh: bool,
     ended: Result<Result<Pulled, CriError>, Dropped>,
     took: Duration,
 ) -> Result<PulledImage, PullFailure> {
     let ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
     // No runtime passes the registry's Retry-After on.
     let failed = |reason| Err(PullFailure { reason, retry_after: None, took });
+    let counted = |outcome: &str, reason: &str| {
+        count(if is_refresh { metric::REFRESHES } else { metric::PULLS }, &[outcome, reason], 1);
+    };
     match ended {
+        Ok(Ok(Pulled { image: held, before })) if is_refresh && before.as_ref() == Some(&held.runtime_id) => {
+            counted("same", "");
+            effect_done(KIND, Outcome::Ok, None);
+            debug!(%image, ms, "refreshed: its tag has not moved");
+            Ok(PulledImage { image: held, before, took })
+        }
         Ok(Ok(Pulled { image: held, before })) => {
-            counted(Outcome::Ok.as_str(), "");
+            counted(if is_refresh { "moved" } else { Outcome::Ok.as_str() }, "");
             effect_done(KIND, Outcome::Ok, None);
             observe(metric::PULL_SECONDS, &[], took);
             count(metric::PULL_BYTES, &[], held.bytes);
@@ -131,10 +141,6 @@ fn conclude(
             failed(Reason::DeadlineExceeded)
         }
     }
-}
-
-fn counted(outcome: &str, reason: &str) {
-    count(metric::PULLS, &[outcome, reason], 1);
 }
 
 /// Counts a pull in flight for as long as it lives.

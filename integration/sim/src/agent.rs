@@ -110,7 +110,7 @@ impl Universe {
                 });
             }
             Effect::ReadPool { pool, from, read, plain } => self.read_pool(node, pool, from, read, plain),
-            Effect::Pull { id, image, deadline } => {
+            Effect::Pull { id, image, deadline, .. } => {
                 let deadline = Us::try_from(deadline.as_micros()).unwrap_or(Us::MAX);
                 self.pull(node, incarnation, id, image, deadline);
             }

@@ -5,15 +5,17 @@
 use shared::machine::Now;
 use shared::name::ImageKey;
 use shared::reason::Reason;
+use shared::state::ImageState;
 use shared::subject::RequestVerb;
 
 use super::{NodeState, Settings};
+use crate::ack;
 use crate::effect::Effect;
 use crate::explain;
 use crate::fact::{Fact, PullFailure, PulledImage, Removal, RuntimeImage};
 use crate::follower::Learned;
-use crate::image::Attempt;
-use crate::pull;
+use crate::image::{Attempt, Look};
+use crate::pull::{self, Flight};
 
 impl NodeState {
     /// Learns a fact. Gives whether a step could act on it.
@@ -77,16 +79,30 @@ impl NodeState {
 
     fn pulled(&mut self, id: &ImageKey, result: Result<PulledImage, PullFailure>, now: Now) {
         let flight = self.flights.remove(id);
+        let is_refresh = flight.as_ref().is_some_and(|flight| flight.is_refresh);
         match result {
             Ok(PulledImage { image: held, before, took }) => {
                 if let Some(flight) = &flight {
-                    self.note_pull(&flight.image, &held, before.as_ref(), now);
+                    self.note_pull(flight, &held, before.as_ref(), now);
                 }
-                self.runtime.pulled(id.clone(), held, now.mono);
-                self.count("pulled");
+                let is_same = is_refresh && before.as_ref() == Some(&held.runtime_id);
+                if is_same {
+                    self.runtime.confirmed(id.clone(), held);
+                } else {
+                    self.runtime.pulled(id.clone(), held, now.mono);
+                }
+                self.count(if is_refresh { "refreshed" } else { "pulled" });
                 let Some(image) = self.images.get_mut(id) else { return };
-                image.attempt = Some(Attempt { took, number: image.tries.saturating_add(1) });
-                image.look(id, &self.runtime.listing, now.mono);
+                image.refresh.pulled(now.mono);
+                if !is_same {
+                    image.attempt = Some(Attempt { took, number: image.tries.saturating_add(1) });
+                }
+                if image.look(id, &self.runtime.listing, false, now.mono) == Look::Moved {
+                    let uid = self.follower.uid();
+                    let who = (&self.follower.identity, uid.as_str());
+                    let event = ack::describe(id, image, (ImageState::Warm, None), who, now);
+                    self.follower.publish(vec![event], &mut self.outbox);
+                }
                 let is_answer = flight.is_some_and(|flight| !flight.is_outdated);
                 if is_answer && !image.is_present() {
                     let failure = PullFailure { reason: Reason::Corrupt, retry_after: None, took };
@@ -96,25 +112,35 @@ impl NodeState {
                 }
             }
             Err(failure) => {
-                self.count("pull-failed");
+                self.count(if is_refresh { "refresh-failed" } else { "pull-failed" });
                 if failure.reason == Reason::RuntimeUnavailable {
                     self.runtime.did_not_answer(now.mono, &self.settings.timing, &mut self.rng);
                 }
                 let is_answer = flight.is_some_and(|flight| !flight.is_outdated && !flight.is_cancelled);
                 if let Some(image) = self.images.get_mut(id).filter(|_| is_answer) {
                     let Settings { timing, final_after, .. } = &self.settings;
-                    pull::fail(image, &failure, timing, *final_after, now, &mut self.rng);
+                    if is_refresh && image.is_present() {
+                        // It stays what it is: warm.
+                        image.refresh.failed(&failure, timing, *final_after, now, &mut self.rng);
+                    } else {
+                        pull::fail(image, &failure, timing, *final_after, now, &mut self.rng);
+                    }
                     self.setbacks += 1;
                 }
             }
         }
     }
 
-    /// What somebody else had put there before, under whatever name, is not ours to remove.
-    fn note_pull(&mut self, image: &str, held: &RuntimeImage, before: Option<&String>, now: Now) {
+    /// What somebody else had put there before, under whatever name, is not ours to remove. Nor is what a refresh finds
+    /// where a tag of theirs has moved to: the content came by us, but the name is theirs, and with it they would lose an
+    /// image that they believe they have.
+    fn note_pull(&mut self, flight: &Flight, held: &RuntimeImage, before: Option<&String>, now: Now) {
+        let image = flight.image.as_str();
+        let is_own = |before: &String| self.ledger.get(image).is_some_and(|entry| entry.runtime_id == *before);
+        let is_theirs = flight.is_refresh && before.is_some_and(|before| !is_own(before));
         let is_ours = |name: &str| self.ledger.covers(name, &held.runtime_id);
         let was_there = before == Some(&held.runtime_id) && !is_ours(image);
-        if was_there || self.runtime.listing.is_of_others(&held.runtime_id, is_ours) {
+        if is_theirs || was_there || self.runtime.listing.is_of_others(&held.runtime_id, is_ours) {
             self.ledger.forget(image);
         } else {
             self.ledger.pulled(image.to_owned(), held, now.wall);

@@ -8,6 +8,7 @@ use shared::machine::Now;
 use super::NodeState;
 use crate::effect::Effect;
 use crate::follower::Surroundings;
+use crate::image::Image;
 use crate::inventory::Evidence;
 use crate::persisted::{Persisted, VERSION};
 
@@ -28,6 +29,9 @@ impl NodeState {
     fn persisted(&self, now: Now) -> Persisted {
         let pools = self.follower.sync.pools().iter().map(|(id, pool)| (id.clone(), pool.content.store(pool.head())));
         let setbacks = self.images.iter().filter_map(|(id, i)| Some((id.clone(), i.store(now.mono)?)));
+        let is_refreshed = |image: &&Image| image.want.refresh_sec.is_some();
+        let refreshed = self.images.iter().filter(|(_, image)| is_refreshed(image));
+        let refreshed = refreshed.filter_map(|(id, i)| Some((id.clone(), i.refresh.store(now.mono)?)));
         Persisted {
             v: VERSION,
             epoch: self.follower.sync.epoch().map(str::to_owned),
@@ -35,7 +39,8 @@ impl NodeState {
             assignment: self.follower.sync.assignment().cloned(),
             pools: pools.collect(),
             ledger: self.ledger.store(now.mono),
-            setbacks: self.begun.store().chain(self.restored.clone()).chain(setbacks).collect(),
+            setbacks: self.begun.store().chain(self.restored.setbacks()).chain(setbacks).collect(),
+            refreshed: self.restored.refreshed().chain(refreshed).collect(),
             n: self.follower.n(),
             ts: Some(now.wall),
         }

@@ -16,6 +16,8 @@ mod properties;
 mod pulling;
 #[cfg(test)]
 mod recorded;
+#[cfg(test)]
+mod refreshing;
 mod reporting;
 #[cfg(test)]
 mod restart;

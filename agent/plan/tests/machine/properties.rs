@@ -6,7 +6,7 @@ use node_plan::fact::{Observation, PoolContent, PulledImage, RuntimeImage, Space
 use node_plan::{Effect, Fact, NodeState, Settings};
 use proptest::prelude::*;
 use shared::machine::{Machine, Moment, Now};
-use shared::message::{Assignment, Beat, Content, Delta, DeltaChange, DeltaEntry, Meta, Runtime};
+use shared::message::{Assignment, Beat, Content, Delta, DeltaChange, DeltaEntry, Intent, Meta, Runtime};
 use shared::name::{ImageKey, PoolId};
 use shared::pool_set::SetDigest;
 use shared::reason::Reason;
@@ -17,6 +17,13 @@ use crate::world::{brisk, failure, held, identity, intent, key, ms, pool, start}
 
 const IMAGES: [&str; 5] = ["a", "b", "c", "d", "e"];
 const POOLS: [&str; 3] = ["all", "auto-0123456789", "node-0123456789"];
+
+/// How often what is there is pulled again, where that is wanted.
+const PERIOD: u64 = 7;
+
+fn wanted(name: &str) -> Intent {
+    Intent { refresh_sec: (name > "b").then_some(PERIOD), ..intent(name) }
+}
 
 fn pools() -> impl Strategy<Value = PoolId> {
     prop::sample::select(&POOLS[..]).prop_map(pool)
@@ -43,7 +50,7 @@ fn deltas() -> impl Strategy<Value = Fact> {
     let entry = (small(), images(), any::<bool>()).prop_map(|(seq, name, is_put)| DeltaEntry {
         seq,
         id: key(name),
-        change: if is_put { DeltaChange::Put(std::sync::Arc::new(intent(name))) } else { DeltaChange::Del },
+        change: if is_put { DeltaChange::Put(std::sync::Arc::new(wanted(name))) } else { DeltaChange::Del },
     });
     let entries = prop::option::of(prop::collection::vec(entry, 0..4));
     (pools(), epochs(), 1..3_u64, small(), small(), entries).prop_map(|(pool, epoch, term, prev, to, entries)| {
@@ -58,7 +65,7 @@ fn contents() -> impl Strategy<Value = PoolContent> {
         value: match kind {
             0 => None,
             1 => Some(Stored::Undecodable),
-            _ => Some(Stored::Intent(std::sync::Arc::new(intent(name)))),
+            _ => Some(Stored::Intent(std::sync::Arc::new(wanted(name)))),
         },
     });
     prop::collection::vec(entry, 0..6).prop_map(|entries| PoolContent { entries, snapshot: None })
@@ -201,6 +208,8 @@ struct Watch {
     /// What the newest list and the pulls since it was asked for say is there.
     present: BTreeMap<ImageKey, Moment>,
     asked: Moment,
+    /// When the last pull of what is wanted ended, and whether well.
+    ended: BTreeMap<ImageKey, (Moment, bool)>,
     has_list: bool,
     last_n: u64,
     trace: Vec<Effect>,
@@ -218,6 +227,7 @@ impl Watch {
             pulling: BTreeSet::new(),
             present: BTreeMap::new(),
             asked: Moment(0),
+            ended: BTreeMap::new(),
             has_list: false,
             last_n: 0,
             trace: vec![],
@@ -257,6 +267,7 @@ impl Watch {
             }
             Fact::Pulled { id, result } => {
                 self.pulling.remove(id);
+                self.ended.insert(id.clone(), (self.now.mono, result.is_ok()));
                 if result.is_ok() {
                     self.present.insert(id.clone(), self.now.mono);
                 }
@@ -281,15 +292,27 @@ impl Watch {
         }
     }
 
+    /// Only what somebody wants refreshed is, and no more often than the period, or the backoff, allows.
+    fn check_refresh(&self, id: &ImageKey) {
+        assert!(IMAGES.iter().any(|name| key(name) == *id && wanted(name).refresh_sec.is_some()), "{id} stays");
+        if let Some((ended, is_ok)) = self.ended.get(id) {
+            let least = if *is_ok { ms(PERIOD * 900) } else { brisk().timing.pull_backoff / 2 };
+            assert!(self.now.mono.since(*ended) >= least, "{id} is refreshed too soon");
+        }
+    }
+
     fn decide(&mut self) {
         let effects = self.node.step(self.now);
         for effect in &effects {
             self.judge(effect);
             match effect {
-                Effect::Pull { id, .. } => {
+                Effect::Pull { id, is_refresh, .. } => {
                     assert!(self.has_list, "pulled before a list was seen");
                     assert!(self.pulling.insert(id.clone()), "{id} is in flight already");
-                    assert!(!self.is_exact || !self.present.contains_key(id), "{id} is there");
+                    assert!(!self.is_exact || *is_refresh == self.present.contains_key(id), "{id} is there, or is not");
+                    if *is_refresh && self.is_exact {
+                        self.check_refresh(id);
+                    }
                     assert!(self.pulling.len() <= self.limit, "{} in flight", self.pulling.len());
                 }
                 Effect::ListImages => self.asked = self.now.mono,
@@ -307,6 +330,9 @@ impl Watch {
                 assert!(!self.is_exact || *effect != kind || !self.open.contains(&kind), "{kind:?} twice at once");
             }
         }
+        // What is wanted anew is new: nothing is remembered of it.
+        let wanted: BTreeSet<&ImageKey> = self.node.wanted().collect();
+        self.ended.retain(|id, _| wanted.contains(id));
         self.open.extend(effects.iter().filter(|effect| has_outcome(effect)).cloned());
         self.trace.extend(effects);
         assert_eq!(self.node.step(self.now), vec![], "a second step at the same time");
@@ -347,7 +373,7 @@ fn answer(effect: Effect, answers: Answers) -> Option<Fact> {
 
 proptest! {
     #[test]
-    fn whatever_is_learned_limits_hold_and_nothing_present_is_pulled(
+    fn whatever_is_learned_limits_hold_and_what_is_present_is_pulled_by_a_due_refresh_alone(
         steps in orderly(), limit in 1..4_usize, seed in any::<u64>(),
     ) {
         let mut watch = Watch::new(limit, seed, true);
