@@ -159,7 +159,7 @@ fn details(state: &NodeState, id: &ImageKey, image: &Image, now: Now) -> Value {
     details
 }
 
-/// When it is pulled again though it is there; null if nobody asks for that, or it cannot move.
+/// When it is pulled again though it is there; null if nobody asks for that, it cannot move, or is missing.
 fn refresh(state: &NodeState, image: &Image, now: Now) -> Value {
     let period = period(image, &state.settings.timing);
     let last = image.refresh.age(now.mono).and_then(|age| now.wall.checked_sub(age).ok());

@@ -279,12 +279,7 @@ impl Image {
 
     /// Whether it is there and a refresh may start now.
     pub(crate) fn may_refresh(&self, climate: &Climate, now: Moment) -> bool {
-        self.is_present() && self.refresh.is_due(now) && self.is_open(climate)
-    }
-
-    /// An attempt begins. One at what somebody has loaded by hand, and has no digest, makes that no less whole.
-    pub(crate) fn begin(&mut self) {
-        self.is_begun |= !self.is_present() || self.digest().is_some();
+        self.is_present() && self.digest().is_some() && self.refresh.is_due(now) && self.is_open(climate)
     }
 
     /// The state, with its reason.

@@ -134,9 +134,11 @@ impl Refresh {
 }
 
 /// The period of an image, if it is to be refreshed: not where the reference or the intent names a digest, for what these
-/// name does not move. Never shorter than the wait after a failed pull.
+/// name does not move, and not what is missing or was loaded by hand and has no digest: that is never replaced. Never shorter
+/// than the wait after a failed pull.
 pub(crate) fn period(image: &Image, timing: &Timing) -> Option<Duration> {
-    let seconds = image.want.refresh_sec.filter(|_| image.may_move())?;
+    let is_refreshed = image.may_move() && image.is_present() && image.digest().is_some();
+    let seconds = image.want.refresh_sec.filter(|_| is_refreshed)?;
     Some(Duration::from_secs(seconds).clamp(timing.pull_backoff.min(LONGEST), LONGEST))
 }
 
@@ -154,7 +156,7 @@ pub(crate) fn plan(
     }
     let mut is_changed = false;
     for (_, image) in images.iter_mut().filter(|(id, _)| !flights.contains_key(*id)) {
-        let period = period(image, timing).filter(|_| image.is_present());
+        let period = period(image, timing);
         if period.is_some() && image.refresh.last.is_none() {
             image.refresh.last = ledger.get(&image.want.image).and_then(|entry| since(entry.pulled(), now));
         }

@@ -379,7 +379,7 @@ impl Machine for NodeState {
         for pull in &pulls {
             let Effect::Pull { id, .. } = pull else { continue };
             self.setbacks += 1;
-            self.images.entry(id.clone()).and_modify(Image::begin);
+            self.images.entry(id.clone()).and_modify(|image| image.is_begun = true);
         }
         self.judge(&climate, now, &mut effects);
         effects.extend(pulls);

@@ -94,8 +94,10 @@ pub struct ImageSetSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 100_000))]
     pub max_nodes: Option<i32>,
-    /// How often moving tags are to be resolved again, as `6h`. Has no effect today: an image is pulled once a node, and again
-    /// when it has gone.
+    /// How often each node looks up again what the tags have become, and pulls what has moved, as `6h`: a little more or less
+    /// each time, once everything missing is there. It costs the registry one request for a manifest a node, image and
+    /// period. Of several sets with the same image the shortest counts, without suspended ones; references with a digest do
+    /// not move. Absent: an image is pulled once a node, and again when it has gone.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(
         length(max = 32),
