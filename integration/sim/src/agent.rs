@@ -110,9 +110,9 @@ impl Universe {
                 });
             }
             Effect::ReadPool { pool, from, read, plain } => self.read_pool(node, pool, from, read, plain),
-            Effect::Pull { id, image, deadline, .. } => {
+            Effect::Pull { id, image, deadline, is_refresh } => {
                 let deadline = Us::try_from(deadline.as_micros()).unwrap_or(Us::MAX);
-                self.pull(node, incarnation, id, image, deadline);
+                self.pull(node, incarnation, id, image, (deadline, is_refresh));
             }
             Effect::CancelPull(id) => self.cancel_pull(node, incarnation, &id),
             Effect::ListImages => self.list_images(node, incarnation),
@@ -267,7 +267,9 @@ impl Universe {
     /// What the trace says of an effect.
     pub(super) fn agent_effect(effect: &Effect) -> String {
         match effect {
-            Effect::Pull { id, image, .. } => format!("pull {id} {image}"),
+            Effect::Pull { id, image, is_refresh, .. } => {
+                format!("{} {id} {image}", if *is_refresh { "refresh" } else { "pull" })
+            }
             Effect::RemoveImage { image, .. } => format!("remove-image {image}"),
             Effect::CancelPull(id) => format!("cancel-pull {id}"),
             Effect::ReadPool { pool, from, read, plain } => {

@@ -20,7 +20,7 @@ use super::oracle;
 use super::queue::{MS, SEC, Us};
 use super::refuted::Refuted;
 use super::schedule::Answer;
-use super::sets::SetMemory;
+use super::sets::{LEAST, SetMemory};
 use super::universe::Universe;
 
 /// Most writes of one batch.
@@ -35,7 +35,7 @@ const KNOWN: Us = 12 * SEC;
 pub enum Invariant {
     /// No more pulls in flight than allowed.
     PullsInFlight,
-    /// No pull of what the runtime has shown to be there.
+    /// No pull of what the runtime has shown to be there, but for a refresh that is due.
     SecondPull,
     /// No removal of what is used, pinned, wanted or not ours.
     Removal,
@@ -91,6 +91,8 @@ impl fmt::Display for Violation {
 struct AgentMemory {
     /// Pulls issued and not ended.
     in_flight: BTreeSet<ImageKey>,
+    /// When the last pull ended well of what it has held on to since.
+    pulled: BTreeMap<ImageKey, Us>,
     /// What the runtime has shown: canonical reference to its digests, and when a pull said so.
     witness: BTreeMap<String, (BTreeSet<String>, Us)>,
     /// What it held on to after its last step.
@@ -173,10 +175,14 @@ fn digests(image: &RuntimeImage) -> BTreeSet<String> {
 
 impl Universe {
     pub(super) fn check_agent_facts(&mut self, node: usize, facts: &[node_plan::Fact]) {
+        let now = self.now;
         let Some(memory) = self.checks.agents.get_mut(&node) else { return };
         for fact in facts {
-            if let node_plan::Fact::Pulled { id, .. } = fact {
+            if let node_plan::Fact::Pulled { id, result } = fact {
                 memory.in_flight.remove(id);
+                if result.is_ok() && memory.holds.contains(id) {
+                    memory.pulled.insert(id.clone(), now);
+                }
             }
         }
     }
@@ -185,11 +191,11 @@ impl Universe {
         use node_plan::Effect as E;
         let Some(name) = self.hosts.get(node).map(|host| host.node.clone()) else { return };
         match effect {
-            E::Pull { id, image, .. } => {
+            E::Pull { id, image, is_refresh, .. } => {
                 // What the registry does not have is asked for again now and then.
                 let is_missing = number(image).is_some_and(|n| self.registry.answer(n) == Answer::Missing);
                 self.deeds += u64::from(!is_missing);
-                self.check_pull(node, id, image);
+                self.check_pull(node, id, image, *is_refresh);
             }
             E::PublishEvent(event) => {
                 if event.node != name {
@@ -222,22 +228,28 @@ impl Universe {
         }
     }
 
-    fn check_pull(&mut self, node: usize, id: &ImageKey, image: &str) {
-        let limit = self.setup.pulls;
+    fn check_pull(&mut self, node: usize, id: &ImageKey, image: &str, is_refresh: bool) {
+        let (limit, now) = (self.setup.pulls, self.now);
         let Some(memory) = self.checks.agents.get_mut(&node) else { return };
         memory.in_flight.insert(id.clone());
         let in_flight = memory.in_flight.len();
         let is_there = memory.witness.contains_key(image);
+        let pulled = memory.pulled.get(id).copied();
         if in_flight > limit {
             self.violated(
                 Invariant::PullsInFlight,
                 format!("node-{node} has {in_flight} pulls in flight, allowed are {limit}"),
             );
         }
-        if is_there {
+        // The machine's clock counts whole milliseconds.
+        if let Some(pulled) = pulled.filter(|pulled| is_refresh && pulled + LEAST > now + MS) {
+            let text = format!("node-{node} refreshes {image} {} ms after its last pull", (now - pulled) / MS);
+            self.violated(Invariant::SecondPull, text);
+        }
+        if is_there != is_refresh {
             self.violated(
                 Invariant::SecondPull,
-                format!("node-{node} pulls {image}, which its runtime has shown to hold"),
+                format!("node-{node} pulls {image}, as a refresh: {is_refresh}; its runtime holds it: {is_there}"),
             );
         }
     }
@@ -289,6 +301,7 @@ impl Universe {
         let holds: BTreeSet<ImageKey> = agent.machine.wanted().cloned().collect();
         let Some(memory) = self.checks.agents.get_mut(&node) else { return };
         let before = std::mem::replace(&mut memory.holds, holds);
+        memory.pulled.retain(|id, _| memory.holds.contains(id));
         let uid = agent.machine.uid();
         if std::mem::replace(&mut memory.uid, uid.clone()) != uid {
             // What it knew was of another Node object, read from its state file: it reads everything again, and removes

@@ -40,8 +40,8 @@ impl Universe {
                 self.set_wish(*name, Some(Wish { images: images.clone(), place: *place }));
             }
             Op::Delete { name } => self.set_wish(*name, None),
-            Op::Set { name, images, place, suspend } => {
-                self.make_set(*name, Wish { images: images.clone(), place: *place }, *suspend);
+            Op::Set { name, images, place, suspend, refresh } => {
+                self.make_set(*name, Wish { images: images.clone(), place: *place }, (*suspend, *refresh));
                 self.wants_changed();
             }
             Op::DropSet { name } => {

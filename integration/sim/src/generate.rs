@@ -7,6 +7,8 @@ use fastrand::Rng;
 
 use super::schedule::{Answer, BucketName, Disk, Entry, Kind, Op, Peer, Place, Schedule, Setup, Way};
 
+/// The period of sets that follow their tags, in milliseconds.
+const REFRESH_MS: u64 = 60_000;
 /// Most entries of a schedule.
 const MAX: usize = 300;
 
@@ -103,7 +105,10 @@ impl Schedule {
         while entries.len() < length {
             at += maker.rng.u64(1..=pace * 2);
             let op = maker.op();
+            // A set that follows its tags does so after a minute.
+            let is_followed = matches!(op, Op::Set { refresh: true, .. }) && maker.rng.bool();
             entries.push(Entry { at, op });
+            at += if is_followed { maker.rng.u64(0..REFRESH_MS * 3 / 2) } else { 0 };
         }
         Self { setup: maker.setup, entries }
     }
@@ -189,7 +194,7 @@ impl Maker {
             2 => Place::Tolerant,
             _ => Place::Anywhere,
         };
-        Op::Set { name, images, place, suspend: self.rng.u8(..) < 50 }
+        Op::Set { name, images, place, suspend: self.rng.u8(..) < 50, refresh: self.rng.u8(..) < 100 }
     }
 
     fn fault(&mut self, fault: Fault) -> Op {

@@ -311,7 +311,14 @@ impl Universe {
     }
 
     /// A pull begins. It ends in the runtime whether or not anybody waits for it.
-    pub(super) fn pull(&mut self, node: usize, incarnation: u64, id: ImageKey, image: String, deadline: Us) {
+    pub(super) fn pull(
+        &mut self,
+        node: usize,
+        incarnation: u64,
+        id: ImageKey,
+        image: String,
+        (deadline, is_refresh): (Us, bool),
+    ) {
         let Some(host) = self.host(node) else { return };
         host.pull_count += 1;
         let number = host.pull_count;
@@ -325,7 +332,7 @@ impl Universe {
             _ => took / 4,
         };
         self.after(wait.min(deadline), move |u| {
-            let result = u.conclude(node, incarnation, &image);
+            let result = u.conclude(node, incarnation, &image, is_refresh);
             let took = std::time::Duration::from_micros(u.now - began);
             let result = match result {
                 Ok((image, before)) => Ok(PulledImage { image, before, took }),
@@ -341,6 +348,7 @@ impl Universe {
         node: usize,
         incarnation: u64,
         image: &str,
+        is_refresh: bool,
     ) -> Result<(RuntimeImage, Option<String>), Reason> {
         let is_gone = self.incarnation(Who::Agent(node)) != Some(incarnation);
         let is_cut_off = is_gone && self.dice.about(About::Runtime(node)).u8(0..3) == 0;
@@ -354,16 +362,17 @@ impl Universe {
             Answer::Good => {
                 let digest = digest.ok_or(Reason::Unknown)?;
                 let before = host.images.get(image);
-                // What somebody else had pulled is not ours for being asked for once more.
-                let is_ours = before.is_none_or(|held| held.is_ours || held.digest != digest);
+                // What somebody else had pulled is not ours for being asked for once more, nor is what we follow their tag to.
+                let is_new = |held: &Held| held.digest != digest && !is_refresh;
+                let is_ours = before.is_none_or(|held| held.is_ours || is_new(held));
                 let id = before.map(|held| held.digest.to_string());
-                let is_new = before.is_none_or(|held| held.names == Names::Tag);
+                let was_whole = before.is_some_and(|held| held.names == Names::All);
                 let held = Held {
                     digest,
                     is_used: before.is_some_and(|held| held.is_used),
                     is_pinned: before.is_some_and(|held| held.is_pinned),
                     is_ours,
-                    names: if is_cut_off && is_new { Names::Tag } else { Names::All },
+                    names: if is_cut_off && !was_whole { Names::Tag } else { Names::All },
                 };
                 host.images.insert(image.to_owned(), held.clone());
                 Ok((runtime_image(image, &held).ok_or(Reason::Unknown)?, id))

@@ -120,7 +120,15 @@ pub(super) enum Op {
     /// It is deleted.
     Delete { name: usize },
     /// A set is made or changed.
-    Set { name: usize, images: Vec<usize>, place: Place, suspend: bool },
+    Set {
+        name: usize,
+        images: Vec<usize>,
+        place: Place,
+        suspend: bool,
+        /// It follows tags that move, as often as is allowed.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        refresh: bool,
+    },
     /// It is deleted.
     DropSet { name: usize },
     /// Somebody writes into its status.

@@ -24,6 +24,11 @@ use super::universe::Universe;
 /// Shortest time between two writes of a status.
 pub(super) const WINDOW: Us = 2 * SEC;
 
+/// How often a set that follows its tags has them looked up: the least that is allowed,
+const REFRESH: &str = "1m";
+/// and how soon after a pull the next may come at the earliest.
+pub(super) const LEAST: Us = 54 * SEC;
+
 /// A set.
 #[derive(Debug, Clone)]
 pub(super) struct SetObject {
@@ -31,6 +36,7 @@ pub(super) struct SetObject {
     generation: i64,
     pub(super) wish: Wish,
     pub(super) is_suspended: bool,
+    is_refreshed: bool,
     status: Option<SetStatus>,
 }
 
@@ -56,6 +62,7 @@ fn view(set: &SetObject) -> ImageSet {
     wants.uid.clone_from(&set.uid);
     wants.is_suspended = set.is_suspended;
     wants.is_named = true;
+    wants.refresh = set.is_refreshed.then(|| REFRESH.to_owned());
     ImageSet { wants, generation: set.generation, status: set.status.clone() }
 }
 
@@ -73,16 +80,26 @@ impl Universe {
     }
 
     /// A set is made or changed.
-    pub(super) fn make_set(&mut self, name: usize, wish: Wish, is_suspended: bool) {
+    pub(super) fn make_set(&mut self, name: usize, wish: Wish, (is_suspended, is_refreshed): (bool, bool)) {
         self.checks.sets.versions.entry(name).or_default().push(wish.images.iter().copied().collect());
         let uid = self.api.next_uid();
-        let new = SetObject { uid, generation: 0, wish: wish.clone(), is_suspended, status: None };
+        let new = SetObject { uid, generation: 0, wish: wish.clone(), is_suspended, is_refreshed, status: None };
         let set = self.api.sets.entry(name).or_insert(new);
-        if set.generation == 0 || (&set.wish, set.is_suspended) != (&wish, is_suspended) {
+        let said = (&set.wish, set.is_suspended, set.is_refreshed);
+        if set.generation == 0 || said != (&wish, is_suspended, is_refreshed) {
             set.generation += 1;
         }
-        (set.wish, set.is_suspended) = (wish, is_suspended);
+        (set.wish, set.is_suspended, set.is_refreshed) = (wish, is_suspended, is_refreshed);
         self.set_changed(name);
+    }
+
+    /// No set follows its tags any more: else there is no rest.
+    pub(super) fn end_refreshes(&mut self) {
+        let sets: Vec<_> = self.api.sets.iter().filter(|(_, set)| set.is_refreshed).collect();
+        let sets: Vec<_> = sets.into_iter().map(|(name, set)| (*name, set.wish.clone(), set.is_suspended)).collect();
+        for (name, wish, is_suspended) in sets {
+            self.make_set(name, wish, (is_suspended, false));
+        }
     }
 
     /// A set is deleted.

@@ -4,7 +4,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use shared::message::{Assignment, Message as _};
+use shared::message::{Assignment, Intent, Message as _};
 use shared::name::{ImageKey, PoolId};
 use shared::pool_set::{PoolSet, SetDigest};
 use shared::subject::{Bucket, IntentsKey, assignment_key};
@@ -58,6 +58,7 @@ impl Universe {
         self.weather = Weather::default();
         self.registry.heal();
         self.api.down = 0;
+        self.end_refreshes();
         for number in 0..self.replicas.len() {
             self.set_late(number, 0);
             self.mend_ways(Who::Controller(number));
@@ -114,6 +115,9 @@ impl Universe {
         if live != wanted {
             return Some(format!("the bucket holds {live:?}, the cluster wants {wanted:?}"));
         }
+        if let Some(key) = self.still_refreshed() {
+            return Some(format!("{key} is to be refreshed, which nobody wants any more"));
+        }
         let nodes = (0..self.hosts.len()).filter(|node| self.api.nodes.contains_key(node));
         let of_nodes = nodes.into_iter().find_map(|node| {
             self.lacks_images(node)
@@ -162,6 +166,15 @@ impl Universe {
             }
         }
         pools
+    }
+
+    /// A live intent by which agents pull what is there.
+    fn still_refreshed(&self) -> Option<String> {
+        let stream = self.store.get(Bucket::Intents)?;
+        let bodies = stream.keys.iter().filter_map(|(key, message)| Some((key, message.body.as_ref()?)));
+        let mut intents = bodies.filter(|(key, _)| matches!(IntentsKey::parse(key), Some(IntentsKey::Intent(..))));
+        let is_refreshed = |body: &[u8]| Intent::decode(body).is_ok_and(|intent| intent.refresh_sec.is_some());
+        intents.find(|(_, body)| is_refreshed(body)).map(|(key, _)| key.clone())
     }
 
     fn assignment(&self, node: usize) -> Option<Assignment> {
