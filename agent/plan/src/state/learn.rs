@@ -94,14 +94,15 @@ impl NodeState {
                 self.count(if is_refresh { "refreshed" } else { "pulled" });
                 let Some(image) = self.images.get_mut(id) else { return };
                 image.refresh.pulled(now.mono);
-                if !is_same {
-                    image.attempt = Some(Attempt { took, number: image.tries.saturating_add(1) });
-                }
+                image.attempt = Some(Attempt { took, number: image.tries.saturating_add(1) });
                 if image.look(id, &self.runtime.listing, false, now.mono) == Look::Moved {
                     let uid = self.follower.uid();
                     let who = (&self.follower.identity, uid.as_str());
                     let event = ack::describe(id, image, (ImageState::Warm, None), who, now);
                     self.follower.publish(vec![event], &mut self.outbox);
+                } else if image.st == ImageState::Warm {
+                    // Nothing is told of it: the next event is of something else.
+                    image.attempt = None;
                 }
                 let is_answer = flight.is_some_and(|flight| !flight.is_outdated);
                 if is_answer && !image.is_present() {
