@@ -39,9 +39,10 @@ impl Universe {
             match self.lacks() {
                 None => {
                     let took = self.now - began;
-                    // What was decided just now may still be under way, at most until its timeout.
+                    // What was decided just now may still be under way, at most until its timeout; and what the registry
+                    // does not have is asked for once more, and may fail for another reason than while it was ill.
                     self.interruption = None;
-                    self.run_until(self.now + 3 * SEC);
+                    self.run_until(self.now + 6 * SEC);
                     if self.lacks().is_none() {
                         self.rest();
                         return (!self.is_violated()).then_some(took);
