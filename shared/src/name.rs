@@ -4,6 +4,7 @@
 
 use std::borrow::Borrow;
 use std::fmt;
+use std::sync::Arc;
 
 use data_encoding::BASE32_NOPAD;
 use serde::{Deserialize, Serialize};
@@ -23,19 +24,20 @@ pub struct NameError {
     pub rule: &'static str,
 }
 
+// Shared: a name is copied into as many books as are kept of a node or a pool.
 macro_rules! name {
     ($(#[$doc:meta])* $type:ident, $what:literal, $rule:literal, $valid:expr) => {
         $(#[$doc])*
         #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
         #[serde(try_from = "String", into = "String")]
-        pub struct $type(String);
+        pub struct $type(Arc<str>);
 
         impl $type {
             /// Checks the rule.
             pub fn parse(value: &str) -> Result<Self, NameError> {
                 let valid: fn(&str) -> bool = $valid;
                 if valid(value) {
-                    Ok(Self(value.to_owned()))
+                    Ok(Self(value.into()))
                 } else {
                     Err(NameError { what: $what, value: value.to_owned(), rule: $rule })
                 }
@@ -62,7 +64,7 @@ macro_rules! name {
 
         impl From<$type> for String {
             fn from(value: $type) -> Self {
-                value.0
+                value.0.as_ref().to_owned()
             }
         }
 
@@ -174,7 +176,7 @@ fn is_dns_subdomain(s: &str) -> bool {
 
 impl Default for ClusterId {
     fn default() -> Self {
-        Self("default".to_owned())
+        Self("default".into())
     }
 }
 
@@ -200,17 +202,17 @@ impl NodeName {
 impl PoolId {
     /// The pool of the empty constraint: every node that an ordinary pod can land on.
     pub fn all() -> Self {
-        Self("all".to_owned())
+        Self("all".into())
     }
 
     /// The pool of one normalised constraint: `auto-` + 10 hex of the SHA-256 of its canonical form.
     pub fn auto(canonical_constraint: &str) -> Self {
-        Self(format!("auto-{}", hash10(canonical_constraint)))
+        Self(format!("auto-{}", hash10(canonical_constraint)).into())
     }
 
     /// The private pool of one node, for constraints beyond the limits: `node-` + 10 hex of the SHA-256 of its name.
     pub fn private(node: &NodeName) -> Self {
-        Self(format!("node-{}", hash10(node.as_str())))
+        Self(format!("node-{}", hash10(node.as_str())).into())
     }
 }
 

@@ -16,10 +16,11 @@ use shared::name::{ImageKey, NodeName, PoolId};
 
 pub(crate) use self::node::{Agent, NodeEvidence};
 pub(crate) use self::proof::Origin;
-pub(crate) use self::view::{Class, Classes};
+pub(crate) use self::view::{Class, ClassName, Classes};
 use crate::bucket::{AssignBucket, IntentsBucket, Moves};
 use crate::fact::{Stored, StoredValue};
 use crate::judge::{ImageEvidence, Shared};
+use crate::lists::{Lists, PoolList};
 use crate::plan::Plan;
 
 /// Heartbeats that may be missed before a node is unknown.
@@ -30,12 +31,16 @@ const MISSED: u32 = 3;
 pub(crate) struct Evidence {
     nodes: BTreeMap<NodeName, NodeEvidence>,
     shared: Shared,
+    /// What is both planned and told, where they differ.
+    lists: Lists,
     /// Sizes of images as any runtime last told.
     sizes: BTreeMap<ImageKey, u64>,
     /// How long a node may be silent.
     patience: Duration,
     /// Whose reports are to be judged.
     unjudged: BTreeSet<NodeName>,
+    /// Who may answer for other pools than before.
+    moved: BTreeSet<NodeName>,
     /// Whose inventory may have to be asked for.
     contradicted: BTreeSet<NodeName>,
 }
@@ -51,18 +56,37 @@ pub(crate) struct Scope<'a> {
     pub(crate) assigned: &'a AssignBucket,
 }
 
-impl<'a> Scope<'a> {
+/// The lists of pools that nodes answer for.
+#[derive(Debug, Default)]
+struct Unions {
+    /// By the names of what is planned and what was told; few differ.
+    of: BTreeMap<(usize, usize), PoolList>,
+}
+
+impl Scope<'_> {
     /// Sorted.
-    pub(crate) fn pools(self, node: &NodeName) -> Vec<&'a PoolId> {
-        let planned = self.plan.nodes.get(node).map_or(&[][..], |n| &n.pools[..]);
-        let told = self.assigned.pools_of(node);
-        let mut pools: Vec<&PoolId> = planned.iter().collect();
-        if *planned != *told {
-            pools.extend(told);
-            pools.sort();
-            pools.dedup();
+    pub(crate) fn pools(self, node: &NodeName) -> PoolList {
+        self.pools_by(node, &mut Unions::default(), &mut Lists::default())
+    }
+
+    /// As [`Scope::pools`], for many nodes.
+    fn pools_by(self, node: &NodeName, unions: &mut Unions, lists: &mut Lists) -> PoolList {
+        let planned = self.plan.nodes.get(node).map(|planned| &planned.pools);
+        match (planned, self.assigned.told(node)) {
+            (None, None) => PoolList::default(),
+            (Some(one), None) | (None, Some(one)) => one.clone(),
+            (Some(planned), Some(told)) => unions
+                .of
+                .entry((planned.name(), told.name()))
+                .or_insert_with(|| {
+                    if planned == told {
+                        return planned.clone();
+                    }
+                    let all: BTreeSet<&PoolId> = planned.iter().chain(told.iter()).collect();
+                    lists.one(&all.into_iter().cloned().collect::<Vec<_>>())
+                })
+                .clone(),
         }
-        pools
     }
 
     /// Whether a node can be asked about an image at all.
@@ -72,7 +96,7 @@ impl<'a> Scope<'a> {
     }
 
     /// Whether an image has been wanted there without a break since before `seq`.
-    fn covered_since(self, pools: &[&PoolId], id: &ImageKey, seq: u64) -> bool {
+    fn covered_since(self, pools: &[PoolId], id: &ImageKey, seq: u64) -> bool {
         pools.iter().any(|pool| self.intents.born(pool, id).is_some_and(|born| born < seq))
     }
 }
@@ -82,9 +106,11 @@ impl Evidence {
         Self {
             nodes: BTreeMap::new(),
             shared: Shared::default(),
+            lists: Lists::default(),
             sizes: BTreeMap::new(),
             patience: heartbeat * MISSED,
             unjudged: BTreeSet::new(),
+            moved: BTreeSet::new(),
             contradicted: BTreeSet::new(),
         }
     }
@@ -114,6 +140,18 @@ impl Evidence {
         self.nodes.iter()
     }
 
+    /// What is known of each of these nodes, which come in the order of their names: looking each up would cost more.
+    pub(crate) fn beside<'a, T>(
+        &'a self,
+        nodes: impl Iterator<Item = (&'a NodeName, T)>,
+    ) -> impl Iterator<Item = (&'a NodeName, T, Option<&'a NodeEvidence>)> {
+        let mut known = self.nodes.iter().peekable();
+        nodes.map(move |(name, node)| {
+            while known.next_if(|(other, _)| *other < name).is_some() {}
+            (name, node, known.next_if(|(other, _)| *other == name).map(|(_, evidence)| evidence))
+        })
+    }
+
     /// There is a Node of this UID. Another UID is another machine: what the old one proved is worth nothing.
     pub(crate) fn node_is(&mut self, name: &NodeName, uid: &str) {
         if let Some(node) = self.nodes.get_mut(name).filter(|node| !node.is_of(uid)) {
@@ -122,22 +160,28 @@ impl Evidence {
         }
     }
 
-    /// What a node answers for may be different: it is judged again.
+    /// What a node answers for may be different: if it is, it is judged again.
     pub(crate) fn look_again(&mut self, name: &NodeName) {
         if self.nodes.contains_key(name) {
-            self.unjudged.insert(name.clone());
+            self.moved.insert(name.clone());
         }
+    }
+
+    /// As [`Evidence::look_again`], for many nodes.
+    pub(crate) fn look_again_at(&mut self, names: &BTreeSet<NodeName>) {
+        self.moved.append(&mut names.clone());
     }
 
     /// As [`Evidence::look_again`], for every node.
     pub(crate) fn look_again_at_all(&mut self) {
-        self.unjudged = self.nodes.keys().cloned().collect();
+        self.moved = self.nodes.keys().cloned().collect();
     }
 
     /// There is no such Node.
     pub(crate) fn node_gone(&mut self, name: &NodeName) {
         self.nodes.remove(name);
         self.unjudged.remove(name);
+        self.moved.remove(name);
     }
 
     /// Takes a pulse. A step is only needed if it may prove something. Here and below `uid` is that of the Node, if it is
@@ -211,29 +255,30 @@ impl Evidence {
         let mut changed = BTreeSet::new();
         let intents = scope.intents;
         let everyone = moves.renewed || !moves.ended.is_empty() || !moves.pools.is_empty();
-        let unjudged = std::mem::take(&mut self.unjudged);
+        let (unjudged, moved) = (std::mem::take(&mut self.unjudged), std::mem::take(&mut self.moved));
         // Every node forgets before any is judged: a set that one still holds would be found for the next.
         if moves.renewed {
             changed.extend(self.nodes.iter_mut().filter_map(|(name, node)| node.forget_proofs().then(|| name.clone())));
             self.shared.forget_sets();
         }
-        let shared = &mut self.shared;
-        let mut look = |name: &NodeName, node: &mut NodeEvidence, is_unjudged: bool| {
+        let ended: Vec<_> = moves.ended.iter().map(|ended| (ended, self.shared.sets_with(&ended.id))).collect();
+        let (shared, lists, mut unions) = (&mut self.shared, &mut self.lists, Unions::default());
+        let mut look = |name: &NodeName, node: &mut NodeEvidence, is_unjudged: bool, is_moved: bool| {
             let mut differs = false;
-            let ended: Vec<_> = moves.ended.iter().filter(|ended| node.knows(&ended.id)).collect();
-            let is_waiting = node.waits_for_any(&moves.pools);
-            let mut is_another = moves.renewed;
-            if moves.renewed || is_unjudged || !ended.is_empty() {
-                let pools = scope.pools(name);
+            let mut ended = ended.iter().filter(|(ended, sets)| node.knows_by(&ended.id, sets)).peekable();
+            let mut is_due = moves.renewed || is_unjudged || node.waits_for_any(&moves.pools);
+            if is_due || is_moved || ended.peek().is_some() {
+                let ended: Vec<_> = ended.map(|(ended, _)| *ended).collect();
+                let pools = scope.pools_by(name, &mut unions, lists);
                 for ended in ended {
                     differs |= node.ended(ended, scope.covered_since(&pools, &ended.id, ended.seq));
                 }
                 if node.enters(&pools) || moves.renewed {
-                    differs |= node.keep(intents, |id| scope.covers(name, id));
-                    is_another = true;
+                    node.keep(intents, |id| scope.covers(name, id));
+                    is_due |= node.has_word_of_new_pools();
                 }
             }
-            if is_another || is_unjudged || is_waiting {
+            if is_due {
                 differs |= node.judge(intents, |pool, set| {
                     shared.set(pool, set, || intents.pool(pool).and_then(|p| p.set_of(set)))
                 });
@@ -244,12 +289,12 @@ impl Evidence {
         };
         if everyone {
             for (name, node) in &mut self.nodes {
-                look(name, node, unjudged.contains(name));
+                look(name, node, unjudged.contains(name), moved.contains(name));
             }
         } else {
-            for name in &unjudged {
+            for name in moved.union(&unjudged) {
                 if let Some(node) = self.nodes.get_mut(name) {
-                    look(name, node, true);
+                    look(name, node, unjudged.contains(name), true);
                 }
             }
         }
@@ -282,6 +327,7 @@ impl Evidence {
     pub(crate) fn keep(&mut self, exists: impl Fn(&NodeName) -> bool) {
         self.nodes.retain(|name, _| exists(name));
         self.unjudged.retain(|name| exists(name));
+        self.moved.retain(|name| exists(name));
     }
 
     /// Drops sizes of images that are not wanted any more.

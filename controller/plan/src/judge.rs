@@ -29,6 +29,11 @@ impl ImageEvidence {
     fn warm(digest: Option<Arc<Digest>>) -> Self {
         Self { state: ImageState::Warm, why: None, digest }
     }
+
+    /// Whether it is not warm, and why is for people to mend.
+    pub(crate) fn is_failing(&self) -> bool {
+        matches!(self.state, ImageState::Failed | ImageState::Refused)
+    }
 }
 
 /// What a report says of one image of a set it is about.
@@ -40,6 +45,17 @@ pub(crate) enum Word {
     NotWarm,
     /// Nothing.
     Open,
+}
+
+impl Word {
+    /// What it makes known.
+    pub(crate) fn evidence(self) -> Option<ImageEvidence> {
+        match self {
+            Self::Is(evidence) => Some(evidence),
+            Self::NotWarm => Some(ImageEvidence { state: ImageState::Pending, why: None, digest: None }),
+            Self::Open => None,
+        }
+    }
 }
 
 /// What a report says: its lists, without names and counters of its node.
@@ -85,6 +101,11 @@ impl Content {
     /// Whether it covers its sets; if not, only what is listed is proven.
     pub(crate) fn is_complete(&self) -> bool {
         self.lists.complete
+    }
+
+    /// The images it says to have failed.
+    pub(crate) fn failures(&self) -> impl Iterator<Item = &ImageKey> {
+        self.lists.exceptions.iter().filter(|(_, evidence)| evidence.is_failing()).map(|(id, _)| id.as_ref())
     }
 
     /// The images it names.

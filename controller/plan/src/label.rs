@@ -6,6 +6,7 @@
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 
+use shared::image::Digest;
 use shared::label;
 use shared::name::ImageKey;
 use shared::state::ImageState;
@@ -58,7 +59,23 @@ struct Candidate<'c> {
     is_new: bool,
     owners: Reverse<u64>,
     name: Name<'c>,
-    value: String,
+    value: Value<'c>,
+}
+
+/// What it is to say: made into words only for those that there is room for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Value<'c> {
+    Digest(&'c Digest),
+    Text(&'c str),
+}
+
+impl Value<'_> {
+    fn text(self) -> String {
+        match self {
+            Self::Digest(digest) => label::image_label_value(digest),
+            Self::Text(text) => text.to_owned(),
+        }
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -77,7 +94,7 @@ impl Name<'_> {
 }
 
 impl<'c> Candidate<'c> {
-    fn of_image(id: &'c ImageKey, regard: &Regard<'_>, is_new: bool, value: String) -> Self {
+    fn of_image(id: &'c ImageKey, regard: &Regard<'_>, is_new: bool, value: Value<'c>) -> Self {
         let (priority, owners) = (Reverse(regard.priority), Reverse(regard.owners));
         Self { is_image: true, priority, is_new, owners, name: Name::Image(id), value }
     }
@@ -123,15 +140,17 @@ impl<'c> Ranking<'c> {
         if self.mode == LabelMode::None {
             return Decided { labels: Labels::new(), beyond: 0 };
         }
-        let there: BTreeMap<ImageKey, &String> =
-            shown.iter().filter_map(|(key, value)| Some((label::parse_image_label(key)?, value))).collect();
+        let there: BTreeMap<ImageKey, Value<'_>> = shown
+            .iter()
+            .filter_map(|(key, value)| Some((label::parse_image_label(key)?, Value::Text(value))))
+            .collect();
         let special: BTreeSet<&ImageKey> = there.keys().chain(singles.keys().copied()).collect();
         let mut candidates: Vec<Candidate<'_>> = Vec::new();
         for set in sets {
             let is_new = !shown.contains_key(set.label);
             if set.verdict == Verdict::Warm || set.verdict == Verdict::Open && !is_new {
                 let (priority, name) = (Reverse(set.priority), Name::Set(set.label));
-                let value = label::SET_VALUE.to_owned();
+                let value = Value::Text(label::SET_VALUE);
                 candidates.push(Candidate { is_image: false, priority, is_new, owners: Reverse(0), name, value });
             }
         }
@@ -142,7 +161,7 @@ impl<'c> Ranking<'c> {
             let there = there.get(id).copied();
             let value = match singles.get(id).copied().or_else(|| self.class.proven.get(id)) {
                 Some(evidence) => value(self.class, id, evidence, there),
-                None => there.cloned(),
+                None => there,
             };
             candidates.extend(value.map(|value| Candidate::of_image(id, regard, there.is_none(), value)));
         }
@@ -152,19 +171,24 @@ impl<'c> Ranking<'c> {
         candidates.extend(others.take(settings.max_per_node).cloned());
         candidates.sort();
         let kept = candidates.into_iter().take(settings.max_per_node);
-        let labels: Labels = kept.map(|c| (c.name.label(), c.value)).collect();
+        let labels: Labels = kept.map(|c| (c.name.label(), c.value.text())).collect();
         Decided { beyond: all - labels.len(), labels }
     }
 }
 
 /// The value for an image if it is warm: the digest that is there, else that of the intent, else what is shown.
-fn value(class: &Class<'_>, id: &ImageKey, evidence: &ImageEvidence, there: Option<&String>) -> Option<String> {
+fn value<'c>(
+    class: &'c Class<'c>,
+    id: &ImageKey,
+    evidence: &'c ImageEvidence,
+    there: Option<Value<'c>>,
+) -> Option<Value<'c>> {
     if evidence.state != ImageState::Warm {
         return None;
     }
     let named = class.wanted.get(id).and_then(|regard| regard.digest);
     let digest = evidence.digest.as_deref().or(named);
-    digest.map(label::image_label_value).or_else(|| there.cloned())
+    digest.map(Value::Digest).or(there)
 }
 
 #[cfg(test)]

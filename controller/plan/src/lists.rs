@@ -13,6 +13,12 @@ use shared::name::PoolId;
 #[derive(Debug, Clone)]
 pub(crate) struct PoolList(Arc<[PoolId]>);
 
+impl Default for PoolList {
+    fn default() -> Self {
+        Self(Arc::from([]))
+    }
+}
+
 impl Deref for PoolList {
     type Target = [PoolId];
 

@@ -97,6 +97,11 @@ impl Pace {
         }
     }
 
+    /// As [`Pace::touch`], for many nodes.
+    pub(crate) fn touch_all(&mut self, nodes: &BTreeSet<NodeName>) {
+        self.dirty.append(&mut nodes.clone());
+    }
+
     /// There is no such Node any more, or it is another object.
     pub(crate) fn forget(&mut self, node: &NodeName) {
         self.dirty.remove(node);

@@ -104,8 +104,12 @@ impl Plan {
 
     /// Whether an image is wanted on a node.
     pub(crate) fn wants(&self, node: &NodeName, id: &ImageKey) -> bool {
-        let mut pools = self.nodes.get(node).into_iter().flat_map(|n| n.pools.iter());
-        pools.any(|pool| self.pools.get(pool).is_some_and(|p| p.intents.contains_key(id)))
+        self.nodes.get(node).is_some_and(|node| self.wants_in(&node.pools, id))
+    }
+
+    /// Whether an image is wanted by some pools.
+    pub(crate) fn wants_in(&self, pools: &[PoolId], id: &ImageKey) -> bool {
+        pools.iter().any(|pool| self.pools.get(pool).is_some_and(|p| p.intents.contains_key(id)))
     }
 }
 

@@ -17,6 +17,8 @@ use shared::state::ImageState;
 use super::proof::{Origin, Proof, Report, Single, Told};
 use crate::bucket::{Ended, IntentsBucket};
 use crate::judge::{Content, IdSet, ImageEvidence, Shared, Word};
+use crate::lists::PoolList;
+use crate::plan::Wanted;
 
 /// After how many heartbeats that contradict the stored inventory it is asked for.
 const CONTRADICTIONS: u8 = 2;
@@ -51,7 +53,7 @@ pub(crate) struct NodeEvidence {
     /// Pools of the report whose set was not found yet.
     unmatched: BTreeSet<PoolId>,
     /// The pools it was last judged for, sorted.
-    pools: Vec<PoolId>,
+    pools: PoolList,
     contradictions: u8,
     request: bool,
     /// Circumstances of what is not warm.
@@ -81,24 +83,32 @@ impl NodeEvidence {
     }
 
     /// What reports about whole sets prove of an image, with the newest counter that says so.
-    pub(super) fn proven(&self, id: &ImageKey, intents: &IntentsBucket) -> Option<(ImageEvidence, u64)> {
-        let words = self.proofs.iter().filter_map(|(pool, proof)| {
-            let evidence = match proof.of(pool, id, intents) {
-                Word::Is(evidence) => evidence,
-                Word::NotWarm => ImageEvidence { state: ImageState::Pending, why: None, digest: None },
-                Word::Open => return None,
-            };
-            Some((evidence, proof.n))
-        });
+    pub(crate) fn proven(&self, id: &ImageKey, intents: &IntentsBucket) -> Option<(ImageEvidence, u64)> {
+        let words =
+            self.proofs.iter().filter_map(|(pool, proof)| Some((proof.of(pool, id, intents).evidence()?, proof.n)));
         words.max_by_key(|(_, n)| *n)
     }
 
-    /// Whether anything could be proven of an image.
-    pub(crate) fn knows(&self, id: &ImageKey) -> bool {
-        self.singles.contains_key(id) || self.proofs.values().any(|proof| proof.ids.seq(id).is_some())
+    /// As [`NodeEvidence::proven`], of many images at once: what the reports speak of is gone through, not what is wanted.
+    pub(super) fn proven_among<'p>(
+        &self,
+        wanted: &Wanted<'p>,
+        intents: &IntentsBucket,
+    ) -> BTreeMap<&'p ImageKey, ImageEvidence> {
+        let mut proven: BTreeMap<&'p ImageKey, (ImageEvidence, u64)> = BTreeMap::new();
+        for (pool, proof) in &self.proofs {
+            for id in proof.ids.ids().filter_map(|id| wanted.get_key_value(id)).map(|(id, _)| *id) {
+                let Some(evidence) = proof.of(pool, id, intents).evidence() else { continue };
+                let newest = proven.entry(id).or_insert_with(|| (evidence.clone(), proof.n));
+                if newest.1 <= proof.n {
+                    *newest = (evidence, proof.n);
+                }
+            }
+        }
+        proven.into_iter().map(|(id, (evidence, _))| (id, evidence)).collect()
     }
 
-    /// As [`NodeEvidence::knows`], by the numbers of the sets that have the image: quicker for many nodes.
+    /// Whether anything could be proven of an image, by the numbers of the sets that have it.
     pub(crate) fn knows_by(&self, id: &ImageKey, sets: &BTreeSet<u64>) -> bool {
         let is_in_set = || self.proofs.values().any(|proof| sets.contains(&proof.ids.number));
         self.singles.contains_key(id) || (!sets.is_empty() && is_in_set())
@@ -125,11 +135,17 @@ impl NodeEvidence {
         is_event && self.told.get(id).and_then(|told| told.tries).is_none_or(|tries| tries <= 1)
     }
 
-    /// What its proofs are, newest first: nodes that agree in it agree in all that whole sets prove.
-    pub(crate) fn class(&self) -> Vec<(&PoolId, u64, u64)> {
-        let mut proofs: Vec<_> = self.proofs.iter().collect();
-        proofs.sort_by_key(|(_, proof)| std::cmp::Reverse(proof.n));
-        proofs.into_iter().map(|(pool, proof)| (pool, proof.content.number, proof.ids.number)).collect()
+    /// What its proofs are, newest first, by the numbers of contents and sets: nodes that agree in it agree in all that
+    /// whole sets prove. A set is of one pool.
+    pub(crate) fn class(&self) -> Vec<(u64, u64)> {
+        let mut proofs: Vec<_> = self.proofs.values().collect();
+        proofs.sort_by_key(|proof| std::cmp::Reverse(proof.n));
+        proofs.into_iter().map(|proof| (proof.content.number, proof.ids.number)).collect()
+    }
+
+    /// The images that its reports say to have failed; whether that is what is proven of one is asked of it alone.
+    pub(crate) fn reported_failures(&self) -> impl Iterator<Item = &ImageKey> {
+        self.proofs.values().flat_map(|proof| proof.content.failures())
     }
 
     /// What is known of the agent.
@@ -234,7 +250,7 @@ impl NodeEvidence {
         let spoken: BTreeSet<&PoolId> = report.pools.keys().chain(heartbeat.pools.keys()).collect();
         let is_same = report.inst == heartbeat.inst
             && report.digest == heartbeat.inv_digest
-            && spoken.into_iter().eq(&self.pools);
+            && spoken.into_iter().eq(self.pools.iter());
         if !is_same || (report.uid != self.uid && !self.uid.is_empty()) {
             self.contradicted();
             return self.request;
@@ -383,18 +399,31 @@ impl NodeEvidence {
     }
 
     /// Notes the pools it answers for; says whether they are others than before.
-    pub(super) fn enters(&mut self, pools: &[&PoolId]) -> bool {
-        if self.pools.iter().eq(pools.iter().copied()) {
+    pub(super) fn enters(&mut self, pools: &PoolList) -> bool {
+        if self.pools == *pools {
             return false;
         }
-        self.pools = pools.iter().map(|pool| (*pool).clone()).collect();
+        self.pools = pools.clone();
         true
     }
 
-    /// Drops what it does not answer for any more; what is proven of an image that is still covered otherwise stands.
-    pub(super) fn keep(&mut self, intents: &IntentsBucket, covers: impl Fn(&ImageKey) -> bool) -> bool {
-        let before = (self.singles.len(), self.proofs.len());
-        let left: Vec<PoolId> = self.proofs.keys().filter(|pool| !self.pools.contains(pool)).cloned().collect();
+    fn answers_for(&self, pool: &PoolId) -> bool {
+        self.pools.binary_search(pool).is_ok()
+    }
+
+    /// After it entered pools: whether its report speaks of one that nothing is proven of yet.
+    pub(super) fn has_word_of_new_pools(&self) -> bool {
+        let spoken = self.report.iter().flat_map(|report| report.pools.keys().chain(report.moved.keys()));
+        spoken.into_iter().any(|pool| self.answers_for(pool) && !self.proofs.contains_key(pool))
+    }
+
+    /// Drops what it does not answer for any more; what is proven of an image that is still covered otherwise stands. So
+    /// nothing is different of any image that is wanted there.
+    pub(super) fn keep(&mut self, intents: &IntentsBucket, covers: impl Fn(&ImageKey) -> bool) {
+        let pools = self.pools.clone();
+        let is_left = |pool: &PoolId| pools.binary_search(pool).is_err();
+        self.unmatched.retain(|pool| !is_left(pool));
+        let left: Vec<PoolId> = self.proofs.keys().filter(|pool| is_left(pool)).cloned().collect();
         for pool in left {
             let Some(proof) = self.proofs.remove(&pool) else {
                 continue;
@@ -407,7 +436,6 @@ impl NodeEvidence {
             }
         }
         self.singles.retain(|id, _| covers(id));
-        before != (self.singles.len(), self.proofs.len())
     }
 
     /// Judges the report, pool by pool; says whether evidence may differ. `find` gives the set of a name.
@@ -424,7 +452,8 @@ impl NodeEvidence {
         let (content, n) = (Arc::clone(&report.content), report.n);
         let sets: BTreeMap<&PoolId, &PoolSummary> = report.pools.iter().chain(&report.moved).collect();
         let mut proofs = BTreeMap::new();
-        for (pool, set) in sets.into_iter().filter(|(pool, _)| self.pools.contains(pool)) {
+        let pools = self.pools.clone();
+        for (pool, set) in sets.into_iter().filter(|(pool, _)| pools.binary_search(pool).is_ok()) {
             match find(pool, set) {
                 Some(ids) => {
                     proofs.insert(pool.clone(), Proof { content: Arc::clone(&content), ids, n });

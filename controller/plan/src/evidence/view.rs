@@ -5,11 +5,12 @@
 
 use std::collections::BTreeMap;
 
-use shared::name::{ImageKey, NodeName, PoolId};
+use shared::name::{ImageKey, NodeName};
 
 use super::{Evidence, NodeEvidence};
 use crate::bucket::IntentsBucket;
 use crate::judge::ImageEvidence;
+use crate::lists::PoolList;
 use crate::plan::{Plan, Wanted};
 
 /// What the nodes of a class have in common.
@@ -21,7 +22,19 @@ pub(crate) struct Class<'p> {
     pub(crate) proven: BTreeMap<&'p ImageKey, ImageEvidence>,
 }
 
-type Name<'a> = (&'a [PoolId], Vec<(&'a PoolId, u64, u64)>);
+/// What tells a class from others: the list of its pools, and what whole sets prove, as [`NodeEvidence::class`] says it.
+/// Numbers alone: thousands of nodes are looked up by it.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct ClassName {
+    pools: usize,
+    proofs: Vec<(u64, u64)>,
+}
+
+impl ClassName {
+    pub(crate) fn of(evidence: Option<&NodeEvidence>, pools: &PoolList) -> Self {
+        Self { pools: pools.name(), proofs: evidence.map(NodeEvidence::class).unwrap_or_default() }
+    }
+}
 
 /// The classes met so far.
 #[derive(Debug)]
@@ -29,7 +42,7 @@ pub(crate) struct Classes<'a> {
     plan: &'a Plan,
     evidence: &'a Evidence,
     intents: &'a IntentsBucket,
-    numbers: BTreeMap<Name<'a>, usize>,
+    numbers: BTreeMap<ClassName, usize>,
     met: Vec<Class<'a>>,
 }
 
@@ -39,15 +52,14 @@ impl<'a> Classes<'a> {
     }
 
     /// The class of a planned node and its number, which is that of no other class.
-    pub(crate) fn of(&mut self, node: &NodeName, pools: &'a [PoolId]) -> Option<(usize, &Class<'a>)> {
+    pub(crate) fn of(&mut self, node: &NodeName, pools: &PoolList) -> Option<(usize, &Class<'a>)> {
         let evidence = self.evidence.get(node);
-        let name = (pools, evidence.map(NodeEvidence::class).unwrap_or_default());
+        let name = ClassName::of(evidence, pools);
         let number = if let Some(number) = self.numbers.get(&name) {
             *number
         } else {
             let wanted = self.plan.wanted_in(pools);
-            let of = |id: &'a ImageKey| Some((id, evidence?.proven(id, self.intents)?.0));
-            let proven = wanted.keys().filter_map(|id| of(id)).collect();
+            let proven = evidence.map(|evidence| evidence.proven_among(&wanted, self.intents)).unwrap_or_default();
             self.met.push(Class { wanted, proven });
             self.numbers.insert(name, self.met.len() - 1);
             self.met.len() - 1

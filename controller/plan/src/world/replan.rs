@@ -16,7 +16,7 @@ use crate::claims::Claims;
 use crate::demand;
 use crate::evidence::Evidence;
 use crate::input::Node;
-use crate::lists::Lists;
+use crate::lists::{Lists, PoolList};
 use crate::member::{self, MAX_OF_CLUSTER};
 use crate::place;
 use crate::plan::{self, Plan, PlannedPool};
@@ -118,12 +118,9 @@ impl World {
         }
         self.claims.asked(&self.plan);
         self.pools_replaced(&old.pools);
-        let names: BTreeSet<NodeName> = old.nodes.keys().chain(self.plan.nodes.keys()).cloned().collect();
-        for name in names {
-            if old.nodes.get(&name) != self.plan.nodes.get(&name) {
-                self.node_replaced(&name);
-            }
-        }
+        let mut names: BTreeSet<NodeName> = old.nodes.keys().chain(self.plan.nodes.keys()).cloned().collect();
+        names.retain(|name| old.nodes.get(name) != self.plan.nodes.get(name));
+        self.nodes_replaced(&names);
     }
 
     fn naive_plan(&self) -> Option<(Plan, BTreeMap<PoolId, Choice>)> {
@@ -222,44 +219,75 @@ impl World {
         }
         let shared = self.plan.pools.values().filter(|pool| pool.constraint.node_name.is_none()).count();
         let Some(changed) = (shared <= MAX_OF_CLUSTER).then(|| self.lists_after(moved)).flatten() else { return false };
-        for (name, pools) in changed {
-            let pools = self.lists.one(&pools);
-            if let Some(planned) = self.plan.nodes.get_mut(&name) {
+        let left = self.left_with_a_label(moved, &changed);
+        let names: BTreeSet<NodeName> = changed.keys().cloned().collect();
+        let mut changed = changed.into_iter().peekable();
+        for (name, planned) in &mut self.plan.nodes {
+            if let Some((_, pools)) = changed.next_if(|(other, _)| other == name) {
                 planned.pools = pools;
             }
-            self.node_replaced(&name);
         }
+        self.have_placed_again(&names);
+        self.pace.touch_all(&left);
         true
     }
 
+    /// Those of these nodes whose labels can be others by the pools that they are about to leave; what they enter is
+    /// [`World::look_at_labels`]'s.
+    fn left_with_a_label(&self, moved: &Moved, changed: &BTreeMap<NodeName, PoolList>) -> BTreeSet<NodeName> {
+        if moved.gone.is_empty() {
+            return BTreeSet::new();
+        }
+        let of_gone = |pools: &PoolList| -> Vec<String> {
+            let gone = pools.iter().filter(|pool| moved.gone.contains(*pool));
+            gone.filter_map(|pool| moved.images.get(pool)).flatten().map(shared::label::image_label).collect()
+        };
+        let mut by_list: BTreeMap<usize, Vec<String>> = BTreeMap::new();
+        let (mut planned, mut nodes) = (self.plan.nodes.iter().peekable(), self.nodes.good().peekable());
+        let is_concerned = |name: &&NodeName| {
+            while planned.next_if(|(other, _)| *other < *name).is_some() {}
+            while nodes.next_if(|(other, _)| *other < *name).is_some() {}
+            let (Some((_, planned)), Some((_, node))) = (planned.peek(), nodes.peek()) else { return true };
+            let labels = by_list.entry(planned.pools.name()).or_insert_with(|| of_gone(&planned.pools));
+            let is_of_set = |label: &String| shared::label::is_of_set(label);
+            self.pace.is_beyond(name)
+                || node.our_labels.keys().any(is_of_set)
+                || labels.iter().any(|label| node.our_labels.contains_key(label))
+        };
+        changed.keys().filter(is_concerned).cloned().collect()
+    }
+
     /// The pools of those nodes that enter one that came or leave one that went; `None` if a node has no room.
-    fn lists_after(&self, moved: &Moved) -> Option<Vec<(NodeName, Vec<PoolId>)>> {
+    fn lists_after(&mut self, moved: &Moved) -> Option<BTreeMap<NodeName, PoolList>> {
         let come: Vec<(&PoolId, &PlannedPool)> =
             self.plan.pools.iter().filter(|(id, _)| moved.come.contains(*id)).collect();
-        // Whether a list has a pool that went.
-        let mut is_left: BTreeMap<usize, bool> = BTreeMap::new();
+        // Nodes that were in the same pools and enter the same: few differ. `None` where nothing changes.
+        let mut after: BTreeMap<(usize, Vec<usize>), Option<PoolList>> = BTreeMap::new();
         let mut changed = Vec::new();
         let mut nodes = self.nodes.good().peekable();
         for (name, planned) in &self.plan.nodes {
-            let left = *is_left
-                .entry(planned.pools.name())
-                .or_insert_with(|| planned.pools.iter().any(|pool| moved.gone.contains(pool)));
             // Both are in the order of names; one that is gone is planned alone.
             while nodes.next_if(|(known, _)| *known < name).is_some() {}
             let Some((_, node)) = nodes.next_if(|(known, _)| *known == name) else { continue };
-            let entered = come.iter().filter(|(id, pool)| is_member(&self.choices, id, pool, name, node));
-            let mut entered = entered.map(|(id, _)| (*id).clone()).peekable();
-            if left || entered.peek().is_some() {
-                let stays = planned.pools.iter().filter(|pool| !moved.gone.contains(*pool)).cloned();
-                let mut pools: Vec<PoolId> = stays.chain(entered).collect();
-                pools.sort();
-                if pools.len() > MAX_POOLS {
-                    return None;
-                }
-                changed.push((name.clone(), pools));
+            let entered =
+                come.iter().enumerate().filter(|(_, (id, pool))| is_member(&self.choices, id, pool, name, node));
+            let key = (planned.pools.name(), entered.map(|(number, _)| number).collect());
+            if let Some(there) = after.get(&key) {
+                changed.extend(there.clone().map(|pools| (name.clone(), pools)));
+                continue;
             }
+            let stay = planned.pools.iter().filter(|pool| !moved.gone.contains(*pool));
+            let entered = key.1.iter().filter_map(|number| come.get(*number)).map(|(id, _)| *id);
+            let pools: BTreeSet<&PoolId> = stay.chain(entered).collect();
+            if pools.len() > MAX_POOLS {
+                return None;
+            }
+            let is_same = planned.pools.iter().eq(pools.iter().copied());
+            let list = (!is_same).then(|| self.lists.one(&pools.into_iter().cloned().collect::<Vec<_>>()));
+            changed.extend(list.clone().map(|pools| (name.clone(), pools)));
+            after.insert(key, list);
         }
-        Some(changed)
+        Some(changed.into_iter().collect())
     }
 
     /// Plans some nodes on their own; says whether that was possible for all of them.
@@ -292,6 +320,19 @@ impl World {
         self.pace.touch(name);
     }
 
+    /// Many nodes are.
+    fn nodes_replaced(&mut self, names: &BTreeSet<NodeName>) {
+        self.have_placed_again(names);
+        self.pace.touch_all(names);
+    }
+
+    /// Nodes are in other pools.
+    fn have_placed_again(&mut self, names: &BTreeSet<NodeName>) {
+        self.stale.assignments |= !names.is_empty();
+        self.suspects.assignments.append(&mut names.clone());
+        self.evidence.look_again_at(names);
+    }
+
     /// Every pool may be planned otherwise.
     fn pools_replaced(&mut self, old: &BTreeMap<PoolId, PlannedPool>) {
         let new = &self.plan.pools;
@@ -321,7 +362,7 @@ impl World {
     }
 
     /// Has those nodes looked at whose labels these images can change: one that is planned otherwise is labelled or
-    /// proven there. A node that enters or leaves a pool is looked at anyway.
+    /// proven there. A node that leaves a pool is looked at by then.
     fn look_at_labels(&mut self, images: &BTreeMap<PoolId, BTreeSet<ImageKey>>) {
         if images.is_empty() {
             return;

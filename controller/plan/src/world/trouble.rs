@@ -10,8 +10,9 @@ use shared::reason::Reason;
 use shared::state::ImageState;
 
 use super::World;
+use crate::bucket::IntentsBucket;
 use crate::effect::Effect;
-use crate::evidence::{Agent, Classes, NodeEvidence};
+use crate::evidence::{Agent, ClassName, NodeEvidence};
 use crate::input::WorkloadKey;
 use crate::judge::ImageEvidence;
 use crate::notice::{self, Condition, Failing, Seen, Subject};
@@ -33,13 +34,9 @@ struct Tally<'a> {
 
 /// Nodes that agree in what whole sets prove.
 struct Group<'a> {
-    members: Vec<&'a NodeName>,
+    members: Vec<(&'a NodeName, &'a NodeEvidence)>,
     pools: &'a [PoolId],
     tallies: BTreeMap<ImageKey, Tally<'a>>,
-}
-
-fn is_failing(evidence: Option<&ImageEvidence>) -> bool {
-    evidence.is_some_and(|e| matches!(e.state, ImageState::Failed | ImageState::Refused))
 }
 
 impl<'a> Tally<'a> {
@@ -49,7 +46,7 @@ impl<'a> Tally<'a> {
         let Some(evidence) = evidence.filter(|_| nodes > 0) else { return };
         if evidence.state == ImageState::Warm {
             self.warm += nodes;
-        } else if is_failing(Some(evidence)) {
+        } else if evidence.is_failing() {
             *self.failing.entry(evidence.why.unwrap_or(Reason::Unknown)).or_default() += nodes;
             self.example = self.example.into_iter().chain([example]).min();
         }
@@ -78,6 +75,29 @@ impl<'a> Tally<'a> {
             }),
             _ if self.nodes > 0 && self.warm == self.nodes => Condition::Warm(self.nodes),
             _ => Condition::Recovering,
+        }
+    }
+}
+
+impl Group<'_> {
+    /// Counts the members, for every image that there is a tally of.
+    fn count(&mut self, intents: &IntentsBucket) {
+        let mut alone: BTreeMap<&ImageKey, usize> = BTreeMap::new();
+        for (name, node) in self.members.iter().copied() {
+            for (id, evidence) in node.singles() {
+                if let Some(tally) = self.tallies.get_mut(id) {
+                    tally.add(Some(evidence), name, 1);
+                    tally.is_news |= evidence.is_failing() && node.is_news(id);
+                    *alone.entry(id).or_default() += 1;
+                }
+            }
+        }
+        for (id, tally) in &mut self.tallies {
+            let rest = self.members.len() - alone.get(id).copied().unwrap_or(0);
+            let example = self.members.iter().find(|(_, node)| !node.is_single(id)).filter(|_| rest > 0);
+            if let Some((example, node)) = example {
+                tally.add(node.proven(id, intents).map(|(evidence, _)| evidence).as_ref(), example, rest);
+            }
         }
     }
 }
@@ -139,42 +159,26 @@ impl World {
 
     /// The nodes that have ever said anything, in groups, with the counts of all images that fail or are remembered.
     fn groups(&self) -> (Vec<Group<'_>>, BTreeSet<ImageKey>) {
-        let mut classes = Classes::new(&self.plan, &self.evidence, &self.intents);
-        let mut of_class: BTreeMap<usize, (Vec<&NodeName>, &[PoolId])> = BTreeMap::new();
+        let mut groups: BTreeMap<ClassName, Group<'_>> = BTreeMap::new();
         let mut images: BTreeSet<ImageKey> = self.notices.images().cloned().collect();
-        for (name, planned) in self.plan.nodes.iter().filter(|(_, planned)| planned.stays) {
-            let Some(evidence) = self.evidence.get(name).filter(|e| e.agent() != Agent::Missing) else { continue };
-            let Some((number, _)) = classes.of(name, &planned.pools) else { continue };
-            of_class.entry(number).or_insert_with(|| (Vec::new(), &planned.pools)).0.push(name);
-            images.extend(evidence.singles().filter(|(_, e)| is_failing(Some(e))).map(|(id, _)| id.clone()));
+        let planned = self.plan.nodes.iter().filter(|(_, planned)| planned.stays);
+        for (name, planned, evidence) in self.evidence.beside(planned) {
+            let Some(evidence) = evidence.filter(|e| e.agent() != Agent::Missing) else { continue };
+            let group = groups.entry(ClassName::of(Some(evidence), &planned.pools)).or_insert_with(|| {
+                let is_proven =
+                    |id: &&ImageKey| evidence.proven(id, &self.intents).is_some_and(|(e, _)| e.is_failing());
+                images.extend(evidence.reported_failures().filter(is_proven).cloned());
+                Group { members: Vec::new(), pools: &planned.pools, tallies: BTreeMap::new() }
+            });
+            group.members.push((name, evidence));
+            images.extend(evidence.singles().filter(|(_, e)| e.is_failing()).map(|(id, _)| id.clone()));
         }
-        for class in of_class.keys().filter_map(|number| classes.get(*number)) {
-            images.extend(class.proven.iter().filter(|(_, e)| is_failing(Some(e))).map(|(id, _)| (*id).clone()));
-        }
-        let mut groups = Vec::new();
-        for (number, (members, pools)) in of_class {
-            let Some(class) = classes.get(number) else { continue };
-            let wanted = images.iter().filter(|id| class.wanted.contains_key(*id));
-            let mut tallies: BTreeMap<ImageKey, Tally<'_>> = wanted.map(|id| (id.clone(), Tally::default())).collect();
-            let mut alone: BTreeMap<&ImageKey, usize> = BTreeMap::new();
-            for name in members.iter().copied() {
-                let Some(node) = self.evidence.get(name) else { continue };
-                for (id, evidence) in node.singles() {
-                    if let Some(tally) = tallies.get_mut(id) {
-                        tally.add(Some(evidence), name, 1);
-                        tally.is_news |= is_failing(Some(evidence)) && node.is_news(id);
-                        *alone.entry(id).or_default() += 1;
-                    }
-                }
-            }
-            for (id, tally) in &mut tallies {
-                let is_alone = |name: &&NodeName| self.evidence.get(name).is_some_and(|e| e.is_single(id));
-                let rest = members.len() - alone.get(id).copied().unwrap_or(0);
-                if let Some(example) = members.iter().find(|name| !is_alone(name)).filter(|_| rest > 0) {
-                    tally.add(class.proven.get(id), example, rest);
-                }
-            }
-            groups.push(Group { members, pools, tallies });
+        let mut groups: Vec<Group<'_>> = groups.into_values().collect();
+        for group in &mut groups {
+            let is_wanted = |id: &&ImageKey| self.plan.wants_in(group.pools, id);
+            let wanted = images.iter().filter(is_wanted).map(|id| (id.clone(), Tally::default()));
+            group.tallies = wanted.collect();
+            group.count(&self.intents);
         }
         (groups, images)
     }
@@ -189,12 +193,11 @@ impl World {
                 sum.join(tally);
             } else if !is_pool {
                 // All that is wanted there is wanted everywhere: its nodes are to be found one by one.
-                for name in group.members.iter().copied() {
-                    if self.nodes.get(name).is_some_and(|node| place::is_eligible(reading.constraint(), name, node)) {
-                        let evidence = self.evidence.of(name, id, &self.intents);
+                for (name, node) in group.members.iter().copied() {
+                    if self.nodes.get(name).is_some_and(|there| place::is_eligible(reading.constraint(), name, there)) {
+                        let evidence = node.of(id, &self.intents);
                         sum.add(evidence.as_ref(), name, 1);
-                        let is_news = || self.evidence.get(name).is_some_and(|e: &NodeEvidence| e.is_news(id));
-                        sum.is_news |= is_failing(evidence.as_ref()) && is_news();
+                        sum.is_news |= evidence.is_some_and(|e| e.is_failing()) && node.is_news(id);
                     }
                 }
             }

@@ -15,7 +15,8 @@ impl World {
         let id = &image.id;
         let node = self.nodes.get(name);
         let claims = self.claims(id, Some((name, node)));
-        let pools: Vec<Value> = self.pools_with(id, name).map(|p| self.pool_of(p, id, Some(name), now)).collect();
+        let pools = self.pools_with(id, name);
+        let pools: Vec<Value> = pools.iter().map(|pool| self.pool_of(pool, id, Some(name), now)).collect();
         let private = PoolId::private(name);
         let is_private = self.plan.wants(name, id)
             && self.plan.pools.get(&private).is_some_and(|pool| pool.intents.contains_key(id));
@@ -40,12 +41,13 @@ impl World {
     }
 
     /// The pools of a node, planned or told to its agent, that hold an image or are to hold it.
-    fn pools_with<'a>(&'a self, id: &'a ImageKey, name: &NodeName) -> impl Iterator<Item = &'a PoolId> {
-        let is_about = |pool: &&PoolId| {
-            let planned = self.plan.pools.get(*pool).is_some_and(|p| p.intents.contains_key(id));
+    fn pools_with(&self, id: &ImageKey, name: &NodeName) -> Vec<PoolId> {
+        let mut pools = self.scope().pools(name).to_vec();
+        pools.retain(|pool| {
+            let planned = self.plan.pools.get(pool).is_some_and(|p| p.intents.contains_key(id));
             planned || self.intents.born(pool, id).is_some()
-        };
-        self.scope().pools(name).into_iter().filter(is_about)
+        });
+        pools
     }
 
     /// What the agent of a node has been told.
