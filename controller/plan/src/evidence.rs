@@ -40,7 +40,7 @@ pub(crate) struct Evidence {
     /// Whose reports are to be judged.
     unjudged: BTreeSet<NodeName>,
     /// Who may answer for other pools than before.
-    moved: BTreeSet<NodeName>,
+    placed: BTreeSet<NodeName>,
     /// Whose inventory may have to be asked for.
     contradicted: BTreeSet<NodeName>,
 }
@@ -110,7 +110,7 @@ impl Evidence {
             sizes: BTreeMap::new(),
             patience: heartbeat * MISSED,
             unjudged: BTreeSet::new(),
-            moved: BTreeSet::new(),
+            placed: BTreeSet::new(),
             contradicted: BTreeSet::new(),
         }
     }
@@ -163,25 +163,25 @@ impl Evidence {
     /// What a node answers for may be different: if it is, it is judged again.
     pub(crate) fn look_again(&mut self, name: &NodeName) {
         if self.nodes.contains_key(name) {
-            self.moved.insert(name.clone());
+            self.placed.insert(name.clone());
         }
     }
 
     /// As [`Evidence::look_again`], for many nodes.
     pub(crate) fn look_again_at(&mut self, names: &BTreeSet<NodeName>) {
-        self.moved.append(&mut names.clone());
+        self.placed.append(&mut names.clone());
     }
 
     /// As [`Evidence::look_again`], for every node.
     pub(crate) fn look_again_at_all(&mut self) {
-        self.moved = self.nodes.keys().cloned().collect();
+        self.placed = self.nodes.keys().cloned().collect();
     }
 
     /// There is no such Node.
     pub(crate) fn node_gone(&mut self, name: &NodeName) {
         self.nodes.remove(name);
         self.unjudged.remove(name);
-        self.moved.remove(name);
+        self.placed.remove(name);
     }
 
     /// Takes a pulse. A step is only needed if it may prove something. Here and below `uid` is that of the Node, if it is
@@ -255,7 +255,7 @@ impl Evidence {
         let mut changed = BTreeSet::new();
         let intents = scope.intents;
         let everyone = moves.renewed || !moves.ended.is_empty() || !moves.pools.is_empty();
-        let (unjudged, moved) = (std::mem::take(&mut self.unjudged), std::mem::take(&mut self.moved));
+        let (unjudged, placed) = (std::mem::take(&mut self.unjudged), std::mem::take(&mut self.placed));
         // Every node forgets before any is judged: a set that one still holds would be found for the next.
         if moves.renewed {
             changed.extend(self.nodes.iter_mut().filter_map(|(name, node)| node.forget_proofs().then(|| name.clone())));
@@ -263,11 +263,11 @@ impl Evidence {
         }
         let ended: Vec<_> = moves.ended.iter().map(|ended| (ended, self.shared.sets_with(&ended.id))).collect();
         let (shared, lists, mut unions) = (&mut self.shared, &mut self.lists, Unions::default());
-        let mut look = |name: &NodeName, node: &mut NodeEvidence, is_unjudged: bool, is_moved: bool| {
+        let mut look = |name: &NodeName, node: &mut NodeEvidence, is_unjudged: bool, is_placed: bool| {
             let mut differs = false;
             let mut ended = ended.iter().filter(|(ended, sets)| node.knows_by(&ended.id, sets)).peekable();
             let mut is_due = moves.renewed || is_unjudged || node.waits_for_any(&moves.pools);
-            if is_due || is_moved || ended.peek().is_some() {
+            if is_due || is_placed || ended.peek().is_some() {
                 let ended: Vec<_> = ended.map(|(ended, _)| *ended).collect();
                 let pools = scope.pools_by(name, &mut unions, lists);
                 for ended in ended {
@@ -289,10 +289,10 @@ impl Evidence {
         };
         if everyone {
             for (name, node) in &mut self.nodes {
-                look(name, node, unjudged.contains(name), moved.contains(name));
+                look(name, node, unjudged.contains(name), placed.contains(name));
             }
         } else {
-            for name in moved.union(&unjudged) {
+            for name in placed.union(&unjudged) {
                 if let Some(node) = self.nodes.get_mut(name) {
                     look(name, node, unjudged.contains(name), true);
                 }
@@ -327,7 +327,7 @@ impl Evidence {
     pub(crate) fn keep(&mut self, exists: impl Fn(&NodeName) -> bool) {
         self.nodes.retain(|name, _| exists(name));
         self.unjudged.retain(|name| exists(name));
-        self.moved.retain(|name| exists(name));
+        self.placed.retain(|name| exists(name));
     }
 
     /// Drops sizes of images that are not wanted any more.
