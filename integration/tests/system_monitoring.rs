@@ -11,6 +11,7 @@ use anyhow::{Context as _, Result, ensure};
 use hyper::Method;
 use integration::cluster::REGISTRY;
 use integration::eventually::eventually;
+use integration::image::Image;
 use integration::installation::{Installation, InstallationSpec};
 use integration::monitoring::{RULES, alerts, queries};
 use integration::prometheus::Prometheus;
@@ -30,6 +31,11 @@ fn spec() -> InstallationSpec {
 
 /// What every counter counts.
 async fn trouble(installation: &Installation, prometheus: &Prometheus) -> Result<()> {
+    // Looked up again after a minute, which is the shortest there is: before the queries have been waited for.
+    let followed = installation.cluster.registry.push(&Image::new("team/followed", "1").layer(3_000)).await?;
+    installation
+        .apply_set("default", "follows", &json!({ "images": [followed.by_tag(REGISTRY)], "refresh": "1m" }))
+        .await?;
     let gone = installation.deploy_new("gone").await?;
     installation.until_warm(&NODES, &gone).await?;
     installation.apply_set("default", "base", &json!({ "images": [gone.by_tag(REGISTRY)] })).await?;
