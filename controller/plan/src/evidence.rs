@@ -140,18 +140,6 @@ impl Evidence {
         self.nodes.iter()
     }
 
-    /// What is known of each of these nodes, which come in the order of their names: looking each up would cost more.
-    pub(crate) fn beside<'a, T>(
-        &'a self,
-        nodes: impl Iterator<Item = (&'a NodeName, T)>,
-    ) -> impl Iterator<Item = (&'a NodeName, T, Option<&'a NodeEvidence>)> {
-        let mut known = self.nodes.iter().peekable();
-        nodes.map(move |(name, node)| {
-            while known.next_if(|(other, _)| *other < name).is_some() {}
-            (name, node, known.next_if(|(other, _)| *other == name).map(|(_, evidence)| evidence))
-        })
-    }
-
     /// There is a Node of this UID. Another UID is another machine: what the old one proved is worth nothing.
     pub(crate) fn node_is(&mut self, name: &NodeName, uid: &str) {
         if let Some(node) = self.nodes.get_mut(name).filter(|node| !node.is_of(uid)) {
@@ -182,6 +170,7 @@ impl Evidence {
         self.nodes.remove(name);
         self.unjudged.remove(name);
         self.placed.remove(name);
+        self.contradicted.remove(name);
     }
 
     /// Takes a pulse. A step is only needed if it may prove something. Here and below `uid` is that of the Node, if it is

@@ -3,6 +3,7 @@
 //! Owns every decision of the controller as one pure machine, [`World`]: facts in, effects out. Never does I/O, never
 //! reads a clock, knows neither Kubernetes types nor NATS.
 
+mod abreast;
 mod admit;
 mod beat;
 mod beginning;

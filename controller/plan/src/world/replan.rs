@@ -11,6 +11,7 @@ use shared::message::assignment::MAX_POOLS;
 use shared::name::{ImageKey, NodeName, PoolId};
 
 use super::World;
+use crate::abreast::abreast;
 use crate::choice::Choice;
 use crate::claims::Claims;
 use crate::demand;
@@ -19,7 +20,7 @@ use crate::input::Node;
 use crate::lists::{Lists, PoolList};
 use crate::member::{self, MAX_OF_CLUSTER};
 use crate::place;
-use crate::plan::{self, Plan, PlannedPool};
+use crate::plan::{self, Plan, PlannedNode, PlannedPool};
 use crate::select::OfNamespace;
 use crate::settings::LabelMode;
 
@@ -221,10 +222,9 @@ impl World {
         let Some(changed) = (shared <= MAX_OF_CLUSTER).then(|| self.lists_after(moved)).flatten() else { return false };
         let left = self.left_with_a_label(moved, &changed);
         let names: BTreeSet<NodeName> = changed.keys().cloned().collect();
-        let mut changed = changed.into_iter().peekable();
-        for (name, planned) in &mut self.plan.nodes {
-            if let Some((_, pools)) = changed.next_if(|(other, _)| other == name) {
-                planned.pools = pools;
+        for (_, planned, pools) in abreast(self.plan.nodes.iter_mut(), changed.iter()) {
+            if let Some(pools) = pools {
+                planned.pools = pools.clone();
             }
         }
         self.have_placed_again(&names);
@@ -243,18 +243,16 @@ impl World {
             gone.filter_map(|pool| moved.images.get(pool)).flatten().map(shared::label::image_label).collect()
         };
         let mut by_list: BTreeMap<usize, Vec<String>> = BTreeMap::new();
-        let (mut planned, mut nodes) = (self.plan.nodes.iter().peekable(), self.nodes.good().peekable());
-        let is_concerned = |name: &&NodeName| {
-            while planned.next_if(|(other, _)| *other < *name).is_some() {}
-            while nodes.next_if(|(other, _)| *other < *name).is_some() {}
-            let (Some((_, planned)), Some((_, node))) = (planned.peek(), nodes.peek()) else { return true };
+        let planned = abreast(self.plan.nodes.iter(), changed.iter()).filter(|(_, _, changed)| changed.is_some());
+        let planned = planned.map(|(name, planned, _)| (name, planned));
+        let is_concerned = |(name, planned, node): &(&NodeName, &PlannedNode, Option<&Node>)| {
+            let Some(node) = node else { return true };
             let labels = by_list.entry(planned.pools.name()).or_insert_with(|| of_gone(&planned.pools));
-            let is_of_set = |label: &String| shared::label::is_of_set(label);
             self.pace.is_beyond(name)
-                || node.our_labels.keys().any(is_of_set)
+                || node.our_labels.keys().any(|label| shared::label::is_of_set(label))
                 || labels.iter().any(|label| node.our_labels.contains_key(label))
         };
-        changed.keys().filter(is_concerned).cloned().collect()
+        abreast(planned, self.nodes.good()).filter(is_concerned).map(|(name, _, _)| name.clone()).collect()
     }
 
     /// The pools of those nodes that enter one that came or leave one that went; `None` if a node has no room.
@@ -264,11 +262,9 @@ impl World {
         // Nodes that were in the same pools and enter the same: few differ. `None` where nothing changes.
         let mut after: BTreeMap<(usize, Vec<usize>), Option<PoolList>> = BTreeMap::new();
         let mut changed = Vec::new();
-        let mut nodes = self.nodes.good().peekable();
-        for (name, planned) in &self.plan.nodes {
-            // Both are in the order of names; one that is gone is planned alone.
-            while nodes.next_if(|(known, _)| *known < name).is_some() {}
-            let Some((_, node)) = nodes.next_if(|(known, _)| *known == name) else { continue };
+        for (name, planned, node) in abreast(self.plan.nodes.iter(), self.nodes.good()) {
+            // One that is gone is planned alone.
+            let Some(node) = node else { continue };
             let entered =
                 come.iter().enumerate().filter(|(_, (id, pool))| is_member(&self.choices, id, pool, name, node));
             let key = (planned.pools.name(), entered.map(|(number, _)| number).collect());
@@ -377,22 +373,17 @@ impl World {
         let mut of_list: BTreeMap<usize, BTreeMap<&ImageKey, (&Look, bool)>> = BTreeMap::new();
         // What is warm makes labels.
         let makes_labels = self.settings.labels.mode != LabelMode::None;
-        // All are in the order of names: looking each up would cost more than all the rest.
-        let (mut said, mut nodes) = (self.evidence.iter().peekable(), self.nodes.good().peekable());
-        for (name, planned) in &self.plan.nodes {
+        let said = abreast(self.plan.nodes.iter(), self.evidence.iter());
+        let said = said.map(|(name, planned, evidence)| (name, (planned, evidence)));
+        for (name, (planned, evidence), node) in abreast(said, self.nodes.good()) {
             let concerned = of_list.entry(planned.pools.name()).or_insert_with(|| {
                 let moved = planned.pools.iter().filter_map(|pool| images.get(pool)).flatten();
-                let wants = |pool: &PoolId, id| self.plan.pools.get(pool).is_some_and(|p| p.intents.contains_key(id));
-                let is_wanted = |id| planned.pools.iter().any(|pool| wants(pool, id));
-                moved.filter_map(|id| looks.get_key_value(id)).map(|(id, look)| (*id, (look, is_wanted(*id)))).collect()
+                let is_wanted = |id| self.plan.wants_in(&planned.pools, id);
+                moved.filter_map(|id| looks.get_key_value(id)).map(|(id, look)| (*id, (look, is_wanted(id)))).collect()
             });
             if concerned.is_empty() {
                 continue;
             }
-            while said.next_if(|(other, _)| *other < name).is_some() {}
-            while nodes.next_if(|(other, _)| *other < name).is_some() {}
-            let evidence = said.peek().filter(|(other, _)| *other == name).map(|(_, evidence)| *evidence);
-            let node = nodes.peek().filter(|(other, _)| *other == name).map(|(_, node)| *node);
             // What is wanted no more and has no label there leaves all labels as they are; only where some have no room it
             // may be one of those.
             let lacks_room = self.pace.is_beyond(name);

@@ -10,6 +10,7 @@ use shared::reason::Reason;
 use shared::state::ImageState;
 
 use super::World;
+use crate::abreast::abreast;
 use crate::bucket::IntentsBucket;
 use crate::effect::Effect;
 use crate::evidence::{Agent, ClassName, NodeEvidence};
@@ -162,7 +163,7 @@ impl World {
         let mut groups: BTreeMap<ClassName, Group<'_>> = BTreeMap::new();
         let mut images: BTreeSet<ImageKey> = self.notices.images().cloned().collect();
         let planned = self.plan.nodes.iter().filter(|(_, planned)| planned.stays);
-        for (name, planned, evidence) in self.evidence.beside(planned) {
+        for (name, planned, evidence) in abreast(planned, self.evidence.iter()) {
             let Some(evidence) = evidence.filter(|e| e.agent() != Agent::Missing) else { continue };
             let group = groups.entry(ClassName::of(Some(evidence), &planned.pools)).or_insert_with(|| {
                 let is_proven =
